@@ -1,0 +1,84 @@
+"""Sampling parameters of one prompt, under the names that vLLM's SamplingParams gives them."""
+
+from typing import Annotated
+
+from pydantic import BaseModel, ConfigDict, Field, JsonValue, model_validator
+
+
+class StructuredOutput(BaseModel):
+    """A constraint on the output text; exactly one of the fields is set."""
+
+    model_config = ConfigDict(extra="forbid", frozen=True)
+
+    # Named as on the wire: `json` would shadow a method of pydantic's BaseModel.
+    json_schema: dict[str, JsonValue] | str | None = Field(default=None, alias="json")
+    """JSON schema, as an object or as JSON text."""
+    regex: str | None = None
+    """Regular expression that the whole output matches."""
+    choice: list[str] | None = None
+    """The output is one of these strings."""
+    grammar: str | None = None
+    """Context-free grammar in the EBNF dialect of the backend."""
+    json_object: bool | None = None
+    """Any JSON object."""
+    structural_tag: str | None = None
+    """Structural tag specification, as JSON text."""
+
+    @model_validator(mode="after")
+    def _exactly_one(self) -> "StructuredOutput":
+        given = self.model_dump(exclude_none=True)
+        if len(given) != 1:
+            raise ValueError(
+                "structured_outputs needs exactly one of json, regex, choice, grammar, "
+                f"json_object, structural_tag; got {sorted(given) or 'none'}"
+            )
+        return self
+
+
+class Sampling(BaseModel):
+    """How one prompt is sampled: the job's defaults with the row's own values over them.
+
+    Ranges are those of vLLM 0.32's `SamplingParams`. `None` means "vLLM's default".
+    """
+
+    model_config = ConfigDict(extra="forbid", frozen=True)
+
+    max_tokens: Annotated[int, Field(ge=1)] = 256
+    """Most output tokens of one generation."""
+    min_tokens: Annotated[int, Field(ge=0)] = 0
+    n: Annotated[int, Field(ge=1, le=128)] = 1
+    """Generations per prompt; choice c is sampled with seed + c, as in vLLM."""
+    temperature: Annotated[float, Field(ge=0.0)] = 0.0
+    """0 is greedy, which is the default here: batches are rerun, so they should repeat."""
+    top_p: Annotated[float, Field(gt=0.0, le=1.0)] = 1.0
+    top_k: Annotated[int, Field(ge=-1)] = 0
+    """0 or -1: no limit."""
+    min_p: Annotated[float, Field(ge=0.0, le=1.0)] = 0.0
+    seed: int | None = None
+    """Unset with temperature > 0: derived from run id, prompt and choice, so a rerun repeats."""
+    stop: list[str] | str | None = None
+    stop_token_ids: list[int] | None = None
+    include_stop_str_in_output: bool = False
+    ignore_eos: bool = False
+    presence_penalty: Annotated[float, Field(ge=-2.0, le=2.0)] = 0.0
+    frequency_penalty: Annotated[float, Field(ge=-2.0, le=2.0)] = 0.0
+    repetition_penalty: Annotated[float, Field(gt=0.0, le=2.0)] = 1.0
+    logprobs: Annotated[int, Field(ge=0)] | None = None
+    """Logprobs of the sampled token and of this many best tokens per position."""
+    prompt_logprobs: Annotated[int, Field(ge=0)] | None = None
+    logit_bias: dict[int, float] | None = None
+    bad_words: list[str] | None = None
+    allowed_token_ids: list[int] | None = None
+    structured_outputs: StructuredOutput | None = None
+    skip_special_tokens: bool = True
+    spaces_between_special_tokens: bool = True
+    adapter: str | None = None
+    """Name of a LoRA adapter of the job's `model.adapters`."""
+
+    @model_validator(mode="after")
+    def _lengths(self) -> "Sampling":
+        if self.min_tokens > self.max_tokens:
+            raise ValueError(
+                f"min_tokens ({self.min_tokens}) must not be above max_tokens ({self.max_tokens})"
+            )
+        return self

@@ -1,0 +1,1 @@
+"""The process on a node: takes shards, drives an engine, appends segments."""

@@ -1,0 +1,1 @@
+"""The engine seam and what stands behind it."""

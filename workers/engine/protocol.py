@@ -1,0 +1,40 @@
+"""The seam between the worker and whatever generates tokens."""
+
+from collections.abc import Mapping
+from typing import Protocol
+
+from shunt.generation import Generation
+from shunt.request import Request
+
+
+class Engine(Protocol):
+    """An inference engine with continuous batching. Driven from one asyncio loop."""
+
+    @property
+    def fingerprint(self) -> str:
+        """Numerics fingerprint: engine version, dtype, GPU type, TP, batch invariance."""
+        ...
+
+    @property
+    def max_concurrency(self) -> int:
+        """Requests worth having in the engine at once (`max_num_seqs`)."""
+        ...
+
+    async def generate(self, request: Request) -> Generation:
+        """Run one request to its end and return the whole generation, saved tokens included.
+
+        Raises `RequestRefused` (the request can never run), `EngineDied` (build a new engine; what
+        `progress` last said is still true). Cancelling the awaiting task aborts the request.
+        """
+        ...
+
+    def progress(self) -> Mapping[str, Generation]:
+        """Every unfinished request's tokens so far by request id, saved ones included.
+
+        Costs under a millisecond and never awaits; works after the engine core has died.
+        """
+        ...
+
+    async def stop(self) -> None:
+        """End the engine and all its processes. Idempotent."""
+        ...
