@@ -1,0 +1,108 @@
+"""The name of every durable object, in one place.
+
+```
+runs/{run_id}/manifest.json                               immutable
+runs/{run_id}/plans/{version}.json                        immutable, numbered
+runs/{run_id}/shards/{shard_id}/prompts.arrow             immutable
+runs/{run_id}/shards/{shard_id}/leases/{epoch}.json       created if absent: one winner per epoch
+runs/{run_id}/shards/{shard_id}/leases/{epoch}.heartbeat  overwritten by its owner alone
+runs/{run_id}/shards/{shard_id}/segments/{epoch}-{sequence}.seg   created if absent
+runs/{run_id}/done/{shard_id}.json                        created if absent: a hint, the log decides
+runs/{run_id}/nodes/{node_id}.json                        overwritten by its node alone
+runs/{run_id}/events/{instant}-{event_id}.json            created if absent
+runs/{run_id}/cancelled.json                              created if absent
+runs/{run_id}/results/...                                 written once by collect
+```
+
+Numbers are padded with zeros, so that a sorted listing is in numeric order.
+"""
+
+from typing import NamedTuple
+
+
+def run_prefix(run_id: str) -> str:
+    return f"runs/{run_id}/"
+
+
+def manifest(run_id: str) -> str:
+    return f"runs/{run_id}/manifest.json"
+
+
+def plan(run_id: str, version: int) -> str:
+    return f"runs/{run_id}/plans/{version:06d}.json"
+
+
+def shard_prompts(run_id: str, shard_id: str) -> str:
+    return f"runs/{run_id}/shards/{shard_id}/prompts.arrow"
+
+
+def lease_prefix(run_id: str, shard_id: str) -> str:
+    return f"runs/{run_id}/shards/{shard_id}/leases/"
+
+
+def lease(run_id: str, shard_id: str, epoch: int) -> str:
+    return f"{lease_prefix(run_id, shard_id)}{epoch:06d}.json"
+
+
+def lease_heartbeat(run_id: str, shard_id: str, epoch: int) -> str:
+    return f"{lease_prefix(run_id, shard_id)}{epoch:06d}.heartbeat"
+
+
+def lease_epoch(key: str) -> int | None:
+    """Epoch of a lease key, or None for another key of the lease prefix (a heartbeat)."""
+    name = key.rsplit("/", 1)[-1]
+    return int(name.removesuffix(".json")) if name.endswith(".json") else None
+
+
+def segment_prefix(run_id: str, shard_id: str) -> str:
+    return f"runs/{run_id}/shards/{shard_id}/segments/"
+
+
+def segment(run_id: str, shard_id: str, position: "Position") -> str:
+    name = f"{position.epoch:06d}-{position.sequence:06d}.seg"
+    return segment_prefix(run_id, shard_id) + name
+
+
+class Position(NamedTuple):
+    """Where a segment stands in the checkpoint log of its shard."""
+
+    epoch: int
+    sequence: int
+
+
+def segment_position(key: str) -> Position:
+    epoch, sequence = key.rsplit("/", 1)[-1].removesuffix(".seg").split("-")
+    return Position(int(epoch), int(sequence))
+
+
+def done_prefix(run_id: str) -> str:
+    return f"runs/{run_id}/done/"
+
+
+def done(run_id: str, shard_id: str) -> str:
+    return f"{done_prefix(run_id)}{shard_id}.json"
+
+
+def node_prefix(run_id: str) -> str:
+    return f"runs/{run_id}/nodes/"
+
+
+def node(run_id: str, node_id: str) -> str:
+    return f"{node_prefix(run_id)}{node_id}.json"
+
+
+def event_prefix(run_id: str) -> str:
+    return f"runs/{run_id}/events/"
+
+
+def event(run_id: str, instant: str, event_id: str) -> str:
+    """`instant` is a compact UTC timestamp, so that a listing is in time order."""
+    return f"{event_prefix(run_id)}{instant}-{event_id}.json"
+
+
+def cancelled(run_id: str) -> str:
+    return f"runs/{run_id}/cancelled.json"
+
+
+def result(run_id: str, name: str) -> str:
+    return f"runs/{run_id}/results/{name}"
