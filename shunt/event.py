@@ -1,0 +1,57 @@
+"""The timeline of a run: what happened to its workers and shards, as small immutable objects."""
+
+import uuid
+from collections.abc import Iterator
+from datetime import datetime
+from enum import StrEnum
+from typing import Literal
+
+from pydantic import AwareDatetime, BaseModel, ConfigDict
+
+from shunt import keys
+from shunt.store.protocol import Store
+
+
+class EventKind(StrEnum):
+    WORKER_STARTED = "worker_started"
+    WORKER_ENDED = "worker_ended"
+    INTERRUPTED = "interrupted"
+    """A worker was told to go, or was found dead."""
+    SHARD_RESUMED = "shard_resumed"
+    """A shard changed hands and its generations were taken over."""
+    FENCED = "fenced"
+    ENGINE_DIED = "engine_died"
+    PROMPT_ISOLATED = "prompt_isolated"
+    COLLECTED = "collected"
+    CANCELLED = "cancelled"
+
+
+class Event(BaseModel):
+    """One entry of the timeline."""
+
+    model_config = ConfigDict(extra="forbid", frozen=True)
+
+    format_version: Literal[1] = 1
+    at: AwareDatetime
+    kind: EventKind
+    node_id: str = ""
+    shard_id: str = ""
+    detail: str = ""
+    """A sentence for people."""
+    num_tokens: int = 0
+    """Tokens taken over, where a shard was resumed."""
+
+
+def record(store: Store, run_id: str, event: Event) -> None:
+    """Add to the timeline. Written once under a fresh name, so no two writers meet."""
+    instant = event.at.strftime("%Y%m%dT%H%M%S.%fZ")
+    key = keys.event(run_id, instant, uuid.uuid4().hex[:8])
+    store.put_if_absent(key, event.model_dump_json().encode())
+
+
+def timeline(store: Store, run_id: str, *, since: datetime | None = None) -> Iterator[Event]:
+    """The events in the order of their writers' clocks."""
+    for key in store.list(keys.event_prefix(run_id)):
+        event = Event.model_validate_json(store.get(key))
+        if since is None or event.at > since:
+            yield event

@@ -1,0 +1,60 @@
+"""What a node says of itself: the source of live status, never of truth."""
+
+from collections.abc import Iterator
+from enum import StrEnum
+from typing import Literal
+
+from pydantic import AwareDatetime, BaseModel, ConfigDict
+
+from shunt import keys
+from shunt.store.protocol import Store
+
+
+class NodeState(StrEnum):
+    STARTING = "starting"
+    """The engine is loading."""
+    RUNNING = "running"
+    IDLE = "idle"
+    """Waiting for shards that others hold."""
+    DRAINING = "draining"
+    ENDED = "ended"
+
+
+class NodeStatus(BaseModel):
+    """A node's heartbeat object. The node alone writes it."""
+
+    model_config = ConfigDict(extra="forbid", frozen=True)
+
+    format_version: Literal[1] = 1
+    node_id: str
+    pid: int
+    state: NodeState
+    started_at: AwareDatetime
+    updated_at: AwareDatetime
+    fingerprint: str = ""
+    exit_code: int | None = None
+    shards: dict[str, int] = {}
+    """Shards held now -> prompts of them that are terminal."""
+    rows_finished: int = 0
+    """Since this node started, as the two counts below."""
+    rows_failed: int = 0
+    output_tokens: int = 0
+    """Tokens generated here, without those taken over."""
+    resumed_generations: int = 0
+    resumed_tokens: int = 0
+    """Tokens taken over instead of being generated again."""
+    engine_deaths: int = 0
+    segments: int = 0
+    segment_bytes: int = 0
+    running: int = 0
+    """Requests in the engine."""
+
+
+def write_status(store: Store, run_id: str, status: NodeStatus) -> None:
+    key = keys.node(run_id, status.node_id)
+    store.put(key, status.model_dump_json().encode())  # the node alone writes it
+
+
+def read_statuses(store: Store, run_id: str) -> Iterator[NodeStatus]:
+    for key in store.list(keys.node_prefix(run_id)):
+        yield NodeStatus.model_validate_json(store.get(key))
