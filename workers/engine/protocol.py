@@ -35,6 +35,10 @@ class Engine(Protocol):
         """
         ...
 
+    async def pause(self) -> None:
+        """Generate no further token; `progress` then is final. For a drain: nothing twice."""
+        ...
+
     async def stop(self) -> None:
         """End the engine and all its processes. Idempotent."""
         ...
