@@ -1,0 +1,85 @@
+# Two environments from locks of exact versions (requirements/README.md); everything else uses them.
+# A machine needs Python 3.11, make and git.
+
+SHELL := /bin/bash
+MAKEFLAGS += --no-print-directory
+.DEFAULT_GOAL := help
+.PHONY: help demo test check fix bench soak ui lock clean environments model python chromium
+
+CONTROL := .venv/control
+WORKER := .venv/worker
+PYTEST := -m pytest
+UPGRADE :=
+
+PYTHON := $(shell for name in python3.11 python3 python; do \
+	$$name -c 'import sys; sys.exit(sys.version_info[:2] != (3, 11))' 2>/dev/null \
+	&& command -v $$name && break; done)
+export PYTHON
+
+help:
+	@sed -n 's/^\([a-z]*\):.*## \(.*\)/  make \1|\2/p' $(MAKEFILE_LIST) | column -t -s '|'
+
+demo: environments model ## run a batch on two workers, kill one, watch it finish (5 min)
+	@$(CONTROL)/bin/python examples/demo.py
+
+test: environments model chromium ## all tests that need neither a GPU nor AWS (10 min)
+	@status=0; \
+	echo "Control plane, whole runs and everything that needs no engine of its own:"; \
+	$(CONTROL)/bin/python $(PYTEST) || status=1; \
+	echo "The worker with real vLLM:"; \
+	$(WORKER)/bin/python $(PYTEST) $(WORKER_TESTS) -m "vllm and not soak and not gpu" || status=1; \
+	exit $$status
+# Files that import in the worker's environment, which has no Prefect and no boto3.
+WORKER_TESTS := tests/workers $(wildcard tests/contracts/test_engine*.py)
+
+check: environments ## lint, format, types, direction of imports (1 min)
+	@$(CONTROL)/bin/ruff check
+	@$(CONTROL)/bin/ruff format --check
+	@$(CONTROL)/bin/pyright
+	@$(CONTROL)/bin/pyright --project workers
+	@$(CONTROL)/bin/python $(PYTEST) -q tests/test_layers.py
+
+fix: $(CONTROL)/installed ## repair what ruff can repair
+	@$(CONTROL)/bin/ruff check --fix
+	@$(CONTROL)/bin/ruff format
+
+bench: environments model ## run every benchmark and write benchmarks/results/ (30 min)
+	@$(CONTROL)/bin/python -m benchmarks
+
+soak: environments model ## kill workers and driver at random, over and over (1 h or more)
+	@$(CONTROL)/bin/python $(PYTEST) -m soak
+
+ui: environments model ## start Prefect's server and worker with the deployments; says where to look
+	@$(CONTROL)/bin/python -m deployments
+
+lock: $(CONTROL)/installed ## refresh the locks (UPGRADE=--upgrade takes newer versions)
+	@$(COMPILE) --extra control --extra dev --override requirements/exclude.in \
+		-o requirements/control.lock
+	@$(COMPILE) --extra worker-cpu --extra test --override requirements/exclude.in \
+		-o requirements/worker-cpu.lock
+	@$(COMPILE) --extra worker-cuda --extra test --python-platform x86_64-manylinux_2_28 \
+		-o requirements/worker-cuda.lock
+COMPILE = $(CONTROL)/bin/uv pip compile pyproject.toml --quiet --generate-hashes --no-annotate \
+	--custom-compile-command "make lock" --python-version 3.11 $(UPGRADE)
+
+clean: ## remove the environments, the caches and the demo's runs
+	@rm -rf .venv .cache .shunt runs .pytest_cache .ruff_cache .hypothesis
+
+environments: $(CONTROL)/installed $(WORKER)/installed
+
+$(CONTROL)/installed: requirements/control.lock pyproject.toml | python
+	@echo "Installing the control plane in $(CONTROL) (2 min, 1.3 GB)"
+	@requirements/install $(CONTROL) requirements/control.lock
+
+$(WORKER)/installed: requirements/torch-cpu.lock requirements/worker-cpu.lock pyproject.toml | python
+	@echo "Installing the worker with vLLM in $(WORKER) (2 min, 2 GB)"
+	@requirements/install $(WORKER) requirements/torch-cpu.lock requirements/worker-cpu.lock
+
+model: $(CONTROL)/installed
+	@$(CONTROL)/bin/python -m shunt.demo_model
+
+python:
+	@test -n "$(PYTHON)" || { echo "shunt needs Python 3.11: install it, or put python3.11 on the PATH."; exit 1; }
+
+chromium:
+	@requirements/chromium
