@@ -10,7 +10,7 @@ runs/{run_id}/shards/{shard_id}/segments/{epoch}-{sequence}.seg   created if abs
 runs/{run_id}/done/{shard_id}.json                        created if absent: a hint, the log decides
 runs/{run_id}/nodes/{node_id}.json                        overwritten by its node alone
 runs/{run_id}/events/{instant}-{event_id}.json            created if absent
-runs/{run_id}/cancelled.json                              created if absent
+runs/{run_id}/orders/{number}.json                        created if absent: cancel, or carry on
 runs/{run_id}/results/...                                 written once by collect
 ```
 
@@ -52,6 +52,10 @@ def lease_epoch(key: str) -> int | None:
     """Epoch of a lease key, or None for another key of the lease prefix (a heartbeat)."""
     name = key.rsplit("/", 1)[-1]
     return int(name.removesuffix(".json")) if name.endswith(".json") else None
+
+
+def heartbeat_epoch(key: str) -> int:
+    return int(key.rsplit("/", 1)[-1].removesuffix(".heartbeat"))
 
 
 def segment_prefix(run_id: str, shard_id: str) -> str:
@@ -100,8 +104,16 @@ def event(run_id: str, instant: str, event_id: str) -> str:
     return f"{event_prefix(run_id)}{instant}-{event_id}.json"
 
 
-def cancelled(run_id: str) -> str:
-    return f"runs/{run_id}/cancelled.json"
+def order_prefix(run_id: str) -> str:
+    return f"runs/{run_id}/orders/"
+
+
+def order(run_id: str, number: int) -> str:
+    return f"{order_prefix(run_id)}{number:06d}.json"
+
+
+def order_number(key: str) -> int:
+    return int(key.rsplit("/", 1)[-1].removesuffix(".json"))
 
 
 def result(run_id: str, name: str) -> str:

@@ -7,7 +7,7 @@ Releasing is one last heartbeat that says so. Nothing is ever deleted.
 """
 
 import threading
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Container, Iterable
 from dataclasses import dataclass, field
 from typing import Literal
 
@@ -17,8 +17,6 @@ from shunt import keys
 from shunt.errors import Fenced
 from shunt.store.errors import ObjectMissing
 from shunt.store.protocol import Store
-
-FORMAT_VERSION = 1
 
 
 class LeaseRecord(BaseModel):
@@ -136,11 +134,16 @@ def newest_epoch(store: Store, run_id: str, shard_id: str) -> int:
     return max((epoch for key in listed if (epoch := keys.lease_epoch(key)) is not None), default=0)
 
 
-def past_suspects(store: Store, run_id: str, shard_id: str) -> dict[int, int]:
-    """Prompt index -> in how many owners' last words it was in flight and not released."""
+def past_suspects(
+    store: Store, run_id: str, shard_id: str, *, fruitful: Container[int]
+) -> dict[int, int]:
+    """Prompt index -> how many owners died with it in flight before they could save anything.
+
+    Epochs in `fruitful` appended segments: what ended them did not stop the shard.
+    """
     counts: dict[int, int] = {}
     for key in store.list(keys.lease_prefix(run_id, shard_id)):
-        if not key.endswith(".heartbeat"):
+        if not key.endswith(".heartbeat") or keys.heartbeat_epoch(key) in fruitful:
             continue
         heartbeat = Heartbeat.model_validate_json(store.get(key))
         for index in () if heartbeat.released else heartbeat.in_flight:

@@ -1,0 +1,1 @@
+"""Fleets: the nodes that exist, started and ended through one seam."""

@@ -1,0 +1,131 @@
+"""The local fleet: nodes are worker processes on this machine."""
+
+import itertools
+import os
+import signal
+import subprocess
+import threading
+import time
+from collections.abc import Sequence
+from contextlib import suppress
+from dataclasses import dataclass, field
+from pathlib import Path
+
+from shunt.fleet.protocol import FleetNode
+
+
+@dataclass(frozen=True, slots=True)
+class WorkerCommand:
+    """How a worker is started: the same on every node but for its id and its cores."""
+
+    argv: tuple[str, ...]
+    """Up to the options that this fleet adds."""
+    environment: dict[str, str]
+    log_directory: Path
+
+
+@dataclass(slots=True)
+class _Process:
+    slot: str
+    popen: "subprocess.Popen[bytes]"
+    killer: threading.Timer | None = None
+    swept: bool = False
+    """Its process group was killed after it ended; never again, as the number may be reused."""
+
+    def poll(self) -> int | None:
+        """The exit code once it has ended; whatever it left behind is killed then."""
+        code = self.popen.poll()
+        if code is not None and not self.swept:
+            self.kill()
+        return code
+
+    def kill(self) -> None:
+        """SIGKILL to the worker and to its group, which may outlive it."""
+        if self.killer is not None:
+            self.killer.cancel()
+        if not self.swept:
+            with suppress(ProcessLookupError):
+                os.killpg(self.popen.pid, signal.SIGKILL)
+        self.popen.wait()
+        self.swept = True
+
+
+@dataclass(slots=True)
+class LocalFleet:
+    """Worker processes of this process, which alone owns them.
+
+    Each gets a process group of its own and, on its stdin, a pipe whose other end only we hold: when
+    we die, however we die, the pipe closes and the worker drains and leaves. Use as a context
+    manager: leaving it ends them all.
+    """
+
+    command: WorkerCommand
+    run_tag: str
+    """Makes node ids unique over the processes that ever worked on the run."""
+    num_slots: int
+    drain_timeout_s: float = 30.0
+    _processes: dict[str, _Process] = field(default_factory=dict[str, _Process])
+    _counter: "itertools.count[int]" = field(default_factory=itertools.count)
+
+    def __enter__(self) -> "LocalFleet":
+        return self
+
+    def __exit__(self, *exc: object) -> None:
+        self.terminate()
+
+    def nodes(self) -> Sequence[FleetNode]:
+        return [
+            FleetNode(node_id, process.slot, process.poll())
+            for node_id, process in self._processes.items()
+        ]
+
+    def launch(self, slot: str) -> str:
+        node_id = f"{self.run_tag}-{slot}-{next(self._counter)}"
+        self.command.log_directory.mkdir(parents=True, exist_ok=True)
+        cores = _cores_of(int(slot.rsplit("-", 1)[-1]), self.num_slots)
+        environment = {**self.command.environment, "OMP_NUM_THREADS": str(len(cores))}
+        with (self.command.log_directory / f"{node_id}.log").open("wb") as log:
+            popen = subprocess.Popen(
+                [*self.command.argv, "--node", node_id, "--cores", ",".join(map(str, cores))],
+                stdin=subprocess.PIPE,
+                stdout=log,
+                stderr=subprocess.STDOUT,
+                env=environment,
+                start_new_session=True,
+            )
+        self._processes[node_id] = _Process(slot, popen)
+        return node_id
+
+    def interrupt(self, node_id: str, *, notice_s: float | None) -> None:
+        process = self._processes[node_id]
+        if process.poll() is not None:
+            return
+        if notice_s is None:
+            process.kill()
+            return
+        process.popen.send_signal(signal.SIGTERM)
+        process.killer = threading.Timer(notice_s, process.popen.kill)
+        process.killer.daemon = True
+        process.killer.start()
+
+    def terminate(self) -> None:
+        """SIGTERM to all, so that they save and leave; SIGKILL to what is left after the timeout."""
+        living = [process for process in self._processes.values() if process.poll() is None]
+        for process in living:
+            process.popen.send_signal(signal.SIGTERM)
+        deadline_s = time.monotonic() + self.drain_timeout_s
+        for process in living:
+            with suppress(subprocess.TimeoutExpired):
+                process.popen.wait(max(0.0, deadline_s - time.monotonic()))
+        for process in self._processes.values():
+            process.kill()
+            if process.popen.stdin is not None:
+                process.popen.stdin.close()
+
+
+def _cores_of(slot: int, num_slots: int) -> list[int]:
+    """The slot's share of this process's cores: disjoint shares while there are enough cores."""
+    cores = sorted(os.sched_getaffinity(0))
+    if num_slots > len(cores):
+        return [cores[slot % len(cores)]]
+    return cores[slot * len(cores) // num_slots : (slot + 1) * len(cores) // num_slots]

@@ -1,0 +1,36 @@
+"""The seam between the reconciler and whatever gives us nodes."""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Protocol
+
+
+@dataclass(frozen=True, slots=True)
+class FleetNode:
+    """One node as it is observed now."""
+
+    node_id: str
+    slot: str
+    """The place of the plan that this node fills."""
+    exit_code: int | None
+    """None while it lives; otherwise how its worker ended (negative: killed by that signal)."""
+
+
+class Fleet(Protocol):
+    """Launch, observe, interrupt, end. Every verb is idempotent and safe to call again."""
+
+    def nodes(self) -> Sequence[FleetNode]:
+        """Everything this fleet has started for the run, living or ended."""
+        ...
+
+    def launch(self, slot: str) -> str:
+        """Start a node for the slot; returns its node id at once, before it is ready."""
+        ...
+
+    def interrupt(self, node_id: str, *, notice_s: float | None) -> None:
+        """Take the node away: with a notice of so many seconds, or (None) without one."""
+        ...
+
+    def terminate(self) -> None:
+        """End every node and wait until nothing of them is left."""
+        ...

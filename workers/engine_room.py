@@ -1,0 +1,115 @@
+"""The engine and the requests inside it: started, counted, taken back when the engine dies."""
+
+import asyncio
+import logging
+from collections.abc import Awaitable, Callable, Mapping
+from dataclasses import dataclass, field, replace
+
+from shunt.errors import EngineDied, RequestRefused
+from shunt.generation import Generation
+from shunt.request import Request
+from shunt.row_error import RowError, RowErrorCode
+from workers.engine.protocol import Engine
+
+log = logging.getLogger(__name__)
+
+
+@dataclass(slots=True)
+class EngineRoom:
+    """One engine at a time. Outcomes are told through the two callbacks; lives on the event loop."""
+
+    start_engine: Callable[[], Awaitable[Engine]]
+    max_starts: int
+    on_finished: Callable[[str, Generation], None]
+    on_refused: Callable[[str, RowError], None]
+    changed: asyncio.Event
+    """Set whenever a request ended or the engine died."""
+    dead: bool = False
+    _engine: Engine | None = None
+    _requests: dict[str, Request] = field(default_factory=dict[str, Request])
+    _tasks: dict[str, "asyncio.Task[None]"] = field(
+        default_factory=dict[str, "asyncio.Task[None]"]
+    )
+
+    @property
+    def engine(self) -> Engine:
+        assert self._engine is not None, "open() first"
+        return self._engine
+
+    @property
+    def running(self) -> list[str]:
+        return list(self._requests)
+
+    @property
+    def fingerprint(self) -> str:
+        return self._engine.fingerprint if self._engine else ""
+
+    async def open(self) -> None:
+        """Start the engine; tries `max_starts` times. Raises what the last start raised."""
+        for attempt in range(1, self.max_starts + 1):
+            try:
+                self._engine = await self.start_engine()
+            except EngineDied as error:
+                log.warning("engine start failed attempt=%d: %s", attempt, error)
+                if attempt == self.max_starts:
+                    raise
+            else:
+                self.dead = False
+                return
+
+    def peek(self) -> Mapping[str, Generation]:
+        """Every unfinished request's tokens so far."""
+        return self.engine.progress() if self._engine else {}
+
+    def admit(self, request: Request) -> None:
+        self._requests[request.request_id] = request
+        task = asyncio.create_task(self._generate(request), name=request.request_id)
+        self._tasks[request.request_id] = task
+
+    def abort(self, request_ids: set[str]) -> None:
+        """Stop generating requests whose shard was lost."""
+        for request_id in request_ids & self._requests.keys():
+            self._tasks[request_id].cancel()
+            self._forget(request_id)
+
+    async def take_back(self) -> list[Request]:
+        """After a death: the requests that were in flight, each with the tokens it had."""
+        await asyncio.gather(*self._tasks.values(), return_exceptions=True)
+        progress = self.peek()
+        returned = [
+            replace(request, saved=progress.get(request_id, request.saved))
+            for request_id, request in self._requests.items()
+        ]
+        self._requests.clear()
+        self._tasks.clear()
+        return returned
+
+    async def pause(self) -> None:
+        """No token after this: what `peek` says then is final."""
+        if self._engine is not None and not self.dead:
+            await self._engine.pause()
+
+    async def close(self) -> None:
+        """End the engine and everything in it."""
+        for task in self._tasks.values():
+            task.cancel()
+        if self._engine is not None:
+            await self._engine.stop()
+
+    async def _generate(self, request: Request) -> None:
+        try:
+            generation = await self.engine.generate(request)
+        except RequestRefused as refusal:
+            error = RowError(RowErrorCode(refusal.code), str(refusal))
+            self._forget(request.request_id)
+            self.on_refused(request.request_id, error)
+        except EngineDied:
+            self.dead = True
+        else:
+            self._forget(request.request_id)
+            self.on_finished(request.request_id, generation)
+        self.changed.set()
+
+    def _forget(self, request_id: str) -> None:
+        self._requests.pop(request_id, None)
+        self._tasks.pop(request_id, None)

@@ -1,0 +1,50 @@
+"""What tells a worker to go: a signal, or the death of the process that started it."""
+
+import asyncio
+import ctypes
+import os
+import signal
+import sys
+import threading
+from collections.abc import Callable
+from typing import IO
+
+PR_SET_PDEATHSIG = 1  # linux/prctl.h
+
+
+def on_signals(told: Callable[[str], None]) -> None:
+    """Call `told` from the running event loop at SIGTERM and at SIGINT."""
+    loop = asyncio.get_running_loop()
+    for number in (signal.SIGTERM, signal.SIGINT):
+        loop.add_signal_handler(number, told, signal.Signals(number).name)
+
+
+def on_parent_gone(pipe: IO[bytes], told: Callable[[str], None]) -> None:
+    """Call `told` from the running event loop when the other end of the pipe closes.
+
+    The parent holds that end and never writes: however it dies, SIGKILL included, the kernel
+    closes it. Unlike a parent-death signal this leaves time to drain, and does not fire when merely
+    the parent's thread ends.
+    """
+    loop = asyncio.get_running_loop()
+
+    def wait() -> None:
+        while pipe.read(1):
+            pass
+        loop.call_soon_threadsafe(told, "the parent process is gone")
+
+    threading.Thread(target=wait, name="parent-watch", daemon=True).start()
+
+
+def leave_at_the_latest(after_s: float, exit_code: int) -> threading.Timer:
+    """A last resort for a drain that hangs: end the process hard. Returns the timer, started."""
+    timer = threading.Timer(after_s, os._exit, [exit_code])
+    timer.daemon = True
+    timer.start()
+    return timer
+
+
+def die_with_parent(signal_number: signal.Signals) -> None:
+    """Have the kernel send this process the signal when its parent thread dies (Linux)."""
+    if sys.platform == "linux":
+        ctypes.CDLL(None, use_errno=True).prctl(PR_SET_PDEATHSIG, int(signal_number))

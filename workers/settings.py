@@ -1,0 +1,43 @@
+"""What one worker process is told: everything that argv, environment and manifest say, resolved."""
+
+from dataclasses import dataclass
+from enum import IntEnum
+
+
+class ExitCode(IntEnum):
+    """How a worker process ends. The fleet reads these and nothing else."""
+
+    DONE = 0
+    """No shard of the run is left to do."""
+    BUG = 1
+    DRAINED = 75
+    """Told to go; everything generated is saved. Run again (EX_TEMPFAIL)."""
+    FENCED = 76
+    """Another owner took its shards over; it left. Run again."""
+
+
+@dataclass(frozen=True, slots=True)
+class WorkerSettings:
+    """The knobs of the worker loop. Durations in seconds."""
+
+    run_id: str
+    node_id: str
+    checkpoint_interval_s: float
+    checkpoint_tokens: int
+    lease_term_s: float
+    max_deaths: int
+    """Engine deaths at one token of a prompt that is alone in the engine, before it is isolated."""
+    trust_done: bool = True
+    """Skip shards with a done marker. Off after a collect that found such a shard open."""
+    flush_tick_s: float = 0.25
+    status_interval_s: float = 2.0
+    idle_poll_s: float = 1.0
+    store_patience_s: float = 900.0
+    """Give up when nothing could be stored for so long."""
+    max_engine_starts: int = 3
+    """Failed starts in a row before the worker gives up."""
+
+    @property
+    def renew_interval_s(self) -> float:
+        """Two renewals may fail before the lease lapses."""
+        return self.lease_term_s / 3
