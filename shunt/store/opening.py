@@ -1,0 +1,54 @@
+"""From a URI to a store."""
+
+from pathlib import Path
+from urllib.parse import unquote, urlsplit
+
+from shunt.errors import JobError
+from shunt.retry import STORE_RETRY, RetryPolicy
+from shunt.store.directory import DirectoryStore
+from shunt.store.object_key import check_key
+from shunt.store.protocol import Store
+from shunt.store.s3 import Credentials, S3Access, S3Store
+
+
+def open_store(
+    uri: str,
+    *,
+    endpoint_url: str | None = None,
+    region: str | None = None,
+    credentials: Credentials | None = None,
+    retry: RetryPolicy = STORE_RETRY,
+) -> Store:
+    """Open `s3://bucket/prefix`, `file:///path` or a plain path; nothing is contacted yet.
+
+    For S3, what is left out comes from the standard AWS environment variables. Raises `JobError`
+    for a URI that names no store.
+    """
+    if (path := directory_of(uri)) is not None:
+        return DirectoryStore(path)
+    bucket, prefix = bucket_of(uri)
+    access = S3Access(
+        endpoint_url=endpoint_url, region=region, credentials=credentials, retry=retry
+    )
+    return S3Store(bucket, prefix, access=access)
+
+
+def directory_of(uri: str) -> Path | None:
+    """The directory that the URI names; None when it names no directory."""
+    parts = urlsplit(uri)
+    if "://" not in uri and uri != "":
+        return Path(uri)
+    if parts.scheme != "file":
+        return None
+    if parts.netloc not in ("", "localhost") or parts.path in ("", "/"):
+        raise JobError(f"store {uri!r}: write file:///absolute/path, or just the path")
+    return Path(unquote(parts.path))
+
+
+def bucket_of(uri: str) -> tuple[str, str]:
+    """Bucket and prefix of an S3 URI; the prefix has no slash at its ends."""
+    parts = urlsplit(uri)
+    if parts.scheme != "s3" or not parts.netloc or parts.query or parts.fragment:
+        raise JobError(f"store {uri!r}: write s3://bucket/prefix, file:///path or a plain path")
+    prefix = parts.path.strip("/")
+    return parts.netloc, check_key(prefix) if prefix else ""
