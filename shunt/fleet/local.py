@@ -86,7 +86,7 @@ class LocalFleet:
         environment = {**self.command.environment, "OMP_NUM_THREADS": str(len(cores))}
         with (self.command.log_directory / f"{node_id}.log").open("wb") as log:
             popen = subprocess.Popen(
-                [*self.command.argv, "--node", node_id, "--cores", ",".join(map(str, cores))],
+                [*self.command.argv, "--node", node_id, "--cores", _joined(cores), "--watch-parent"],
                 stdin=subprocess.PIPE,
                 stdout=log,
                 stderr=subprocess.STDOUT,
@@ -129,3 +129,7 @@ def _cores_of(slot: int, num_slots: int) -> list[int]:
     if num_slots > len(cores):
         return [cores[slot % len(cores)]]
     return cores[slot * len(cores) // num_slots : (slot + 1) * len(cores) // num_slots]
+
+
+def _joined(cores: list[int]) -> str:
+    return ",".join(map(str, cores))

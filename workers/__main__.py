@@ -1,0 +1,88 @@
+"""`python -m workers`: one worker process, from its command line to its exit code."""
+
+import argparse
+import asyncio
+import logging
+import os
+import random
+import sys
+import time
+import uuid
+from collections.abc import Sequence
+from datetime import UTC, datetime
+
+from shunt.errors import ShuntError
+from shunt.manifest import Manifest, read_manifest
+from shunt.store.config import StoreConfig, open_configured_store
+from shunt.store.protocol import Store
+from workers.assembly import assemble
+from workers.interruption import leave_at_the_latest, on_parent_gone, on_signals
+from workers.settings import ExitCode
+
+DRAIN_LIMIT_S = 90.0
+"""A drain that takes longer has hung: inside the two minutes of a spot notice."""
+
+log = logging.getLogger("workers")
+
+
+def main(argv: Sequence[str]) -> int:
+    """Run one worker until its run is done or it is told to go; returns the exit code."""
+    options = _options(argv)
+    logging.basicConfig(
+        level=options.log_level.upper(),
+        format="%(asctime)s %(levelname)s %(name)s %(message)s",
+        stream=sys.stderr,
+    )
+    if options.cores:
+        os.sched_setaffinity(0, [int(core) for core in options.cores.split(",")])
+    store_config = StoreConfig.model_validate_json(options.store)
+    store = open_configured_store(store_config, environment=os.environ)
+    try:
+        manifest = read_manifest(store, options.run)
+        code = asyncio.run(_run(store, manifest, options))
+    except ShuntError as error:
+        log.error("%s: %s", type(error).__name__, error)
+        return ExitCode.BUG
+    log.info("worker ends exit=%d (%s)", code, code.name.lower())
+    return code
+
+
+def _options(argv: Sequence[str]) -> argparse.Namespace:
+    parser = argparse.ArgumentParser(prog="python -m workers", description=__doc__)
+    parser.add_argument("--store", required=True, help="store configuration as JSON")
+    parser.add_argument("--run", required=True, help="run id")
+    parser.add_argument("--node", default=f"node-{uuid.uuid4().hex[:8]}", help="name of this node")
+    parser.add_argument("--cores", default="", help="cores to stay on, as 0,1")
+    parser.add_argument("--watch-parent", action="store_true", help="drain when stdin closes")
+    parser.add_argument("--recheck", action="store_true", help="do not trust done markers")
+    parser.add_argument("--log-level", default="info")
+    return parser.parse_args(argv)
+
+
+async def _run(store: Store, manifest: Manifest, options: argparse.Namespace) -> ExitCode:
+    worker = assemble(
+        store,
+        manifest,
+        node_id=options.node,
+        owner=f"{options.node}-{uuid.uuid4().hex}",
+        trust_done=not options.recheck,
+        num_cores=len(os.sched_getaffinity(0)),
+        now=lambda: datetime.now(UTC),
+        monotonic=time.monotonic,
+        rng=random.Random(),
+        pid=os.getpid(),
+    )
+
+    def told_to_leave(reason: str) -> None:
+        if not worker.leave.is_set():
+            leave_at_the_latest(DRAIN_LIMIT_S, ExitCode.BUG)
+        worker.told_to_leave(reason)
+
+    on_signals(told_to_leave)
+    if options.watch_parent:
+        on_parent_gone(sys.stdin.buffer, told_to_leave)
+    return await worker.run()
+
+
+if __name__ == "__main__":
+    sys.exit(main(sys.argv[1:]))
