@@ -54,7 +54,9 @@ class MemoryStore:
         self.put(key, path.read_bytes())
 
     def download(self, key: str, path: Path) -> None:
-        path.write_bytes(self.get(key))
+        data = self.get(key)
+        path.parent.mkdir(parents=True, exist_ok=True)
+        path.write_bytes(data)
 
     def delete(self, key: str) -> None:
         check_key(key)
