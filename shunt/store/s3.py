@@ -2,12 +2,12 @@
 
 Each request is retried in exactly one place:
 
-- Verbs that are one request (get, put, create...) go through a client whose own retries are off,
-  and are retried here by a `RetryPolicy`. A create must be: only we can tell, by reading back,
-  whether an attempt whose reply was lost has won, and whether an "already exists" is a 412 (someone
-  has it) or a 409 ConditionalRequestConflict (two were in flight; nobody may have it).
-- Verbs that are many requests (a listing's pages, an upload's parts) go through a client that
-  retries each request, with the same bounds, and are not retried here.
+- Single requests (get, put, create, a page of a listing...) go through a client whose own retries
+  are off, and are retried here by a `RetryPolicy`. A create must be: only we can tell, by reading
+  back, whether an attempt whose reply was lost has won, and whether an "already exists" is a 412
+  (someone has it) or a 409 ConditionalRequestConflict (two were in flight; nobody may have it).
+  And obstore itself would not retry a 429, nor an answer that breaks off.
+- The requests of an upload in parts go through a client that retries each, with the same bounds.
 
 obstore's `GenericError` covers everything from a dropped connection to a refused parameter, and the
 status code is only in its text, which is not to be relied on: all of it counts as transient.
@@ -88,9 +88,11 @@ class S3Store:
         return self._uri
 
     def get(self, key: str) -> bytes:
+        check_key(key)
         return self._retried("read", key, lambda: obstore.get(self._once, key).bytes().to_bytes())
 
     def get_range(self, key: str, *, start: int, length: int) -> bytes:
+        check_key(key)
         if start < 0 or length <= 0:
             raise self._error(StoreError, "read", key, f"{length} bytes from {start} is no range")
 
@@ -107,22 +109,29 @@ class S3Store:
         return self._retried("read", key, read)
 
     def size_bytes(self, key: str) -> int:
+        check_key(key)
         return self._retried("read", key, lambda: self._head(key))
 
     def list(self, prefix: str) -> Iterator[str]:
         check_prefix(prefix)
-        with self._translated("list", prefix):
-            pages = obstore.list(self._persistent, prefix or None, chunk_size=_LIST_PAGE_KEYS)  # pyright: ignore[reportUnknownMemberType] # arro3
-            # Sorted here because not every server sorts as S3 does across the slash.
-            return iter(sorted(entry["path"] for page in pages for entry in page))
+        keys: list[str] = []
+        while True:
+            page = self._page(prefix, keys[-1] if keys else None)
+            keys.extend(page)
+            if len(page) < _LIST_PAGE_KEYS:
+                # Sorted here because not every server sorts as S3 does across the slash.
+                return iter(sorted(keys))
 
     def put(self, key: str, data: bytes) -> None:
+        check_key(key)
+
         def write() -> None:
             obstore.put(self._once, key, data, use_multipart=False)
 
         self._retried("write", key, write)
 
     def put_if_absent(self, key: str, data: bytes) -> bool:
+        check_key(key)
         return self._retried("write", key, lambda: self._create(key, data))
 
     def put_file(self, key: str, path: Path) -> None:
@@ -148,6 +157,8 @@ class S3Store:
             publish_over(file, staged, path)
 
     def delete(self, key: str) -> None:
+        check_key(key)
+
         def remove() -> None:
             obstore.delete(self._once, key)
 
@@ -165,17 +176,31 @@ class S3Store:
                 reason = "another writer's create was in flight (409)"
                 raise self._error(StoreUnavailable, "write", key, reason) from error
 
-    def _upload(self, key: str, upload: Callable[[], None]) -> None:
-        """Upload, and begin anew when the upload itself is gone.
+    def _page(self, prefix: str, after: str | None) -> "list[str]":
+        """The next keys in the server's order; fewer than a page when they are the last."""
 
-        That is how a completion whose reply was lost looks at its second try: the upload is
-        finished, so its id is not found. Only a new upload can tell; the key has one writer.
+        def read() -> "list[str]":
+            pages = obstore.list(  # pyright: ignore[reportUnknownMemberType] # of its Arrow overload
+                self._once, prefix or None, offset=after, chunk_size=_LIST_PAGE_KEYS
+            )
+            return [entry["path"] for entry in next(pages, ())]
+
+        return self._retried("list", prefix, read)
+
+    def _upload(self, key: str, upload: Callable[[], None]) -> None:
+        """Upload, and begin anew when the upload itself is lost.
+
+        A completion whose reply was lost looks like that at its second try: the upload is finished,
+        so its id is not found. Only a new upload can tell, and may, as the key has one writer. This
+        repeats uploads, not requests: the client has its own bound for each of those.
         """
         for attempt in range(1, _UPLOAD_ATTEMPTS + 1):
             with self._translated("write", key):
                 try:
                     return upload()
-                except FileNotFoundError:
+                except (PermissionDeniedError, UnauthenticatedError):
+                    raise
+                except (FileNotFoundError, BaseError):
                     if attempt == _UPLOAD_ATTEMPTS:
                         raise
 
@@ -183,8 +208,6 @@ class S3Store:
         return obstore.head(self._once, key)["size"]
 
     def _retried(self, verb: str, key: str, call: Callable[[], T]) -> T:
-        check_key(key)
-
         def attempt() -> T:
             with self._translated(verb, key):
                 return call()
@@ -232,9 +255,10 @@ def _retry_config(policy: RetryPolicy) -> "RetryConfig":
 
 
 def _client(bucket: str, prefix: str, access: S3Access, *, retry: "RetryConfig") -> S3Client:
-    client: ClientConfig = {"timeout": timedelta(seconds=access.request_timeout_s)}
-    if (access.endpoint_url or "").startswith("http://"):
-        client["allow_http"] = True
+    client: ClientConfig = {
+        "timeout": timedelta(seconds=access.request_timeout_s),
+        "allow_http": True,  # the endpoint's URL decides; that of AWS is https
+    }
     return S3Client(
         bucket,
         prefix=prefix or None,
