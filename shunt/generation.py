@@ -26,7 +26,7 @@ class Resumption(StrEnum):
     STATE_EXACT = "state-exact"
     """Moved with its complete sampling state; numerics of the engines may differ."""
     BIT_EXACT = "bit-exact"
-    """Moved between engines with equal numerics fingerprints."""
+    """Moved between batch-invariant engines with equal numerics fingerprints."""
     RESTARTED = "restarted"
     """Begun again from its prompt; `resume_reason` says why."""
 
@@ -36,7 +36,7 @@ class Finish:
     """The end of a generation, as the engine told it."""
 
     finish_reason: str
-    """`stop`, `length` or `error`."""
+    """`stop`, `length`, `repetition` (repetition_detection) or `error`."""
     stop_reason: int | str | None
     """Stop token id or stop string, where one of these ended it."""
     text: str

@@ -5,6 +5,31 @@ from typing import Annotated
 from pydantic import BaseModel, ConfigDict, Field, JsonValue, model_validator
 
 
+_STRUCTURE_OPTIONS = {
+    "disable_any_whitespace",
+    "disable_additional_properties",
+    "whitespace_pattern",
+}
+
+
+class RepetitionDetection(BaseModel):
+    """End a generation early once its tail is one token pattern over and over."""
+
+    model_config = ConfigDict(extra="forbid", frozen=True)
+
+    max_pattern_size: Annotated[int, Field(ge=1)]
+    """Longest pattern looked for, in tokens."""
+    min_pattern_size: Annotated[int, Field(ge=1)] = 1
+    min_count: Annotated[int, Field(ge=2)] = 3
+    """Repetitions that end the generation."""
+
+    @model_validator(mode="after")
+    def _sizes(self) -> "RepetitionDetection":
+        if self.min_pattern_size > self.max_pattern_size:
+            raise ValueError("min_pattern_size must not be above max_pattern_size")
+        return self
+
+
 class StructuredOutput(BaseModel):
     """A constraint on the output text; exactly one of the fields is set."""
 
@@ -23,10 +48,16 @@ class StructuredOutput(BaseModel):
     """Any JSON object."""
     structural_tag: str | None = None
     """Structural tag specification, as JSON text."""
+    disable_any_whitespace: bool = False
+    """JSON without optional whitespace."""
+    disable_additional_properties: bool = False
+    """`additionalProperties: false` for every object of the schema (guidance backend)."""
+    whitespace_pattern: str | None = None
+    """Regular expression for optional whitespace in JSON."""
 
     @model_validator(mode="after")
     def _exactly_one(self) -> "StructuredOutput":
-        given = self.model_dump(exclude_none=True)
+        given = self.model_dump(exclude_none=True, exclude=_STRUCTURE_OPTIONS)
         if len(given) != 1:
             raise ValueError(
                 "structured_outputs needs exactly one of json, regex, choice, grammar, "
@@ -48,7 +79,7 @@ class Sampling(BaseModel):
     min_tokens: Annotated[int, Field(ge=0)] = 0
     n: Annotated[int, Field(ge=1, le=128)] = 1
     """Generations per prompt; choice c is sampled with seed + c, as in vLLM."""
-    temperature: Annotated[float, Field(ge=0.0)] = 0.0
+    temperature: Annotated[float, Field(ge=0.0, le=2.0)] = 0.0
     """0 is greedy, which is the default here: batches are rerun, so they should repeat."""
     top_p: Annotated[float, Field(gt=0.0, le=1.0)] = 1.0
     top_k: Annotated[int, Field(ge=-1)] = 0
@@ -65,11 +96,16 @@ class Sampling(BaseModel):
     repetition_penalty: Annotated[float, Field(gt=0.0, le=2.0)] = 1.0
     logprobs: Annotated[int, Field(ge=0)] | None = None
     """Logprobs of the sampled token and of this many best tokens per position."""
+    logprob_token_ids: Annotated[list[int], Field(max_length=128)] | None = None
+    """Logprobs of exactly these tokens per position, instead of the best ones."""
     prompt_logprobs: Annotated[int, Field(ge=0)] | None = None
     logit_bias: dict[int, float] | None = None
     bad_words: list[str] | None = None
     allowed_token_ids: list[int] | None = None
     structured_outputs: StructuredOutput | None = None
+    repetition_detection: RepetitionDetection | None = None
+    thinking_token_budget: Annotated[int, Field(ge=0)] | None = None
+    """Most tokens of reasoning; needs a reasoning parser in the engine."""
     skip_special_tokens: bool = True
     spaces_between_special_tokens: bool = True
     adapter: str | None = None

@@ -1,0 +1,117 @@
+"""Starting vLLM: with the hooks for resuming where they fit, without them where they do not."""
+
+import asyncio
+import importlib
+import logging
+from dataclasses import dataclass
+from types import ModuleType
+from typing import Any
+
+import torch
+import vllm
+from vllm import AsyncEngineArgs, AsyncLLMEngine, envs
+from vllm.platforms import current_platform
+
+from shunt.errors import EngineDied
+from workers.engine.config import EngineConfig, engine_arguments
+from workers.engine.fingerprint import NumericsFingerprint
+from workers.engine.resume_plan import EngineTraits
+
+log = logging.getLogger(__name__)
+
+_PREPARE_TIMEOUT_S = 60.0
+
+
+@dataclass(frozen=True, slots=True)
+class StartedEngine:
+    """An engine that takes requests, and what was found out about it."""
+
+    llm: AsyncLLMEngine
+    private: ModuleType | None
+    """`workers.engine.vllm_private`, or None where it must not be used."""
+    traits: EngineTraits
+    fingerprint: NumericsFingerprint
+
+
+async def start_engine(config: EngineConfig) -> StartedEngine:
+    """Build the engine beside the event loop. Raises `EngineDied` when it does not come up."""
+    private, reason = load_private()
+    if private is None:
+        log.warning("moved rows will be restarted: %s", reason)
+    try:
+        llm = await asyncio.to_thread(_build, config, private)
+    except (RuntimeError, OSError, ValueError) as error:
+        raise EngineDied(f"the engine did not start: {error}") from error
+    description = {"runner": "unknown", "device": current_platform.device_type}
+    if private is not None:
+        # The same answer from every rank; each has installed what its model runner needs.
+        description = (await llm.collective_rpc("shunt_prepare", timeout=_PREPARE_TIMEOUT_S))[0]
+    traits = _traits(llm, description, private, reason)
+    fingerprint = _fingerprint(llm, description)
+    log.info("engine started fingerprint=%s resumes=%s", fingerprint, private is not None)
+    return StartedEngine(llm, private, traits, fingerprint)
+
+
+def load_private() -> tuple[ModuleType | None, str]:
+    """The hooks, or None and why they do not fit the vLLM that is installed."""
+    try:
+        # Imported here, by name: on another vLLM its own imports may fail, and that is an answer.
+        private = importlib.import_module("workers.engine.vllm_private")
+    except (ImportError, AttributeError) as error:
+        return None, f"vLLM {vllm.__version__} lacks a private name: {error}"
+    if found := private.problems():
+        return None, "; ".join(found)
+    return private, ""
+
+
+def _build(config: EngineConfig, private: ModuleType | None) -> AsyncLLMEngine:
+    arguments = engine_arguments(config)
+    if private is None and current_platform.is_cpu():
+        # Runner V1 on CPU fails over a prefill chunk of a seeded request; only a hook mends that.
+        arguments["enable_chunked_prefill"] = False
+    if private is not None:
+        arguments["worker_extension_cls"] = "workers.engine.resume_worker.ResumeWorker"
+    vllm_config = AsyncEngineArgs(**arguments).create_engine_config()
+    if private is not None:
+        scheduler = vllm_config.scheduler_config
+        name = "ResumeAsyncScheduler" if scheduler.async_scheduling else "ResumeScheduler"
+        scheduler.scheduler_cls = f"workers.engine.resume_scheduler.{name}"
+        core_process = importlib.import_module("workers.engine.core_process")
+        private.install_core_process(core_process.run_engine_core)
+    return AsyncLLMEngine.from_vllm_config(
+        vllm_config, disable_log_stats=True, enable_log_requests=False
+    )
+
+
+def _traits(
+    llm: AsyncLLMEngine, description: dict[str, str], private: Any, reason: str
+) -> EngineTraits:
+    runner = description["runner"]
+    limits = {}
+    if private is not None and runner == "v2":
+        limits = {
+            "max_allowed_token_ids": private.MAX_ALLOWED_TOKEN_IDS_V2,
+            "max_logit_bias": private.MAX_LOGIT_BIAS_V2,
+            "max_stop_token_ids": private.MAX_STOP_TOKEN_IDS_V2,
+        }
+    return EngineTraits(
+        runner=runner,
+        device=description["device"],
+        max_model_len=llm.model_config.max_model_len,
+        cannot_resume=reason,
+        **limits,
+    )
+
+
+def _fingerprint(llm: AsyncLLMEngine, description: dict[str, str]) -> NumericsFingerprint:
+    model, parallel = llm.model_config, llm.vllm_config.parallel_config
+    return NumericsFingerprint(
+        engine=f"vllm-{vllm.__version__}+torch-{torch.__version__}",
+        dtype=str(model.dtype).removeprefix("torch."),
+        quantization=str(model.quantization or "none"),
+        device=description.get("device_name", description["device"]),
+        tensor_parallel=parallel.tensor_parallel_size,
+        pipeline_parallel=parallel.pipeline_parallel_size,
+        runner=description["runner"],
+        batch_invariant=bool(envs.VLLM_BATCH_INVARIANT),
+    )

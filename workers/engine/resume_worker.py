@@ -1,0 +1,20 @@
+"""In the model's worker process: restore what model runner V1 keeps per request.
+
+Model runner V2 needs nothing: it is handed prompt plus output of every request, and its sampler is
+a function of these, the seed and the position.
+"""
+
+from typing import Any
+
+from workers.engine.vllm_private import describe_worker, install_v1_hook
+
+
+class ResumeWorker:
+    """`worker_extension_cls`: its methods are called by the front end over collective RPC."""
+
+    def shunt_prepare(self: Any) -> dict[str, str]:
+        """Install what this worker's model runner needs; say what it runs on."""
+        description = describe_worker(self)
+        if description["runner"] == "v1":
+            install_v1_hook()
+        return description
