@@ -9,7 +9,10 @@ import multiprocessing
 import os
 import signal
 import threading
+from collections.abc import Sequence
+from contextlib import suppress
 from multiprocessing.connection import wait
+from multiprocessing.process import BaseProcess
 from typing import Any
 
 from workers.engine import vllm_private
@@ -20,6 +23,14 @@ def run_engine_core(*args: Any, **kwargs: Any) -> None:
     os.setsid()
     end_with_parent()
     vllm_private.run_engine_core(*args, **kwargs)
+
+
+def end_sessions(processes: Sequence[BaseProcess]) -> None:
+    """Leave nothing of the engine cores and the worker processes they started."""
+    for process in processes:
+        with suppress(ProcessLookupError):
+            os.killpg(process.pid, signal.SIGKILL)
+        process.join()
 
 
 def end_with_parent() -> None:

@@ -52,6 +52,14 @@ async def start_engine(config: EngineConfig) -> StartedEngine:
     return StartedEngine(llm, private, traits, fingerprint)
 
 
+def stop_engine(llm: AsyncLLMEngine, private: ModuleType | None, grace_s: float) -> None:
+    """End the engine core and everything it started; blocks until they are gone."""
+    processes = private.core_processes(llm) if private is not None else []
+    llm.shutdown(timeout=grace_s)
+    if processes:
+        importlib.import_module("workers.engine.core_process").end_sessions(processes)
+
+
 def load_private() -> tuple[ModuleType | None, str]:
     """The hooks, or None and why they do not fit the vLLM that is installed."""
     try:

@@ -17,7 +17,7 @@ from shunt.generation import Finish, Generation
 from shunt.request import Request
 from shunt.row_error import RowErrorCode
 from workers.engine.config import EngineConfig
-from workers.engine.engine_start import StartedEngine, start_engine
+from workers.engine.engine_start import StartedEngine, start_engine, stop_engine
 from workers.engine.live_request import (
     LiveRequest,
     generation_of_output,
@@ -31,8 +31,8 @@ from workers.engine.resume_plan import reason_to_restart, refusal
 log = logging.getLogger(__name__)
 
 _GRAMMAR_REFUSED = "the grammar refused the saved tokens"
-_STOP_GRACE_S = 5.0
-"""Time the engine core has to leave before it is killed."""
+_STOP_GRACE_S = 15.0
+"""Time the engine core has to leave, some 6 s on CPU, before it is killed."""
 
 
 class _EndedWithError(Exception):
@@ -109,7 +109,7 @@ class VllmEngine:
         if self._stopped:
             return
         self._stopped = True
-        await asyncio.to_thread(self._llm.shutdown, timeout=_STOP_GRACE_S)
+        await asyncio.to_thread(stop_engine, self._llm, self._private, _STOP_GRACE_S)
 
     # ---- one request ------------------------------------------------------------------------
 

@@ -120,6 +120,12 @@ def install_core_process(run: Callable[..., None]) -> None:
     EngineCoreProc.run_engine_core = staticmethod(run)  # type: ignore[method-assign]
 
 
+def core_processes(llm: AsyncLLM) -> list[Any]:
+    """The engine cores that this front end started, as multiprocessing processes."""
+    engine_manager = getattr(llm.engine_core, "resources").engine_manager  # noqa: B009
+    return list(engine_manager.processes) if engine_manager is not None else []
+
+
 def enter_as_preempted(request: Request, saved: list[int]) -> None:
     """Give `request` the state that preemption leaves: output kept, nothing computed."""
     request.append_output_token_ids(saved)
