@@ -1,0 +1,1 @@
+"""Each module is one benchmark: `python -m benchmarks.<name>`."""
