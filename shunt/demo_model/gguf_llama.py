@@ -58,12 +58,12 @@ def unpermute(weight: NDArray[np.float32], heads: int) -> NDArray[np.float32]:
     with row i + 1 in llama.cpp's; `LlamaModel.permute` interleaves the two halves of each head.
     """
     rows, columns = weight.shape
-    return weight.reshape(heads, rows // heads // 2, 2, columns).swapaxes(1, 2).reshape(rows, columns)
+    return (
+        weight.reshape(heads, rows // heads // 2, 2, columns).swapaxes(1, 2).reshape(rows, columns)
+    )
 
 
-def _weights(
-    reader: GGUFReader, shape: LlamaShape
-) -> Iterator[tuple[str, NDArray[np.float32]]]:
+def _weights(reader: GGUFReader, shape: LlamaShape) -> Iterator[tuple[str, NDArray[np.float32]]]:
     heads_of_permuted = {"attn_q.weight": shape.heads, "attn_k.weight": shape.kv_heads}
     for tensor in reader.tensors:
         weight = dequantize(tensor.data, tensor.tensor_type)
@@ -77,6 +77,7 @@ def _weights(
 
 
 def _shape(reader: GGUFReader) -> LlamaShape:
+    epsilon = np.float32(_field(reader, "llama.attention.layer_norm_rms_epsilon"))
     return LlamaShape(
         layers=_field(reader, "llama.block_count"),
         heads=_field(reader, "llama.attention.head_count"),
@@ -87,7 +88,7 @@ def _shape(reader: GGUFReader) -> LlamaShape:
         context_length=_field(reader, "llama.context_length"),
         rope_theta=_field(reader, "llama.rope.freq_base"),
         # Stored as float32; the shortest decimal that rounds to it is the number that was meant.
-        rms_norm_eps=float(str(np.float32(_field(reader, "llama.attention.layer_norm_rms_epsilon")))),
+        rms_norm_eps=float(str(epsilon)),
         tied=all(tensor.name != "output.weight" for tensor in reader.tensors),
     )
 

@@ -7,7 +7,9 @@ from pathlib import Path
 
 import numpy as np
 from numpy.typing import NDArray
-from safetensors.numpy import save_file
+from safetensors.numpy import (
+    save_file,  # pyright: ignore[reportUnknownVariableType] (its PathLike has no parameter)
+)
 
 Weights = Mapping[str, NDArray[np.float32]]
 

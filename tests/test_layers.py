@@ -1,0 +1,112 @@
+"""The walls of the house: who imports whom, how long a file may be, and which names are refused.
+
+Only the packages are held to the arrows. Tests, benchmarks and examples stand outside: they may
+import anything, and nothing imports them.
+"""
+
+import ast
+import re
+from collections.abc import Iterator
+from fnmatch import fnmatch
+from pathlib import Path
+
+import pytest
+
+ROOT = Path(__file__).parent.parent
+PACKAGES = ("shunt", "placement", "workers", "flows", "deployments")
+OUTSIDE = ("tests", "benchmarks", "examples")
+
+MAY_IMPORT = {
+    "shunt": {"shunt"},
+    "placement": {"placement", "shunt"},
+    "workers": {"workers", "shunt"},
+    "flows": {"flows", "placement", "shunt"},
+    "deployments": {"deployments", "placement", "shunt"},
+}
+
+ONLY_IN = {
+    "vllm": ["workers/*"],
+    "torch": ["workers/*"],
+    "prefect": ["flows/*", "deployments/*"],
+    "boto3": ["shunt/aws*"],
+    "botocore": ["shunt/aws*"],
+    # The S3 server for tests makes its bucket with the client that the adapter uses.
+    "obstore": ["shunt/store/*", "shunt/testing/s3_server.py"],
+}
+
+MAX_LINES = 400
+REFUSED_WORDS = {"util", "utils", "common", "helper", "helpers", "manager", "base", "handler"}
+
+
+def test_packages_import_along_the_arrows() -> None:
+    wrong = [
+        f"{file}:{line} imports {module}"
+        for file, line, module in _imports(PACKAGES)
+        if _top(module) in (*PACKAGES, *OUTSIDE) and _top(module) not in MAY_IMPORT[_top(file)]
+    ]
+    assert wrong == []
+
+
+@pytest.mark.parametrize("dependency", ONLY_IN)
+def test_a_heavy_dependency_stays_in_its_place(dependency: str) -> None:
+    wrong = [
+        f"{file}:{line} imports {module}"
+        for file, line, module in _imports(PACKAGES)
+        if _top(module) == dependency
+        and not any(fnmatch(file, place) for place in ONLY_IN[dependency])
+    ]
+    assert wrong == []
+
+
+def test_no_file_is_longer_than_the_wall() -> None:
+    lengths = {file: len(source.splitlines()) for file, source in _sources((*PACKAGES, *OUTSIDE))}
+    assert {file: length for file, length in lengths.items() if length > MAX_LINES} == {}
+
+
+def test_names_say_what_a_thing_is() -> None:
+    wrong = [
+        f"{file}: {name}"
+        for file, source in _sources((*PACKAGES, *OUTSIDE))
+        for name in _defined_names(file, source)
+        if REFUSED_WORDS & set(_words(name))
+    ]
+    assert wrong == []
+
+
+def test_the_top_level_is_the_one_in_the_design() -> None:
+    """A new top-level package needs a decision record, and a line here."""
+    packages = {path.parent.name for path in ROOT.glob("*/*.py") if path.parent.name[0] != "."}
+    assert packages <= {*PACKAGES, *OUTSIDE}
+
+
+def _imports(packages: tuple[str, ...]) -> Iterator[tuple[str, int, str]]:
+    """File, line and module of every import, also of those inside functions."""
+    for file, source in _sources(packages):
+        for node in ast.walk(ast.parse(source, file)):
+            if isinstance(node, ast.Import):
+                for alias in node.names:
+                    yield file, node.lineno, alias.name
+            elif isinstance(node, ast.ImportFrom):
+                # A relative import stays in its package; STYLE wants absolute ones all the same.
+                yield file, node.lineno, node.module if node.level == 0 and node.module else file
+
+
+def _sources(packages: tuple[str, ...]) -> Iterator[tuple[str, str]]:
+    for package in packages:
+        for path in sorted((ROOT / package).rglob("*.py")):
+            yield path.relative_to(ROOT).as_posix(), path.read_text()
+
+
+def _defined_names(file: str, source: str) -> Iterator[str]:
+    yield from Path(file).with_suffix("").parts
+    for node in ast.walk(ast.parse(source, file)):
+        if isinstance(node, ast.ClassDef | ast.FunctionDef | ast.AsyncFunctionDef):
+            yield node.name
+
+
+def _words(name: str) -> list[str]:
+    return [word.lower() for word in re.findall(r"[A-Z]?[a-z0-9]+|[A-Z0-9]+", name)]
+
+
+def _top(module: str) -> str:
+    return re.split(r"[./]", module, maxsplit=1)[0]
