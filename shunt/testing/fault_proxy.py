@@ -115,10 +115,10 @@ def fault_proxy(
     """Run a proxy on a free loopback port until the block ends."""
     proxy = FaultProxy(upstream_url, choose)
 
-    class Handler(_ProxyHandler):
+    class Connection(_ProxyConnection):
         owner = proxy
 
-    server = ThreadingHTTPServer(("127.0.0.1", 0), Handler)
+    server = ThreadingHTTPServer(("127.0.0.1", 0), Connection)
     server.daemon_threads = True
     proxy.url = f"http://127.0.0.1:{server.server_address[1]}"
     thread = threading.Thread(target=server.serve_forever, args=(0.05,), daemon=True)
@@ -132,7 +132,7 @@ def fault_proxy(
         thread.join()
 
 
-class _ProxyHandler(BaseHTTPRequestHandler):
+class _ProxyConnection(BaseHTTPRequestHandler):
     protocol_version = "HTTP/1.1"
     disable_nagle_algorithm = True
     owner: FaultProxy
