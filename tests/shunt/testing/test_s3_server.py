@@ -32,8 +32,12 @@ def is_running(pid: int) -> bool:
 
 
 @pytest.mark.s3
-def test_it_dies_with_a_parent_that_is_killed() -> None:
-    parent = subprocess.Popen([sys.executable, "-c", HOLD], stdout=subprocess.PIPE)
+def test_it_dies_with_a_parent_that_is_killed(tmp_path: Path) -> None:
+    parent = subprocess.Popen(
+        [sys.executable, "-c", HOLD],
+        stdout=subprocess.PIPE,
+        env={**os.environ, "TMPDIR": str(tmp_path)},
+    )
     assert parent.stdout is not None
     with parent, parent.stdout:
         try:
