@@ -36,8 +36,12 @@ def done_shards(store: Store, run_id: str) -> set[str]:
     return {key.removeprefix(prefix).removesuffix(".json") for key in store.list(prefix)}
 
 
-def read_done(store: Store, run_id: str) -> list[ShardDone]:
-    """All markers. One GET each: for status and reports, not for loops."""
+def read_done(store: Store, run_id: str, *, into: dict[str, ShardDone]) -> None:
+    """Add the markers that `into` does not have yet, by shard id: they never change."""
+    missing = sorted(done_shards(store, run_id) - into.keys())
     with ThreadPoolExecutor(_FETCH_THREADS) as pool:
-        found = pool.map(store.get, list(store.list(keys.done_prefix(run_id))))
-        return [ShardDone.model_validate_json(data) for data in found]
+        found = pool.map(lambda shard_id: store.get(keys.done(run_id, shard_id)), missing)
+        into |= {
+            shard_id: ShardDone.model_validate_json(data)
+            for shard_id, data in zip(missing, found, strict=True)
+        }

@@ -1,8 +1,6 @@
 """The timeline of a run: what happened to its workers and shards, as small immutable objects."""
 
 import uuid
-from collections.abc import Iterator
-from datetime import datetime
 from enum import StrEnum
 from typing import Literal
 
@@ -49,9 +47,8 @@ def record(store: Store, run_id: str, event: Event) -> None:
     store.put_if_absent(key, event.model_dump_json().encode())
 
 
-def timeline(store: Store, run_id: str, *, since: datetime | None = None) -> Iterator[Event]:
-    """The events in the order of their writers' clocks."""
+def read_events(store: Store, run_id: str, *, into: dict[str, Event]) -> None:
+    """Add the events that `into` does not have yet, by their key, which sorts by time."""
     for key in store.list(keys.event_prefix(run_id)):
-        event = Event.model_validate_json(store.get(key))
-        if since is None or event.at > since:
-            yield event
+        if key not in into:
+            into[key] = Event.model_validate_json(store.get(key))

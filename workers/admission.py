@@ -5,7 +5,8 @@ When an engine dies, those in flight are suspects. They run again (from their to
 generated twice) with nobody else in the engine, at most half as many at once as had died together;
 each further death halves that again. A request is convicted when it was alone at an engine's death
 and `max_deaths` engines in a row died with it at the same token: what kills at random (a node, an
-operator) strikes at different tokens. One that ends is cleared.
+operator) strikes at different tokens. A request that gets a little further each time is convicted
+after `ALONE_DEATHS` times as many. One that ends is cleared.
 """
 
 from collections import deque
@@ -13,6 +14,10 @@ from collections.abc import Iterable
 from dataclasses import dataclass, field
 
 from shunt.request import Request
+
+ALONE_DEATHS = 4
+"""Deaths of engines with one request alone in them, in units of `max_deaths`, that convict it
+whatever progress it made: chance would have had to find it alone every time."""
 
 
 @dataclass(slots=True)
@@ -24,6 +29,8 @@ class Admission:
     _suspects: deque[Request] = field(default_factory=deque[Request])
     _deaths: dict[str, tuple[int, int]] = field(default_factory=dict[str, tuple[int, int]])
     """Request id -> (tokens it had at its last death, deaths in a row at that token)."""
+    _alone: dict[str, int] = field(default_factory=dict[str, int])
+    """Request id -> deaths that it saw alone in the engine."""
     _on_trial: set[str] = field(default_factory=set[str])
     _group_limit: int = 0
 
@@ -55,6 +62,7 @@ class Admission:
         """The request ended, one way or another, and the engine lives."""
         self._on_trial.discard(request_id)
         self._deaths.pop(request_id, None)
+        self._alone.pop(request_id, None)
 
     def engine_died(self, in_flight: list[Request]) -> list[Request]:
         """Take back what was in flight; returns those that are convicted of the death.
@@ -66,12 +74,17 @@ class Admission:
             at, deaths = self._deaths.get(request.request_id, (-1, 0))
             tokens = _num_tokens(request)
             self._deaths[request.request_id] = (tokens, deaths + 1 if at == tokens else 1)
-        if len(in_flight) == 1 and self._deaths[in_flight[0].request_id][1] >= self.max_deaths:
+        if len(in_flight) == 1 and self._convicted(in_flight[0].request_id):
             self.cleared(in_flight[0].request_id)
             return in_flight
         self._group_limit = max(1, len(in_flight) // 2)
         self._suspects.extendleft(reversed(in_flight))
         return []
+
+    def _convicted(self, request_id: str) -> bool:
+        self._alone[request_id] = alone = self._alone.get(request_id, 0) + 1
+        in_a_row = self._deaths[request_id][1]
+        return in_a_row >= self.max_deaths or alone >= ALONE_DEATHS * self.max_deaths
 
     def forget(self, request_ids: set[str]) -> None:
         """Drop the waiting requests of a shard that was lost to another owner."""

@@ -22,7 +22,7 @@ class EngineRoom:
     max_starts: int
     on_finished: Callable[[str, Generation], None]
     on_refused: Callable[[str, RowError], None]
-    changed: asyncio.Event
+    changed: asyncio.Event = field(default_factory=asyncio.Event)
     """Set whenever a request ended or the engine died."""
     dead: bool = False
     _engine: Engine | None = None
@@ -86,8 +86,13 @@ class EngineRoom:
 
     async def pause(self) -> None:
         """No token after this: what `peek` says then is final."""
-        if self._engine is not None and not self.dead:
+        if self._engine is None or self.dead:
+            return
+        try:
             await self._engine.pause()
+        except EngineDied as error:
+            log.warning("engine died while pausing: %s", error)
+            self.dead = True
 
     async def close(self) -> None:
         """End the engine and everything in it."""

@@ -131,6 +131,8 @@ class ShardDesk:
             await self._complete(shard)
 
     async def _complete(self, shard: HeldShard) -> None:
+        """Say that the shard is done, unless the rows of it that count are another owner's."""
+        await asyncio.to_thread(shard.log.lease.check)
         await asyncio.to_thread(mark_done, self.store, self.settings.run_id, shard.done())
         await asyncio.to_thread(shard.log.lease.release)
         self.shards.pop(shard.shard_id, None)

@@ -3,7 +3,6 @@
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
 
-from shunt import keys
 from shunt.checkpoint import CheckpointLog
 from shunt.errors import RequestRefused
 from shunt.lease import Lease, past_suspects
@@ -13,7 +12,6 @@ from shunt.request import Request
 from shunt.row_error import RowError, RowErrorCode
 from shunt.sampling import Sampling
 from shunt.seeding import seed_for
-from shunt.shard import read_shard
 from workers.cadence import Cadence
 from workers.held_shard import HeldShard, ShardCounts
 from workers.ordering import in_serving_order
@@ -35,14 +33,12 @@ Render = Callable[[Prompt], tuple[int, ...]]
 """Prompt to token ids; raises `RequestRefused` where the prompt can never run."""
 
 
-def open_shard(
-    lease: Lease, *, defaults: Sampling, render: Render, cadence: Cadence
+def hold_shard(
+    lease: Lease, prompts: Sequence[Prompt], *, render: Render, cadence: Cadence
 ) -> OpenedShard:
-    """Replay the shard's log and make requests of what is unfinished. Blocking; run in a thread."""
-    store, run_id, shard_id = lease.store, lease.run_id, lease.shard_id
-    prompts = read_shard(store.get(keys.shard_prompts(run_id, shard_id)), defaults=defaults)
-    progress = replay(store, run_id, shard_id)
-    requests, refused = _unfinished(run_id, prompts, progress, render)
+    """Replay the shard's log and make requests of the prompts that are unfinished. Blocking."""
+    progress = replay(lease.store, lease.run_id, lease.shard_id)
+    requests, refused = _unfinished(lease.run_id, prompts, progress, render)
     ordered = {request.request_id: request for request in in_serving_order(requests)}
     shard = HeldShard(
         CheckpointLog(lease, progress), cadence, ordered, _counts(prompts, progress)

@@ -7,7 +7,7 @@ import pytest
 from shunt.generation import Generation
 from shunt.request import Request
 from shunt.sampling import Sampling
-from workers.admission import Admission
+from workers.admission import ALONE_DEATHS, Admission
 
 
 def request(name: str) -> Request:
@@ -72,9 +72,15 @@ def test_deaths_at_other_tokens_convict_nobody() -> None:
     """An engine that is killed from outside strikes anywhere; a killing prompt, at one place."""
     admission = Admission(max_deaths=2)
     admission.add([request("0.0")])
-    for tokens in range(1, 20):
+    for tokens in range(1, ALONE_DEATHS * 2):
         assert [r.request_id for r in admit(admission, [], 4)] == ["0.0"]
         assert admission.engine_died([with_tokens(request("0.0"), tokens)]) == []
+
+
+def test_a_request_that_creeps_on_is_convicted_in_the_end() -> None:
+    admission = Admission(max_deaths=2)
+    deaths = [admission.engine_died([with_tokens(request("0.0"), n)]) for n in range(1, 9)]
+    assert [bool(convicted) for convicted in deaths] == [False] * 7 + [True]
 
 
 def test_requests_of_a_lost_shard_are_forgotten() -> None:

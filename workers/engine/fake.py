@@ -33,7 +33,7 @@ class FakeFaults:
     dies_after_tokens: int | None = None
     """The engine dies once it has generated this many tokens in all."""
     deadly_prompts: frozenset[tuple[int, ...]] = frozenset()
-    """Prompts (token ids) that kill the engine after their first new token."""
+    """Prompts (token ids) that kill the engine as soon as they run, before any new token."""
     refused_prompts: frozenset[tuple[int, ...]] = frozenset()
     """Prompts that the engine never accepts."""
 
@@ -72,6 +72,8 @@ class FakeEngine:
         try:
             while generation.finish is None:
                 await self._step()
+                if request.prompt_token_ids in self.faults.deadly_prompts:
+                    self._die_under(request)
                 generation = extend(generation, request)
                 self.num_generated += 1
                 self._live[request.request_id] = generation
@@ -138,10 +140,12 @@ class FakeEngine:
 
     def _maybe_die(self, request: Request) -> None:
         limit = self.faults.dies_after_tokens
-        deadly = request.prompt_token_ids in self.faults.deadly_prompts
-        if deadly or (limit is not None and self.num_generated >= limit):
-            self.die()
-            raise EngineDied("the fake engine was told to die")
+        if limit is not None and self.num_generated >= limit:
+            self._die_under(request)
+
+    def _die_under(self, request: Request) -> None:
+        self.die()
+        raise EngineDied(f"the fake engine was told to die under {request.request_id}")
 
 
 def expected_generation(request: Request) -> Generation:
