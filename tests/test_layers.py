@@ -44,7 +44,7 @@ def test_packages_import_along_the_arrows() -> None:
         for file, line, module in _imports(PACKAGES)
         if _top(module) in (*PACKAGES, *OUTSIDE) and _top(module) not in MAY_IMPORT[_top(file)]
     ]
-    assert wrong == []
+    assert not wrong, "\n".join(wrong)
 
 
 @pytest.mark.parametrize("dependency", ONLY_IN)
@@ -55,7 +55,7 @@ def test_a_heavy_dependency_stays_in_its_place(dependency: str) -> None:
         if _top(module) == dependency
         and not any(fnmatch(file, place) for place in ONLY_IN[dependency])
     ]
-    assert wrong == []
+    assert not wrong, "\n".join(wrong)
 
 
 def test_no_file_is_longer_than_the_wall() -> None:
@@ -68,9 +68,10 @@ def test_names_say_what_a_thing_is() -> None:
         f"{file}: {name}"
         for file, source in _sources((*PACKAGES, *OUTSIDE))
         for name in _defined_names(file, source)
-        if REFUSED_WORDS & set(_words(name))
+        # The name of a test is a sentence, and may use any word.
+        if REFUSED_WORDS & set(_words(name)) and not name.startswith("test_")
     ]
-    assert wrong == []
+    assert not wrong, "\n".join(wrong)
 
 
 def test_the_top_level_is_the_one_in_the_design() -> None:

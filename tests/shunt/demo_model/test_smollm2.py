@@ -61,19 +61,23 @@ def test_a_conversion_that_was_killed_is_begun_again(tmp_path: Path) -> None:
     assert (config["num_hidden_layers"], config["num_attention_heads"]) == (30, 9)
 
 
-def test_two_processes_convert_once(tmp_path: Path) -> None:
+def test_processes_that_start_together_convert_once(tmp_path: Path) -> None:
+    """The first conversion goes on until every process has come, so that they do meet."""
     converts = (
-        "import pathlib, time; from shunt.demo_model import smollm2\n"
+        "import os, pathlib, time; from shunt.demo_model import smollm2\n"
         f"root = pathlib.Path({str(tmp_path)!r})\n"
         "def convert(source, directory):\n"
-        "    with (root / 'conversions').open('a') as log:\n"
-        "        log.write('x')\n"
+        "    (root / f'converted-{os.getpid()}').touch()\n"
         "    (directory / 'model').touch()\n"
+        "    deadline = time.monotonic() + 30\n"
+        "    while len(list(root.glob('came-*'))) < 3 and time.monotonic() < deadline:\n"
+        "        time.sleep(0.01)\n"
         "smollm2.convert = convert\n"
+        "(root / f'came-{os.getpid()}').touch()\n"
         "smollm2.ensure_smollm2(root / 'smol')\n"
         "assert (root / 'smol' / 'model').exists()\n"
     )
-    processes = [subprocess.Popen([sys.executable, "-c", converts]) for _ in range(4)]
+    processes = [subprocess.Popen([sys.executable, "-c", converts]) for _ in range(3)]
 
-    assert [process.wait(timeout=60) for process in processes] == [0, 0, 0, 0]
-    assert (tmp_path / "conversions").read_text() == "x"
+    assert [process.wait(timeout=60) for process in processes] == [0, 0, 0]
+    assert len(list(tmp_path.glob("converted-*"))) == 1
