@@ -1,0 +1,381 @@
+"""Search of a pool with too many columns to list: column generation with a certified ceiling.
+
+Given what a GPU of each group is worth (duals of the master), the best new column is found by a
+knapsack over layers: for k stages, concurrency G and bottleneck T, each kind of stage carries a
+known number of layers, and the cheapest k stages that carry the whole model are wanted. Dynamic
+programming over (stages, layers) finds them for all T of a grid at once, with the first and the
+last stage placed last, because they carry the embedding and the head.
+
+With optimistic tables the same search bounds every column: if none is worth more than (1 + e) times
+the GPUs that it takes, then (1 + e) x the worth of the pool bounds every purchase.
+"""
+
+import math
+from collections.abc import Iterator
+from dataclasses import dataclass, field, replace
+
+import numpy as np
+from numpy.typing import NDArray
+
+from placement.column_search import Columns, Limits, priced_columns
+from placement.master import Goal, Master, Purchase, Relaxation, gpu_use_of
+from placement.offering import SupplyGroup
+from placement.pricing import Counts, concurrency_grid
+from placement.stage_table import Array, StageModel, StageTable, Unit
+
+_EDGE = 1e-9
+_CELL_RATIO = 1.35
+_TIME_RATIO = 1.06
+_CEILING_SLACK = 0.01
+_MAX_DEPTH = 5
+_TIME_SPAN = 12.0
+"""Bottlenecks up to this many times the quickest one are searched."""
+_MAX_ROUNDS = 14
+_STOP = 0.004
+# Floor of a GPU's worth as a share of the mean: a group that the relaxation leaves over has no
+# worth, and no multiple of nothing would cover the columns that use it.
+_WORTH_FLOOR = 0.004
+
+
+@dataclass(frozen=True, slots=True)
+class _Layers:
+    """Layers that each unit carries in each role, per bottleneck of a grid: units x times."""
+
+    times: Array
+    middle: NDArray[np.int64]
+    first: NDArray[np.int64]
+    last: NDArray[np.int64]
+    only: NDArray[np.int64]
+
+
+@dataclass(frozen=True, slots=True)
+class _Cell:
+    """Columns of so many stages with a concurrency between two values, over a span of bottlenecks
+    (None: from the quickest imaginable one upward)."""
+
+    num_stages: int
+    high: int
+    low: int
+    time_ratio: float
+    span: tuple[float, float] | None
+    allowed: NDArray[np.intp]
+    depth: int
+
+    def split(self, quickest: float, slowest: float) -> "list[_Cell]":
+        """Halves by concurrency (where there is more than one), over a finer grid of times."""
+        finer = replace(
+            self,
+            time_ratio=math.sqrt(self.time_ratio),
+            span=(quickest, slowest),
+            depth=self.depth + 1,
+        )
+        middle = round(math.sqrt(self.high * self.low))
+        if not self.low < middle < self.high:
+            return [finer]
+        return [replace(finer, high=middle), replace(finer, low=middle)]
+
+
+@dataclass(frozen=True, slots=True)
+class _Found:
+    """Cheapest stages per bottleneck of one (stages, concurrency) cell."""
+
+    num_stages: int
+    times: Array
+    cost: Array
+    counts: Counts
+
+
+@dataclass(slots=True)
+class LargePool:
+    """Columns found so far for one question; each goal may add more."""
+
+    model: StageModel
+    groups: tuple[SupplyGroup, ...]
+    limits: Limits
+    columns: Columns
+    _tables: dict[tuple[int, int, int], StageTable] = field(
+        default_factory=dict[tuple[int, int, int], StageTable]
+    )
+
+    @property
+    def master(self) -> Master:
+        return Master(self.groups, self.columns.gpu_use)
+
+    def best(self, goal: Goal, *, gap: float, time_limit_s: float) -> tuple[Purchase, float] | None:
+        """The best purchase of generated columns and a bound on every purchase, or None."""
+        relaxation = self._generate(goal)
+        if relaxation is None:
+            return None
+        bought = self.master.buy(
+            self.columns.values, goal, gap=gap / 4, time_limit_s=time_limit_s
+        )
+        if bought is None:
+            return None
+        return bought, max(bought.objective, self._ceiling(relaxation, goal))
+
+    def _generate(self, goal: Goal) -> Relaxation | None:
+        relaxation = self.master.relax(self.columns.values, goal)
+        if relaxation is None:
+            # Too little throughput to be feasible: look for the most first.
+            self._generate(Goal())
+            relaxation = self.master.relax(self.columns.values, goal)
+            if relaxation is None:
+                return None
+        for _ in range(_MAX_ROUNDS):
+            before = relaxation.objective
+            if not self._add(relaxation, goal):
+                break
+            relaxation = self.master.relax(self.columns.values, goal)
+            assert relaxation is not None  # more columns never make it infeasible
+            if relaxation.objective < before * (1 + _STOP):
+                break
+        return relaxation
+
+    def _add(self, relaxation: Relaxation, goal: Goal) -> bool:
+        """Price the best columns at the present duals; whether any is new and worth having."""
+        weight = goal.throughput_weight + relaxation.throughput_worth
+        candidates: list[Counts] = []
+        for found in self._search(relaxation.gpu_worth):
+            gain = weight / found.times - found.cost + relaxation.replica_worth
+            ratio = weight / found.times / np.maximum(found.cost, 1e-12)
+            usable = np.isfinite(found.cost)
+            if not usable.any():
+                continue
+            picks = {
+                int(np.argmax(np.where(usable, gain, -np.inf))),
+                int(np.argmax(np.where(usable, ratio, -np.inf))),
+            }
+            candidates += [found.counts[i] for i in picks if gain[i] > 1e-9]
+        fresh = self._fresh(candidates)
+        if len(fresh) == 0:
+            return False
+        priced = priced_columns(self.model, fresh, len(self.groups))
+        keep = np.flatnonzero(priced.values > 0)
+        self.columns = _joined(self.columns, priced.take(keep))
+        return len(keep) > 0
+
+    def _fresh(self, candidates: list[Counts]) -> Counts:
+        """Distinct new columns that the pool can carry."""
+        known = {tuple(row) for row in self.columns.counts.tolist()}
+        distinct = {tuple(int(n) for n in row) for row in candidates} - known
+        counts = np.array(sorted(distinct), dtype=np.int64).reshape(-1, len(self.model.units))
+        use = gpu_use_of(counts, self.model.units, len(self.groups))
+        pool = np.array([group.max_gpus for group in self.groups])
+        return counts[np.all(use <= pool, axis=1)]
+
+    def _ceiling(self, relaxation: Relaxation, goal: Goal) -> float:
+        """Bound on every purchase by scaling the duals until no column beats them."""
+        weight = goal.throughput_weight + relaxation.throughput_worth
+        pool = np.array([float(group.max_gpus) for group in self.groups])
+        floor = _WORTH_FLOOR * relaxation.objective / pool.sum()
+        worth = np.maximum(relaxation.gpu_worth, floor)
+        cost = np.array([unit.tp * worth[unit.group] for unit in self.model.units])
+        scale = 1.0
+        for cell in self._cells(_CELL_RATIO):
+            scale = max(scale, self._cell_scale(cell, cost, weight, relaxation.replica_worth))
+        return scale * relaxation.objective + scale * float((worth - relaxation.gpu_worth) @ pool)
+
+    def _cell_scale(self, cell: _Cell, cost: Array, weight: float, bonus: float) -> float:
+        """By how much the best column of a cell may beat its GPUs' worth; split while in doubt."""
+        layers = self._carried(cell)
+        if layers is None:
+            return 1.0
+        kept = _undominated(layers, cost, cell.allowed)
+        found = _cheapest(layers, cost, kept, cell.num_stages, self.model.num_layers, ceiling=True)
+        # A column whose bottleneck is in (times[i-1], times[i]] carries no more than at times[i]
+        # and is worth no more than at times[i-1].
+        value = weight / np.concatenate([found.times[:1] / cell.time_ratio, found.times[:-1]])
+        ratio = np.where(np.isfinite(found.cost), (value + bonus) / found.cost, 0.0)
+        worst = float(ratio.max(initial=0.0))
+        doubtful = np.flatnonzero(ratio > 1.0 + _CEILING_SLACK)
+        if len(doubtful) == 0 or cell.depth >= _MAX_DEPTH:
+            return max(1.0, worst)
+        low, high = float(found.times[doubtful[0]]), float(found.times[doubtful[-1]])
+        parts = cell.split(low / cell.time_ratio, high)
+        return max(
+            1.0 + _CEILING_SLACK, *(self._cell_scale(part, cost, weight, bonus) for part in parts)
+        )
+
+    def _carried(self, cell: _Cell) -> _Layers | None:
+        table = self._table(cell.num_stages, cell.high, cell.low)
+        return _layers(table, self.model.num_layers, cell)
+
+    def _cells(self, ratio: float) -> Iterator[_Cell]:
+        """All stage counts and concurrencies, in cells."""
+        for allowed in self._unit_sets(self.model.units):
+            for num_stages in range(1, self.limits.max_stages + 1):
+                grid = concurrency_grid(num_stages, self.model.max_concurrency, ratio)
+                pairs = list(zip(grid[1:], grid, strict=False)) or [(grid[0], grid[0])]
+                for high, low in pairs:
+                    yield _Cell(num_stages, high, low, _TIME_RATIO, None, allowed, 0)
+
+    def _search(self, worth: Array) -> Iterator[_Found]:
+        """Cheapest columns over all stage counts, concurrencies and bottlenecks."""
+        cost = np.array([unit.tp * worth[unit.group] for unit in self.model.units])
+        for cell in self._cells(_CELL_RATIO):
+            for point in {cell.low, cell.high}:
+                layers = self._carried(replace(cell, low=point, high=point))
+                if layers is None:
+                    continue
+                kept = _undominated(layers, cost, cell.allowed)
+                yield _cheapest(
+                    layers, cost, kept, cell.num_stages, self.model.num_layers, ceiling=False
+                )
+
+    def _table(self, num_stages: int, high: int, low: int) -> StageTable:
+        key = (num_stages, high, low)
+        if key not in self._tables:
+            self._tables[key] = self.model.table(num_stages, high, low)
+        return self._tables[key]
+
+    def _unit_sets(self, units: tuple[Unit, ...] | list[Unit]) -> list[NDArray[np.intp]]:
+        """Units that may stand in one pipeline: all of them, or one set for each TP degree."""
+        if not self.limits.uniform_tp:
+            return [np.arange(len(units))]
+        tps = np.array([unit.tp for unit in units])
+        return [np.flatnonzero(tps == tp) for tp in np.unique(tps)]
+
+
+def _layers(table: StageTable, num_layers: int, cell: _Cell) -> _Layers | None:
+    """Layers per unit and bottleneck, or None where the model cannot fit at this concurrency."""
+    t, caps, allowed = table.components[0], table.caps, cell.allowed
+    widest = np.max(np.maximum(caps.middle, caps.only)[allowed])
+    if widest * cell.num_stages < num_layers:
+        return None
+    if cell.span is None:
+        # The quickest bottleneck: the model spread evenly over the quickest stages.
+        even = t.per_layer * num_layers / cell.num_stages + t.fixed
+        quickest = float(np.min(even[allowed])) * 0.98
+        span = (quickest, quickest * _TIME_SPAN)
+    else:
+        span = cell.span
+    steps = math.ceil(math.log(span[1] / span[0]) / math.log(cell.time_ratio) - 1e-6)
+    times = span[0] * cell.time_ratio ** np.arange(steps + 1)
+
+    def carried(extra: Array, cap: Array) -> NDArray[np.int64]:
+        free = (times[None, :] - (t.fixed + extra)[:, None]) / t.per_layer[:, None]
+        whole = np.minimum(np.floor(free + _EDGE), cap[:, None])
+        return np.clip(whole, 0, num_layers).astype(np.int64)
+
+    none = np.zeros_like(t.fixed)
+    return _Layers(
+        times,
+        carried(none, caps.middle),
+        carried(t.first, caps.first),
+        carried(t.last, caps.last),
+        carried(t.first + t.last, caps.only),
+    )
+
+
+def _undominated(layers: _Layers, cost: Array, allowed: NDArray[np.intp]) -> NDArray[np.intp]:
+    """Units for which no cheaper one carries as much in every role at every bottleneck."""
+    order = allowed[np.argsort(cost[allowed], kind="stable")]
+    profile = np.concatenate([layers.middle, layers.first, layers.last], axis=1)
+    kept: list[int] = []
+    for unit in order:
+        if not profile[unit].any() and not layers.only[unit].any():
+            continue
+        if any(np.all(profile[other] >= profile[unit]) for other in kept):
+            continue
+        kept.append(int(unit))
+    return np.array(kept, dtype=np.intp)
+
+
+def _cheapest(
+    layers: _Layers,
+    cost: Array,
+    kept: NDArray[np.intp],
+    num_stages: int,
+    num_layers: int,
+    *,
+    ceiling: bool,
+) -> _Found:
+    """Cheapest multiset of exactly `num_stages` stages that carries the model, per bottleneck."""
+    num_times = len(layers.times)
+    counts = np.zeros((num_times, len(cost)), dtype=np.int64)
+    if num_stages == 1:
+        able = layers.only >= num_layers
+        price = np.where(able, cost[:, None], np.inf)
+        best = np.argmin(price, axis=0)
+        counts[np.arange(num_times), best] = 1
+        return _Found(1, layers.times, price[best, np.arange(num_times)], counts)
+    # need[j]: cheapest way to carry at least j layers with the stages placed so far.
+    start = np.full((num_times, num_layers + 1), np.inf)
+    start[:, 0] = 0.0
+    states, choices = [start], list[NDArray[np.intp]]()
+    for stage in range(num_stages):
+        role = layers.middle
+        if stage == num_stages - 2:
+            role = layers.first
+        elif stage == num_stages - 1:
+            role = layers.last
+        state, choice = _place(states[-1], role, cost, kept)
+        states.append(state)
+        choices.append(choice)
+    total = states[-1][:, num_layers]
+    if not ceiling:
+        _trace(counts, choices, layers, num_layers)
+    return _Found(num_stages, layers.times, total, counts)
+
+
+def _place(
+    state: Array, carried: NDArray[np.int64], cost: Array, kept: NDArray[np.intp]
+) -> tuple[Array, NDArray[np.intp]]:
+    """Place one more stage: new[t, j] = min over units u of state[t, j - carried(u, t)] + cost(u).
+
+    A unit that carries nothing at a bottleneck may not stand there.
+    """
+    num_times, width = state.shape
+    columns = np.arange(width)[None, :]
+    best = np.full_like(state, np.inf)
+    choice = np.zeros(state.shape, dtype=np.intp)
+    for unit in kept:
+        shift = carried[unit][:, None]
+        reached = np.take_along_axis(state, np.maximum(columns - shift, 0), axis=1) + cost[unit]
+        better = (reached < best) & (shift > 0)
+        np.copyto(best, reached, where=better)
+        np.copyto(choice, unit, where=better)
+    assert num_times == len(best)
+    return best, choice
+
+
+def _trace(
+    counts: Counts,
+    choices: list[NDArray[np.intp]],
+    layers: _Layers,
+    num_layers: int,
+) -> None:
+    """Fill in the units of the cheapest columns, from the last stage back to the first placed."""
+    rows = np.arange(len(counts))
+    need = np.full(len(counts), num_layers)
+    last = len(choices) - 1
+    for stage in range(last, -1, -1):
+        unit = choices[stage][rows, need]
+        counts[rows, unit] += 1
+        role = layers.last if stage == last else layers.first if stage == last - 1 else layers.middle
+        need = np.maximum(need - role[unit, rows], 0)
+
+
+def open_large_pool(
+    model: StageModel, groups: tuple[SupplyGroup, ...], limits: Limits
+) -> LargePool:
+    """A pool with one column to begin with per kind of stage: as many equal ones as it takes."""
+    units = model.units
+    seeds: set[tuple[int, ...]] = set()
+    for i, unit in enumerate(units):
+        most = min(limits.max_stages, groups[unit.group].max_gpus // unit.tp)
+        for count in range(1, most + 1):
+            seeds.add(tuple(count if j == i else 0 for j in range(len(units))))
+    counts = np.array(sorted(seeds), dtype=np.int64).reshape(-1, len(units))
+    columns = priced_columns(model, counts, len(groups))
+    return LargePool(model, groups, limits, columns.take(np.flatnonzero(columns.values > 0)))
+
+
+def _joined(one: Columns, two: Columns) -> Columns:
+    return Columns(
+        np.concatenate([one.counts, two.counts]),
+        np.concatenate([one.values, two.values]),
+        np.concatenate([one.ceilings, two.ceilings]),
+        np.concatenate([one.concurrency, two.concurrency]),
+        np.concatenate([one.gpu_use, two.gpu_use]),
+    )

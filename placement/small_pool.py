@@ -1,0 +1,152 @@
+"""Search of a pool whose columns can all be listed: cheap ceilings first, exact prices on demand.
+
+Only columns that the ceilings leave in question are priced. The relaxation over ceilings bounds
+every purchase, because a ceiling is never below the column's value.
+"""
+
+from dataclasses import dataclass
+
+import numpy as np
+from numpy.typing import NDArray
+
+from placement.column_search import Columns, coarse_ceilings, priced_columns
+from placement.master import Goal, Master, Purchase, Relaxation, gpu_use_of
+from placement.offering import SupplyGroup
+from placement.pricing import Counts
+from placement.stage_table import Array, StageModel
+
+_ROUNDS = 12
+_BATCH = 160
+_MILP_GAP = 1e-4
+
+
+@dataclass(slots=True)
+class SmallPool:
+    """The listed columns of one question; prices are filled in as solves ask for them."""
+
+    model: StageModel
+    groups: tuple[SupplyGroup, ...]
+    counts: Counts
+    ceilings: Array
+    values: Array
+    concurrency: NDArray[np.int64]
+    priced: NDArray[np.bool_]
+    gpu_use: Array
+
+    @property
+    def master(self) -> Master:
+        return Master(self.groups, self.gpu_use)
+
+    def columns(self) -> Columns:
+        """The columns that have been priced and can run."""
+        which = np.flatnonzero(self.priced & (self.values > 0))
+        return Columns(
+            self.counts[which],
+            self.values[which],
+            self.ceilings[which],
+            self.concurrency[which],
+            self.gpu_use[which],
+        )
+
+    def price(self, which: NDArray[np.intp]) -> None:
+        """Price these columns exactly, where that has not been done."""
+        todo = which[~self.priced[which]]
+        if len(todo) == 0:
+            return
+        found = priced_columns(self.model, self.counts[todo], len(self.groups))
+        self.values[todo] = found.values
+        self.ceilings[todo] = np.minimum(self.ceilings[todo], found.ceilings)
+        self.concurrency[todo] = found.concurrency
+        self.priced[todo] = True
+
+    def settle(self, goal: Goal) -> Relaxation | None:
+        """Price until every column that the relaxation over ceilings uses has its price."""
+        relaxation = None
+        for _ in range(_ROUNDS):
+            relaxation = self.master.relax(self.ceilings, goal)
+            if relaxation is None:
+                return None
+            worth = self._reduced(self.ceilings, relaxation, goal)
+            order = np.argsort(-worth, kind="stable")
+            open_ones = order[~self.priced[order]][:_BATCH]
+            used = np.flatnonzero(relaxation.x > 1e-9)
+            scale = max(relaxation.objective / max(relaxation.x.sum(), 1e-9), 1e-12)
+            close = open_ones[worth[open_ones] > -0.02 * abs(scale)]
+            if self.priced[used].all() and len(close) == 0:
+                return relaxation
+            self.price(np.union1d(used, close))
+        return relaxation
+
+    def best(self, goal: Goal, *, gap: float, time_limit_s: float) -> tuple[Purchase, float] | None:
+        """The best purchase of priced columns and a bound on every purchase, or None."""
+        relaxation = self.settle(goal)
+        if relaxation is None:
+            return None
+        which = np.flatnonzero(self.priced)
+        bought = self._buy(self.values, which, goal, time_limit_s)
+        if bought is None:
+            self.price(np.arange(len(self.counts)))
+            which = np.arange(len(self.counts))
+            bought = self._buy(self.values, which, goal, time_limit_s)
+            if bought is None:
+                return None
+        bound = min(relaxation.objective, float(np.inf))
+        if bound > bought.objective * (1 + gap):
+            bound, bought = self._tighten(goal, relaxation, bought, time_limit_s)
+        return bought, max(bound, bought.objective)
+
+    def _tighten(
+        self, goal: Goal, relaxation: Relaxation, bought: Purchase, time_limit_s: float
+    ) -> tuple[float, Purchase]:
+        """Close the gap: only columns whose reduced cost is within it can be in a better purchase
+        (reduced-cost fixing); those are priced and the integer problem is solved over ceilings."""
+        worth = self._reduced(self.ceilings, relaxation, goal)
+        slack = relaxation.objective - bought.objective
+        which = np.flatnonzero(worth >= -slack - 1e-12)
+        unpriced = which[~self.priced[which]]
+        self.price(unpriced[np.argsort(-worth[unpriced])][: 6 * _BATCH])
+        better = self._buy(self.values, np.flatnonzero(self.priced), goal, time_limit_s)
+        if better is not None and better.objective > bought.objective:
+            bought = better
+        above = self._buy(self.ceilings, which, goal, time_limit_s)
+        if above is None:
+            return relaxation.objective, bought
+        return min(relaxation.objective, above.ceiling), bought
+
+    def _buy(
+        self, values: Array, which: NDArray[np.intp], goal: Goal, time_limit_s: float
+    ) -> Purchase | None:
+        part = which[values[which] > 0]
+        if len(part) == 0:
+            return None
+        found = Master(self.groups, self.gpu_use[part]).buy(
+            values[part], goal, gap=_MILP_GAP, time_limit_s=time_limit_s
+        )
+        if found is None:
+            return None
+        x = np.zeros(len(self.counts), dtype=np.int64)
+        x[part] = found.x
+        return Purchase(found.objective, found.ceiling, x, found.nodes)
+
+    def _reduced(self, values: Array, relaxation: Relaxation, goal: Goal) -> Array:
+        weight = goal.throughput_weight + relaxation.throughput_worth
+        return weight * values - self.gpu_use @ relaxation.gpu_worth + relaxation.replica_worth
+
+
+def open_pool(
+    model: StageModel, groups: tuple[SupplyGroup, ...], counts: Counts
+) -> SmallPool:
+    """A pool with ceilings for all columns and prices for none."""
+    ceilings = coarse_ceilings(model, counts)
+    keep = ceilings > 0
+    counts, ceilings = counts[keep], ceilings[keep]
+    return SmallPool(
+        model=model,
+        groups=groups,
+        counts=counts,
+        ceilings=ceilings,
+        values=np.zeros(len(counts)),
+        concurrency=np.zeros(len(counts), dtype=np.int64),
+        priced=np.zeros(len(counts), dtype=np.bool_),
+        gpu_use=gpu_use_of(counts, model.units, len(groups)),
+    )
