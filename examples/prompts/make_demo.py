@@ -282,7 +282,7 @@ def explanations() -> Iterator[dict[str, Any]]:
     """One subject for several readers, sampled with a seed."""
     pairs = [(topic, subject) for topic, subjects in EXPLAINED.items() for subject in subjects]
     for seed, ((topic, subject), audience) in enumerate(product(pairs, AUDIENCES)):
-        sampling = {"max_tokens": 128, "temperature": 0.7, "top_p": 0.9, "seed": seed}
+        sampling = {"max_tokens": 144, "temperature": 0.7, "top_p": 0.9, "seed": seed}
         yield _chat(topic, f"Explain {subject} to {audience}.", sampling)
 
 
@@ -300,7 +300,7 @@ def long_texts() -> Iterator[dict[str, Any]]:
     """Few rows with long answers: they decide how long the tail of the batch is."""
     for topic, tasks in LONG_TASKS.items():
         for seed, task in enumerate(tasks):
-            sampling = {"max_tokens": 320, "temperature": 0.8, "top_p": 0.95, "seed": seed}
+            sampling = {"max_tokens": 448, "temperature": 0.8, "top_p": 0.95, "seed": seed}
             yield _chat(topic, task, sampling)
 
 
