@@ -123,6 +123,15 @@ def log_error(run: MeasuredRun, constants: Constants) -> float:
     return math.log(predicted / run.requests_per_s)
 
 
+def error_summary(runs: Sequence[MeasuredRun], constants: Constants) -> str:
+    """Median and mean absolute error of the prediction, as a sentence."""
+    errors = np.abs(np.expm1([log_error(run, constants) for run in runs]))
+    return (
+        f"{len(errors)} runs, absolute error median {np.median(errors):.1%}, "
+        f"mean {np.mean(errors):.1%}"
+    )
+
+
 @dataclass(frozen=True, slots=True)
 class _Robust:
     """Residuals after the soft-L1 loss: r -> sign(r) sqrt(rho(r^2)), so that least squares on

@@ -18,7 +18,15 @@ import numpy as np
 from numpy.typing import NDArray
 
 from placement.column_search import Columns, Limits, priced_columns
-from placement.master import Goal, Master, Purchase, Relaxation, gpu_use_of
+from placement.master import (
+    Goal,
+    Master,
+    Purchase,
+    Relaxation,
+    cheapest_gpu_prices,
+    cheapest_price,
+    gpu_use_of,
+)
 from placement.offering import SupplyGroup
 from placement.pricing import Counts, concurrency_grid
 from placement.stage_table import Array, StageModel, StageTable, Unit
@@ -100,6 +108,30 @@ class LargePool:
     @property
     def master(self) -> Master:
         return Master(self.groups, self.columns.gpu_use)
+
+    def columns_counts(self) -> Counts:
+        return self.columns.counts
+
+    def columns_values(self) -> Array:
+        return self.columns.values
+
+    def columns_concurrency(self) -> NDArray[np.int64]:
+        return self.columns.concurrency
+
+    def ratio_ceiling(self) -> float:
+        """No purchase makes more requests/s per USD/h, on fractions of nodes."""
+        prices = cheapest_gpu_prices(self.groups)
+        if (prices <= 0).any():
+            return math.inf
+        cost = np.array([u.tp * prices[u.group] for u in self.model.units])
+        best = float(np.max(self.columns.values / (self.columns.gpu_use @ prices)))
+        scale = max(
+            self._cell_scale(cell, cost, 1.0 / best, 0.0) for cell in self._cells(_CELL_RATIO)
+        )
+        return best * scale
+
+    def cheapest_column_price(self) -> float:
+        return cheapest_price(self.groups, self.columns.gpu_use)
 
     def best(self, goal: Goal, *, gap: float, time_limit_s: float) -> tuple[Purchase, float] | None:
         """The best purchase of generated columns and a bound on every purchase, or None."""

@@ -163,3 +163,15 @@ def gpu_use_of(counts: NDArray[np.int64], units: Sequence[Unit], num_groups: int
     for i, unit in enumerate(units):
         use[:, unit.group] += counts[:, i] * unit.tp
     return use
+
+
+def cheapest_gpu_prices(groups: Sequence[SupplyGroup]) -> Array:
+    """USD/h of one GPU of each group, on its cheapest offering."""
+    return np.array([g.offerings[0].usd_per_hour / g.instance.gpu_count for g in groups])
+
+
+def cheapest_price(groups: Sequence[SupplyGroup], gpu_use: Array) -> float:
+    """USD/h of the cheapest column in whole nodes."""
+    per_node = np.array([g.instance.gpu_count for g in groups])
+    price = np.array([g.offerings[0].usd_per_hour for g in groups])
+    return float(np.min(np.ceil(gpu_use / per_node - 1e-9) @ price))

@@ -93,6 +93,28 @@ def _run(
     )
 
 
+# Constants by engine version, as the version is written in measured rows. Anything newer is the
+# engine that plans are for.
+_PROFILES = (
+    ("tensorrt-llm", "2024", "trtllm-2024"),
+    ("tensorrt-llm", "0.21", "trtllm-0.21"),
+    ("tensorrt-llm", "", "trtllm-1.0"),
+    ("vllm", "v0", "vllm-0.8-v0"),
+    ("vllm", "0.6", "vllm-0.6"),
+    ("vllm", "2024", "vllm-2024"),
+    ("vllm", "", "vllm"),
+)
+
+
+def engine_profile(engine: str, version: str, gpu: str) -> str:
+    """Name of the constants for a row's engine, version and card. Raises `BadInput`."""
+    for name, part, profile in _PROFILES:
+        if engine.lower() == name and part in version.lower():
+            rocm = profile == "vllm-2024" and gpu.lower().startswith("mi")
+            return f"{profile}-rocm" if rocm else profile
+    raise BadInput(f"engine {engine!r}: measured rows may be of vLLM or TensorRT-LLM")
+
+
 def _mode(where: str, text: str) -> Mode:
     for mode in Mode:
         if text.startswith(mode.value):

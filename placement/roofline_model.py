@@ -138,6 +138,13 @@ class RooflineModel:
         total = NO_TIME.plus(self._step(index, role, prefill, num_stages), stretch / together)
         return total.plus(self._step(index, role, decode, num_stages), stretch * output / batch)
 
+    def decode_step(
+        self, index: int, role: StageRole, *, num_stages: int, sequences: float
+    ) -> StepTime:
+        """One step of decoding alone on this stage, of this many sequences."""
+        step = Step(sequences=sequences, context=self.workload.mean_context)
+        return self._step(index, role, step, num_stages)
+
     def kv_bytes_per_request(self, tp: int, layers: float, concurrency: float) -> float:
         """Cache per GPU for everything in flight: the mean with a margin, or one longest prompt."""
         tokens = max(

@@ -9,8 +9,16 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 
-from placement.column_search import Columns, coarse_ceilings, priced_columns
-from placement.master import Goal, Master, Purchase, Relaxation, gpu_use_of
+from placement.column_search import coarse_ceilings, priced_columns
+from placement.master import (
+    Goal,
+    Master,
+    Purchase,
+    Relaxation,
+    cheapest_gpu_prices,
+    cheapest_price,
+    gpu_use_of,
+)
 from placement.offering import SupplyGroup
 from placement.pricing import Counts
 from placement.stage_table import Array, StageModel
@@ -37,16 +45,27 @@ class SmallPool:
     def master(self) -> Master:
         return Master(self.groups, self.gpu_use)
 
-    def columns(self) -> Columns:
-        """The columns that have been priced and can run."""
-        which = np.flatnonzero(self.priced & (self.values > 0))
-        return Columns(
-            self.counts[which],
-            self.values[which],
-            self.ceilings[which],
-            self.concurrency[which],
-            self.gpu_use[which],
-        )
+    def columns_counts(self) -> Counts:
+        return self.counts
+
+    def columns_values(self) -> Array:
+        """Attainable values; 0 for columns that no solve has asked for."""
+        return self.values
+
+    def columns_concurrency(self) -> NDArray[np.int64]:
+        return self.concurrency
+
+    def ratio_ceiling(self) -> float:
+        """No purchase makes more requests/s per USD/h: the best column on fractions of nodes."""
+        cost = self.gpu_use @ cheapest_gpu_prices(self.groups)
+        if (cost <= 0).any():
+            return float(np.inf)
+        self.price(np.argsort(-self.ceilings / cost)[:_BATCH])
+        return float(np.max(self.ceilings / cost))
+
+    def cheapest_column_price(self) -> float:
+        """USD/h of the cheapest nodes that carry some column."""
+        return cheapest_price(self.groups, self.gpu_use)
 
     def price(self, which: NDArray[np.intp]) -> None:
         """Price these columns exactly, where that has not been done."""
