@@ -1,0 +1,155 @@
+"""The files of a dataset: found by path or glob, local or on S3, opened through decompression."""
+
+import gzip
+import io
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass
+from typing import IO, Any, Literal
+
+import fsspec
+import xxhash
+import zstandard
+
+from shunt.errors import InputError
+
+FileFormat = Literal["jsonl", "parquet", "csv"]
+
+_BLOCK_BYTES = 8 << 20
+_ZSTD_READ_BYTES = 1 << 16
+_SUFFIXES: dict[str, FileFormat] = {
+    ".jsonl": "jsonl",
+    ".ndjson": "jsonl",
+    ".json": "jsonl",
+    ".parquet": "parquet",
+    ".pq": "parquet",
+    ".csv": "csv",
+}
+_COMPRESSIONS = (".gz", ".zst")
+
+
+@dataclass(frozen=True, slots=True)
+class SourceFile:
+    """One file, not opened yet."""
+
+    uri: str
+    filesystem: Any
+    path: str
+
+    @property
+    def name(self) -> str:
+        """Its last part, for messages."""
+        return self.uri.rsplit("/", 1)[-1]
+
+    @property
+    def compression(self) -> str:
+        return next((c for c in _COMPRESSIONS if self.uri.endswith(c)), "")
+
+    def format(self) -> FileFormat:
+        """What the name says. Raises `InputError` when it says nothing."""
+        stem = self.uri.removesuffix(self.compression)
+        for suffix, file_format in _SUFFIXES.items():
+            if stem.endswith(suffix):
+                return file_format
+        known = ", ".join(_SUFFIXES)
+        raise InputError(f"{self.uri}: set input.format, as the name ends in none of {known}")
+
+    @contextmanager
+    def open_raw(self) -> Iterator[IO[bytes]]:
+        """The bytes as they are stored. Raises `InputError` when they cannot be read."""
+        try:
+            with self.filesystem.open(self.path, "rb") as raw:
+                yield raw
+        except (FileNotFoundError, PermissionError, IsADirectoryError) as error:
+            raise InputError(f"{self.uri}: cannot be read: {error.strerror or error}") from error
+
+    @contextmanager
+    def open(self) -> Iterator[IO[bytes]]:
+        """The bytes after decompression. Raises `InputError` on a damaged or cut archive."""
+        with self.open_raw() as raw:
+            try:
+                yield self._decompressed(raw)
+            except (gzip.BadGzipFile, EOFError, zstandard.ZstdError) as error:
+                raise InputError(f"{self.uri}: the archive is damaged or cut: {error}") from error
+
+    def digest(self) -> tuple[int, str]:
+        """(number of bytes, xxh3-128) of the stored bytes, by one streaming read."""
+        digest, size = xxhash.xxh3_128(), 0
+        with self.open_raw() as raw:
+            while block := raw.read(_BLOCK_BYTES):
+                digest.update(block)
+                size += len(block)
+        return size, digest.hexdigest()
+
+    def _decompressed(self, raw: IO[bytes]) -> IO[bytes]:
+        if self.compression == ".gz":
+            return io.BufferedReader(gzip.GzipFile(fileobj=raw), _BLOCK_BYTES)  # type: ignore[arg-type]
+        if self.compression == ".zst":
+            return io.BufferedReader(_ZstdStream(raw), _BLOCK_BYTES)
+        return raw
+
+
+class _ZstdStream(io.RawIOBase):
+    """Frames one after the other; unlike the library's reader it says so when one was cut."""
+
+    def __init__(self, raw: IO[bytes]) -> None:
+        self._raw = raw
+        self._frame: Any = None
+        self._compressed = b""
+        self._ready = b""
+
+    def readable(self) -> bool:
+        return True
+
+    def readinto(self, buffer: Any) -> int:
+        while not self._ready and self._more():
+            self._decompress()
+        taken, self._ready = self._ready[: len(buffer)], self._ready[len(buffer) :]
+        buffer[: len(taken)] = taken
+        return len(taken)
+
+    def _more(self) -> bool:
+        self._compressed = self._compressed or self._raw.read(_ZSTD_READ_BYTES)
+        if not self._compressed and self._frame is not None:
+            raise EOFError("it ends in the middle of a frame")
+        return bool(self._compressed)
+
+    def _decompress(self) -> None:
+        self._frame = self._frame or zstandard.ZstdDecompressor().decompressobj()
+        self._ready = self._frame.decompress(self._compressed)
+        self._compressed = self._frame.unused_data if self._frame.eof else b""
+        if self._frame.eof:
+            self._frame = None
+
+
+def find_files(paths: str | Sequence[str], *, endpoint_url: str | None = None) -> list[SourceFile]:
+    """The files that the paths and globs name, sorted by URI.
+
+    Raises `InputError` for a path that names nothing, or a directory.
+    """
+    found: dict[str, SourceFile] = {}
+    for path in [paths] if isinstance(paths, str) else paths:
+        for source in _expand(path, endpoint_url):
+            found[source.uri] = source
+    return [found[uri] for uri in sorted(found)]
+
+
+def _expand(path: str, endpoint_url: str | None) -> list[SourceFile]:
+    options: dict[str, Any] = {}
+    if path.startswith("s3://") and endpoint_url is not None:
+        options = {"client_kwargs": {"endpoint_url": endpoint_url}}
+    try:
+        filesystem, plain = fsspec.core.url_to_fs(path, **options)
+        is_glob = any(sign in path for sign in "*?[")
+        names = sorted(filesystem.glob(plain)) if is_glob else [plain]
+        for name in names:
+            if filesystem.isdir(name):
+                raise InputError(f"{path}: is a directory; name its files, as in {path}/*.jsonl")
+            if not filesystem.exists(name):
+                raise InputError(f"{path}: there is no such file")
+    except (ImportError, ValueError, PermissionError) as error:
+        raise InputError(f"{path}: cannot be read: {error}") from error
+    if not names:
+        raise InputError(f"{path}: no file matches")
+    scheme = path.split("://", 1)[0] + "://" if "://" in path else ""
+    return [SourceFile(f"{scheme}{name}", filesystem, name) for name in names]

@@ -1,0 +1,61 @@
+"""JSON lines, one object each."""
+
+import json
+from collections.abc import Iterator
+from typing import IO, Any, NoReturn
+
+import orjson
+
+from shunt.dataset.files import SourceFile
+from shunt.dataset.input_row import Chunk, InputRow
+from shunt.row_error import RowError, RowErrorCode
+
+CHUNK_ROWS = 4096
+_BYTE_ORDER_MARK = b"\xef\xbb\xbf"
+
+
+def read_jsonl(source: SourceFile) -> Iterator[Chunk]:
+    """The rows, blank lines skipped; a line that is no JSON object becomes an error row."""
+    with source.open() as stream:
+        rows: list[InputRow] = []
+        for number, line in _lines(stream):
+            rows.append(_row(f"{source.name}:{number}", line))
+            if len(rows) == CHUNK_ROWS:
+                yield Chunk(rows)
+                rows = []
+        if rows:
+            yield Chunk(rows)
+
+
+def _lines(stream: IO[bytes]) -> Iterator[tuple[int, bytes]]:
+    for number, line in enumerate(stream, start=1):
+        if number == 1:
+            line = line.removeprefix(_BYTE_ORDER_MARK)
+        if stripped := line.strip():
+            yield number, stripped
+
+
+def _row(place: str, line: bytes) -> InputRow:
+    try:
+        columns = parse_json(line)
+    except ValueError as error:
+        return InputRow(place, {}, None, _malformed(place, f"is not JSON: {error}"))
+    if not isinstance(columns, dict):
+        return InputRow(place, {}, None, _malformed(place, "is not a JSON object"))
+    return InputRow(place, columns, line.decode())
+
+
+def parse_json(data: bytes) -> Any:
+    """Strict JSON, integers of any size. Raises `ValueError` (also for bad UTF-8, NaN, Infinity)."""
+    try:
+        return orjson.loads(data)
+    except orjson.JSONDecodeError:
+        return json.loads(data.decode(), parse_constant=_refuse)  # integers over 64 bits
+
+
+def _refuse(constant: str) -> NoReturn:
+    raise ValueError(f"{constant} is not JSON")
+
+
+def _malformed(place: str, why: str) -> RowError:
+    return RowError(RowErrorCode.MALFORMED_ROW, f"{place}: {why}")

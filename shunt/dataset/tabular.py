@@ -1,0 +1,94 @@
+"""Parquet and CSV."""
+
+import csv
+import io
+from collections.abc import Iterator, Sequence
+
+import pyarrow as pa
+import pyarrow.parquet as pq
+
+from shunt.dataset.files import SourceFile
+from shunt.dataset.input_row import Chunk, InputRow
+from shunt.errors import InputError
+from shunt.row_error import RowError, RowErrorCode
+
+CHUNK_ROWS = 4096
+_LARGEST_FIELD_BYTES = 64 << 20
+
+
+def read_parquet(source: SourceFile, wanted: Sequence[str] | None) -> Iterator[Chunk]:
+    """All rows; `columns` holds the wanted ones (None: all), `carried` all with their types.
+
+    Raises `InputError` when the file is no Parquet.
+    """
+    with source.open_raw() as raw:
+        try:
+            file = pq.ParquetFile(raw)
+            first = 1
+            for batch in file.iter_batches(CHUNK_ROWS):
+                table = pa.Table.from_batches([batch])
+                names = [n for n in table.column_names if wanted is None or n in wanted]
+                rows = [
+                    InputRow(f"{source.name}:{number}", columns)
+                    for number, columns in enumerate(_dicts(table.select(names)), start=first)
+                ]
+                first += table.num_rows
+                yield Chunk(rows, table)
+        except pa.ArrowInvalid as error:
+            raise InputError(f"{source.uri}: is not a readable Parquet file: {error}") from error
+
+
+def read_csv(source: SourceFile) -> Iterator[Chunk]:
+    """All rows, every value as the text that it is in the file; the first line names the columns.
+
+    A row with another number of fields becomes an error row. Raises `InputError` for a file
+    without a header, or that is not UTF-8.
+    """
+    csv.field_size_limit(_LARGEST_FIELD_BYTES)
+    with source.open() as raw:
+        reader = csv.reader(io.TextIOWrapper(raw, encoding="utf-8-sig", newline=""))
+        try:
+            names = next(reader, None)
+            if names is None:
+                raise InputError(f"{source.uri}: is empty; the first line must name the columns")
+            if len(set(names)) != len(names):
+                raise InputError(f"{source.uri}: names a column twice: {', '.join(names)}")
+            rows: list[list[str]] = []
+            places: list[int] = []
+            for fields in reader:
+                if fields:
+                    rows.append(fields)
+                    places.append(reader.line_num)
+                if len(rows) == CHUNK_ROWS:
+                    yield _csv_chunk(source, names, rows, places)
+                    rows, places = [], []
+            if rows:
+                yield _csv_chunk(source, names, rows, places)
+        except UnicodeDecodeError as error:
+            raise InputError(f"{source.uri}: is not UTF-8 text: {error}") from error
+        except csv.Error as error:
+            raise InputError(f"{source.uri}:{reader.line_num}: is not CSV: {error}") from error
+
+
+def _csv_chunk(
+    source: SourceFile, names: list[str], fields: list[list[str]], places: list[int]
+) -> Chunk:
+    rows: list[InputRow] = []
+    carried: dict[str, list[str | None]] = {name: [] for name in names}
+    for values, number in zip(fields, places, strict=True):
+        place = f"{source.name}:{number}"
+        error = None
+        if len(values) != len(names):
+            why = f"{place}: has {len(values)} fields, the header has {len(names)}"
+            error = RowError(RowErrorCode.MALFORMED_ROW, why)
+        padded = [*values, *([None] * len(names))][: len(names)]
+        for name, value in zip(names, padded, strict=True):
+            carried[name].append(value)
+        columns = {} if error else dict(zip(names, values, strict=True))
+        rows.append(InputRow(place, columns, error=error))
+    schema = pa.schema([(name, pa.string()) for name in names])
+    return Chunk(rows, pa.table(carried, schema=schema))
+
+
+def _dicts(table: pa.Table) -> list[dict[str, object]]:
+    return table.to_pylist() if table.num_columns else [{} for _ in range(table.num_rows)]
