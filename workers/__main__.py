@@ -15,9 +15,10 @@ from shunt.errors import ShuntError
 from shunt.manifest import Manifest, read_manifest
 from shunt.store.config import StoreConfig, open_configured_store
 from shunt.store.protocol import Store
-from workers.assembly import assemble
+from workers.engine.config import engine_environment
 from workers.interruption import leave_at_the_latest, on_parent_gone, on_signals
 from workers.settings import ExitCode
+from workers.setup import worker_of
 
 DRAIN_LIMIT_S = 90.0
 """A drain that takes longer has hung: inside the two minutes of a spot notice."""
@@ -39,6 +40,12 @@ def main(argv: Sequence[str]) -> int:
     store = open_configured_store(store_config, environment=os.environ)
     try:
         manifest = read_manifest(store, options.run)
+        os.environ.update(
+            engine_environment(
+                threads=len(os.sched_getaffinity(0)),
+                kv_cache_gib=manifest.job.model.engine.cpu_kv_cache_gib,
+            )
+        )
         code = asyncio.run(_run(store, manifest, options))
     except ShuntError as error:
         log.error("%s: %s", type(error).__name__, error)
@@ -60,13 +67,12 @@ def _options(argv: Sequence[str]) -> argparse.Namespace:
 
 
 async def _run(store: Store, manifest: Manifest, options: argparse.Namespace) -> ExitCode:
-    worker = assemble(
+    worker = worker_of(
         store,
         manifest,
         node_id=options.node,
         owner=f"{options.node}-{uuid.uuid4().hex}",
         trust_done=not options.recheck,
-        num_cores=len(os.sched_getaffinity(0)),
         now=lambda: datetime.now(UTC),
         monotonic=time.monotonic,
         rng=random.Random(),

@@ -1,0 +1,109 @@
+"""From a manifest to a worker: what the process edge reads, resolved into the worker's parts."""
+
+import random
+from collections.abc import Awaitable, Callable
+from datetime import datetime
+
+from shunt import keys
+from shunt.job import Job
+from shunt.lease import Lease, LeaseObserver
+from shunt.manifest import Manifest
+from shunt.rendering import renderer_for
+from shunt.shard import read_shard
+from shunt.store.protocol import Store
+from workers.assembly import assemble
+from workers.cadence import Cadence
+from workers.engine.config import EngineConfig
+from workers.engine.fake import FakeEngine
+from workers.engine.protocol import Engine
+from workers.settings import WorkerSettings
+from workers.shard_opening import OpenedShard, hold_shard
+from workers.shard_supply import ShardSupply
+from workers.worker import Worker
+
+
+def worker_of(
+    store: Store,
+    manifest: Manifest,
+    *,
+    node_id: str,
+    owner: str,
+    trust_done: bool,
+    now: Callable[[], datetime],
+    monotonic: Callable[[], float],
+    rng: random.Random,
+    pid: int,
+) -> Worker:
+    """The worker of one node for one run. `owner` is unique to this process."""
+    job = manifest.job
+    settings = WorkerSettings(
+        run_id=manifest.run_id,
+        node_id=node_id,
+        checkpoint_interval_s=job.checkpoint_interval_s,
+        checkpoint_tokens=job.checkpoint_tokens,
+        lease_term_s=job.lease_term_s,
+        max_deaths=job.errors.max_engine_deaths_per_prompt,
+    )
+    observer = LeaseObserver(store, manifest.run_id, job.lease_term_s, monotonic)
+    shard_ids = [shard.shard_id for shard in manifest.shards]
+    return assemble(
+        settings,
+        store,
+        supply=ShardSupply(observer, shard_ids, owner, rng, trust_done),
+        open_shard=_shard_opener(job),
+        start_engine=_engine_starter(job),
+        now=now,
+        monotonic=monotonic,
+        pid=pid,
+    )
+
+
+def engine_config(job: Job) -> EngineConfig:
+    """What the job says of the model and its engine, as the engine takes it."""
+    model, engine = job.model, job.model.engine
+    return EngineConfig(
+        model_path=model.path,
+        dtype=model.dtype,
+        max_model_len=model.max_model_len_tokens,
+        max_num_seqs=engine.max_num_seqs,
+        max_num_batched_tokens=engine.max_num_batched_tokens,
+        enforce_eager=engine.enforce_eager,
+        enable_prefix_caching=engine.enable_prefix_caching,
+        tensor_parallel_size=engine.tensor_parallel_size,
+        pipeline_parallel_size=engine.pipeline_parallel_size,
+        gpu_memory_utilization=engine.gpu_memory_utilization,
+        adapters=model.adapters,
+        extra=engine.extra,
+    )
+
+
+def _shard_opener(job: Job) -> Callable[[Lease, Cadence], OpenedShard]:
+    renderer = renderer_for(
+        job.model.path,
+        revision=job.model.revision,
+        max_model_len=job.model.max_model_len_tokens,
+        fake=job.model.engine_kind == "fake",
+    )
+
+    def open_shard(lease: Lease, cadence: Cadence) -> OpenedShard:
+        data = lease.store.get(keys.shard_prompts(lease.run_id, lease.shard_id))
+        prompts = read_shard(data, defaults=job.sampling)
+        return hold_shard(lease, prompts, render=renderer.render, cadence=cadence)
+
+    return open_shard
+
+
+def _engine_starter(job: Job) -> Callable[[], Awaitable[Engine]]:
+    if job.model.engine_kind == "fake":
+        return lambda: _fake_engine(job)
+    # Imports vllm and torch: ten seconds and a gigabyte that the fake engine does without.
+    from workers.engine.vllm_engine import VllmEngine
+
+    config = engine_config(job)
+    return lambda: VllmEngine.start(config)
+
+
+async def _fake_engine(job: Job) -> Engine:
+    return FakeEngine(
+        max_concurrency=job.model.engine.max_num_seqs, tokens_per_s=job.model.fake_tokens_per_s
+    )
