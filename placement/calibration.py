@@ -8,13 +8,17 @@ none is the pool. Row ids are never read.
 import math
 from collections.abc import Sequence
 from dataclasses import dataclass
+from pathlib import Path
 
 import numpy as np
 from numpy.typing import NDArray
 from scipy.optimize import least_squares
 
 from placement.constants import Constants, EngineConstants, GpuDeviation, LinkConstants
+from placement.hardware import Catalogue, positive, rows_of
 from placement.measured_run import MeasuredRun, predict
+
+Array = NDArray[np.float64]
 
 _GPU_FIELDS = tuple(GpuDeviation.model_fields)
 # Standard deviations of the priors, in log units. Efficiencies of cards differ by tens of per
@@ -56,10 +60,40 @@ class Parameter:
                 return float(getattr(constants.gpus.get(self.key, GpuDeviation()), self.field))
             case "link":
                 return math.log(float(getattr(constants.links[self.key], self.field)))
+            case "shift":
+                return 0.0
             case _:
                 value = float(getattr(constants.engines[self.key], self.field))
                 return value if self.field in _LINEAR else math.log(max(value, 1e-9))
 
+
+@dataclass(frozen=True, slots=True)
+class KernelRate:
+    """A micro-benchmark: one efficiency of a card relative to its data sheet.
+
+    Kernels alone run quicker than inside an engine, by a factor that is fitted per field and the
+    same for all cards; the differences between cards are what is learned.
+    """
+
+    gpu: str
+    link: str
+    field: str
+    ratio: float
+
+
+def read_kernel_rates(catalogue: Catalogue, file: Path | None = None) -> list[KernelRate]:
+    """Rows of kernel_rates.csv. Raises `BadInput`."""
+    rates: list[KernelRate] = []
+    for where, row in rows_of(file or Path(__file__).parent / "catalogue" / "kernel_rates.csv"):
+        gpu = catalogue.gpu(row.get("gpu", ""))
+        ratio = positive(where, row, "ratio")
+        rates.append(KernelRate(gpu.name, gpu.link, row.get("field", ""), ratio))
+    return rates
+
+
+_KERNEL_FIELDS = ("compute", "bandwidth", "link")
+# What a kernel's rate says of the same card under an engine, as a standard deviation of the log.
+_KERNEL_PRIOR = 0.12
 
 _LINEAR = ("pipeline_stretch", "head_bytes_exponent")
 _BOUNDS = {"pipeline_stretch": (0.0, 1.0), "head_bytes_exponent": (0.0, 1.0), "many_heads_slowdown": (0.0, 2.0)}
@@ -77,23 +111,27 @@ def calibrate(
     runs: Sequence[MeasuredRun],
     start: Constants,
     *,
+    kernels: Sequence[KernelRate] = (),
     gpus_only: frozenset[str] | None = None,
     max_evaluations: int = 12,
 ) -> Fit:
     """Constants that fit the runs. `gpus_only` moves the deviations of those GPUs and nothing else
     (a user's handful of runs). Rows without a measurement are ignored."""
     measured = [run for run in runs if run.requests_per_s]
-    parameters = _parameters(measured, start, gpus_only)
+    parameters = _parameters(measured, start, gpus_only, kernels if gpus_only is None else ())
     origin = np.array([p.read(start) for p in parameters])
     prior = np.array([p.prior for p in parameters])
     centre = np.where([p.group == "gpu" for p in parameters], 0.0, origin)
     touched = _touched(parameters, measured)
     robust = _Robust(measured, parameters, start)
+    seen, target = _kernel_rows(parameters, kernels if gpus_only is None else ())
 
-    def residuals(x: NDArray[np.float64]) -> NDArray[np.float64]:
-        return np.concatenate([robust.all_rows(x), (x - centre) / prior * _LOSS_SCALE])
+    def residuals(x: Array) -> Array:
+        return np.concatenate(
+            [robust.all_rows(x), (x - centre) / prior * _LOSS_SCALE, seen @ x - target]
+        )
 
-    def jacobian(x: NDArray[np.float64]) -> NDArray[np.float64]:
+    def jacobian(x: Array) -> Array:
         base = robust.all_rows(x)
         matrix = np.zeros((len(measured) + len(parameters), len(parameters)))
         for j in range(len(parameters)):
@@ -102,7 +140,7 @@ def calibrate(
             rows = touched[j]
             matrix[rows, j] = (robust.rows(moved, rows) - base[rows]) / 1e-4
             matrix[len(measured) + j, j] = _LOSS_SCALE / prior[j]
-        return matrix
+        return np.concatenate([matrix, seen])
 
     lower = np.array([_BOUNDS.get(p.field, (-np.inf, np.inf))[0] for p in parameters])
     upper = np.array([_BOUNDS.get(p.field, (-np.inf, np.inf))[1] for p in parameters])
@@ -141,10 +179,10 @@ class _Robust:
     parameters: list[Parameter]
     start: Constants
 
-    def all_rows(self, x: NDArray[np.float64]) -> NDArray[np.float64]:
+    def all_rows(self, x: Array) -> Array:
         return self.rows(x, np.arange(len(self.runs)))
 
-    def rows(self, x: NDArray[np.float64], which: NDArray[np.intp]) -> NDArray[np.float64]:
+    def rows(self, x: Array, which: NDArray[np.intp]) -> Array:
         constants = _apply(self.parameters, x, self.start)
         raw = np.array([log_error(self.runs[i], constants) for i in which])
         raw = np.where(raw <= _NEVER, 0.0, raw)  # no gradient in a row that does not fit
@@ -152,11 +190,33 @@ class _Robust:
         return _LOSS_SCALE * np.sign(raw) * np.sqrt(2 * (np.sqrt(1 + scaled**2) - 1))
 
 
+def _kernel_rows(
+    parameters: Sequence[Parameter], kernels: Sequence[KernelRate]
+) -> tuple[Array, Array]:
+    """Linear residuals: own deviation + pool + shift of the field = log of the kernel's ratio."""
+    place = {(p.group, p.key, p.field): j for j, p in enumerate(parameters)}
+    rows = np.zeros((len(kernels), len(parameters)))
+    target = np.zeros(len(kernels))
+    weight = _LOSS_SCALE / _KERNEL_PRIOR
+    for i, kernel in enumerate(kernels):
+        field = "efficiency" if kernel.field == "link" else kernel.field
+        pool = ("link", kernel.link, field) if kernel.field == "link" else ("pool", "", field)
+        for key in (("gpu", kernel.gpu, kernel.field), pool, ("shift", "", kernel.field)):
+            if key in place:
+                rows[i, place[key]] = weight
+        target[i] = weight * math.log(kernel.ratio)
+    return rows, target
+
+
 def _parameters(
-    runs: Sequence[MeasuredRun], start: Constants, gpus_only: frozenset[str] | None
+    runs: Sequence[MeasuredRun],
+    start: Constants,
+    gpus_only: frozenset[str] | None,
+    kernels: Sequence[KernelRate],
 ) -> list[Parameter]:
-    gpus = sorted({run.gpu.name for run in runs})
-    split = {run.gpu.name for run in runs if run.tp > 1}
+    by_kernel = {kernel.gpu for kernel in kernels}
+    gpus = sorted({run.gpu.name for run in runs} | by_kernel)
+    split = {run.gpu.name for run in runs if run.tp > 1} | by_kernel
     wanted = gpus if gpus_only is None else [gpu for gpu in gpus if gpu in gpus_only]
     own = [
         Parameter("gpu", gpu, field, _GPU_PRIOR[field])
@@ -169,10 +229,13 @@ def _parameters(
     pool = [Parameter("pool", "", field, _POOL_PRIOR) for field in _POOL]
     links = [
         Parameter("link", link, field, 0.7)
-        for link in sorted({run.gpu.link for run in runs if run.tp > 1})
+        for link in sorted(
+            {run.gpu.link for run in runs if run.tp > 1} | {kernel.link for kernel in kernels}
+        )
         for field in ("efficiency", "latency_s")
     ]
-    return [*own, *pool, *links, *_engine_parameters(runs, start)]
+    shifts = [Parameter("shift", "", field, 0.5) for field in _KERNEL_FIELDS if kernels]
+    return [*own, *pool, *links, *shifts, *_engine_parameters(runs, start)]
 
 
 def _engine_parameters(runs: Sequence[MeasuredRun], start: Constants) -> list[Parameter]:
@@ -205,13 +268,15 @@ def _touched(
                 return run.gpu.link == parameter.key
             case "engine":
                 return run.engine == parameter.key
+            case "shift":
+                return False
             case _:
                 return True
 
     return [np.array([i for i, run in enumerate(runs) if moves(p, run)], int) for p in parameters]
 
 
-def _apply(parameters: list[Parameter], x: NDArray[np.float64], start: Constants) -> Constants:
+def _apply(parameters: list[Parameter], x: Array, start: Constants) -> Constants:
     pool: dict[str, float] = {}
     gpus: dict[str, dict[str, float]] = {}
     links: dict[str, dict[str, float]] = {}
@@ -225,6 +290,8 @@ def _apply(parameters: list[Parameter], x: NDArray[np.float64], start: Constants
                 gpus.setdefault(parameter.key, {})[field] = value
             case "link":
                 links.setdefault(parameter.key, {})[field] = math.exp(value)
+            case "shift":
+                continue
             case _:
                 plain = value if field in _LINEAR else math.exp(value)
                 engines.setdefault(parameter.key, {})[field] = plain

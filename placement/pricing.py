@@ -5,6 +5,7 @@ found by bisection: at a bottleneck T each stage carries as many layers as T and
 and T is reachable when they add up to the model. All columns are bisected at once.
 """
 
+import itertools
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 
@@ -18,8 +19,8 @@ Counts = NDArray[np.int64]
 _BISECTIONS = 26
 _EDGE = 1e-9  # keeps floor() from losing a layer to rounding
 # Points at which the first of two components is held while the second is bisected.
-_SWEEP = 40
-_SWEEP_WIDTH = 4.0
+_SWEEP = 25
+_SWEEP_WIDTH = 1.8
 # Rows that are bisected together: small enough for the cache, large enough to hide numpy's calls.
 _ROWS = 20_000
 
@@ -157,7 +158,15 @@ def _cell_values(
         )
         value = _throughput(model, num_stages, concurrency, [time])
     else:
-        value = _two_components(model, rows, num_stages, concurrency, table)
+        value = _two_components(
+            model,
+            rows,
+            num_stages,
+            concurrency,
+            table,
+            optimistic=optimistic,
+            bisections=bisections,
+        )
     return value.reshape(len(cells), len(counts))
 
 
@@ -186,18 +195,50 @@ def _stacked(tables: Sequence[StageTable], num_columns: int) -> StageTable:
 
 
 def _two_components(
-    model: StageModel, counts: Counts, num_stages: int, concurrency: Array, table: StageTable
+    model: StageModel,
+    counts: Counts,
+    num_stages: int,
+    concurrency: Array,
+    table: StageTable,
+    *,
+    optimistic: bool,
+    bisections: int,
 ) -> Array:
-    """Sweep a limit on the first component from its own optimum upward; bisect the second."""
-    alone = bottleneck(counts, model.num_layers, table, component=0)
+    """Hold the first component within a limit, bisect the second; the limit is swept.
+
+    The optimistic value of an interval of limits is the first component at its lower end with the
+    second at its upper end; beyond the sweep it is the second without any limit.
+    """
+
+    def second_at(limit: Array) -> Array:
+        return bottleneck(
+            counts,
+            model.num_layers,
+            capped(table, limit),
+            component=1,
+            optimistic=optimistic,
+            bisections=bisections,
+        )
+
+    alone = bottleneck(
+        counts, model.num_layers, table, component=0, optimistic=optimistic, bisections=bisections
+    )
     finite = np.isfinite(alone)
+    # The bisection's lower end times its relative width reaches its upper end.
+    base = np.where(finite, alone, 0.0)
+    reach = 1.0 + 4.0 ** (1 - bisections / 2) + 1e-9
+    edges = np.geomspace(1.0, _SWEEP_WIDTH, _SWEEP if bisections > 20 else _SWEEP // 3)
     best = np.zeros(len(counts))
-    for factor in np.geomspace(1.0, _SWEEP_WIDTH, _SWEEP):
-        limit = np.where(finite, alone * factor * (1 + 1e-9), 0.0)
-        second = bottleneck(counts, model.num_layers, capped(table, limit), component=1)
-        value = _throughput(model, num_stages, concurrency, [alone * factor, second])
-        best = np.maximum(best, value)
-    return best
+    for low, high in itertools.pairwise(edges):
+        second = second_at(base * high * reach)
+        first = alone * (low if optimistic else high * reach)
+        best = np.maximum(best, _throughput(model, num_stages, concurrency, [first, second]))
+    if optimistic:
+        second = second_at(np.where(finite, np.inf, 0.0))
+        tail = [alone * edges[-1], second]
+        return np.maximum(best, _throughput(model, num_stages, concurrency, tail))
+    exact = [alone * reach, second_at(base * reach)]
+    return np.maximum(best, _throughput(model, num_stages, concurrency, exact))
 
 
 def capped(table: StageTable, limit: Array) -> StageTable:
