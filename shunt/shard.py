@@ -41,9 +41,13 @@ def read_shard_table(data: bytes) -> pa.Table:
 
 
 def read_shard(data: bytes, *, defaults: Sampling) -> list[Prompt]:
-    """The prompts of a shard, their sampling merged over the job's defaults."""
-    table = read_shard_table(data).select(SCHEMA.names[:-1])
-    return [_prompt(row, defaults) for row in table.to_pylist()]
+    """The prompts of a shard object, their sampling merged over the job's defaults."""
+    return prompts_of(read_shard_table(data), defaults=defaults)
+
+
+def prompts_of(table: pa.Table, *, defaults: Sampling) -> list[Prompt]:
+    """The prompts of a shard table."""
+    return [_prompt(row, defaults) for row in table.select(SCHEMA.names[:-1]).to_pylist()]
 
 
 def merged(defaults: Sampling, own: dict[str, Any]) -> Sampling:

@@ -1,0 +1,1 @@
+"""Result files: made from outcomes, written once, checked against the log again."""

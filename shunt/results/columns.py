@@ -1,0 +1,103 @@
+"""What shunt adds to an input row, and under which names."""
+
+from collections.abc import Collection
+from dataclasses import dataclass
+
+from pydantic import JsonValue
+
+from shunt.generation import Generation, Resumption, TokenLogprobs
+from shunt.outcome import Outcome
+
+ADDED = (
+    "id",
+    "generated_text",
+    "finish_reason",
+    "num_prompt_tokens",
+    "num_output_tokens",
+    "generations",
+    "logprobs",
+    "error_code",
+    "error_message",
+    "resumption",
+    "resume_reason",
+    "num_resumes",
+)
+CLASH_PREFIX = "shunt_"
+"""Where the input has a column of that name already, ours gets this prefix; `id` is then left out,
+as the input's own column says the same."""
+
+
+@dataclass(frozen=True, slots=True)
+class AddedColumns:
+    """The names that the added columns have in one run's results."""
+
+    names: dict[str, str]
+
+    @classmethod
+    def beside(cls, input_columns: Collection[str], *, has_ids: bool) -> "AddedColumns":
+        """`has_ids`: the rows carry their ids in a column of their own."""
+        taken = set(input_columns)
+        wanted = [name for name in ADDED if not (name == "id" and has_ids)]
+        return cls({n: CLASH_PREFIX + n if n in taken else n for n in wanted})
+
+    def values(self, outcome: Outcome) -> dict[str, JsonValue]:
+        """The added part of a result row, by its names in the file."""
+        values = added_values(outcome)
+        return {name: values[column] for column, name in self.names.items()}
+
+
+def added_values(outcome: Outcome) -> dict[str, JsonValue]:
+    """The added part of a result row, by the plain names of `ADDED`."""
+    generations = outcome.generations
+    first = generations[0] if generations else Generation()
+    ended = first.finish if outcome.error is None else None
+    error = outcome.error
+    return {
+        "id": outcome.prompt_id,
+        "generated_text": None if ended is None else ended.text,
+        "finish_reason": "error" if ended is None else ended.finish_reason,
+        "num_prompt_tokens": first.num_prompt_tokens,
+        "num_output_tokens": sum(len(g.token_ids) for g in generations),
+        "generations": [_choice(g) for g in generations] if len(generations) > 1 else None,
+        "logprobs": _logprobs(first),
+        "error_code": None if error is None else error.code.value,
+        "error_message": None if error is None else error.message,
+        "resumption": weakest_resumption(generations).value,
+        "resume_reason": next((g.resume_reason for g in generations if g.resume_reason), None),
+        "num_resumes": sum(g.num_resumes for g in generations),
+    }
+
+
+_WEAKEST_FIRST = (
+    Resumption.RESTARTED,
+    Resumption.STATE_EXACT,
+    Resumption.BIT_EXACT,
+    Resumption.NONE,
+)
+
+
+def weakest_resumption(generations: Collection[Generation]) -> Resumption:
+    """The promise that holds for all choices of a prompt."""
+    found = {generation.resumption for generation in generations}
+    return next((kind for kind in _WEAKEST_FIRST if kind in found), Resumption.NONE)
+
+
+def _choice(generation: Generation) -> JsonValue:
+    finish = generation.finish
+    return {
+        "text": finish.text if finish else None,
+        "finish_reason": finish.finish_reason if finish else None,
+        "num_output_tokens": len(generation.token_ids),
+        "logprobs": _logprobs(generation),
+    }
+
+
+def _logprobs(generation: Generation) -> JsonValue:
+    """Per position: sampled token first, then the best by rank."""
+    if generation.logprobs is None:
+        return None
+    return [_position(row) for row in generation.logprobs]
+
+
+def _position(row: TokenLogprobs) -> JsonValue:
+    return {"token_ids": list(row.token_ids), "logprobs": list(row.logprobs), "rank": row.rank}

@@ -1,0 +1,71 @@
+"""`results.jsonl`: the input rows, each with what was generated."""
+
+import base64
+import json
+from collections.abc import Iterator, Mapping
+from datetime import date, datetime, time
+from decimal import Decimal
+from typing import Any
+
+from shunt.outcome import ShardOutcomes
+from shunt.results.columns import AddedColumns
+from shunt.shard import CARRIED_PREFIX
+
+
+def json_lines(shard: ShardOutcomes, added: AddedColumns) -> Iterator[str]:
+    """One line per prompt, without its line end.
+
+    A JSONL input row is carried as the very text that it was, so nothing of it is lost in a round
+    through a parser; a row that was no JSON object is carried by its error alone.
+    """
+    carried = list(_carried(shard))
+    for row, outcome in zip(carried, shard.outcomes, strict=True):
+        yield _with(row, added.values(outcome))
+
+
+def input_columns(shard: ShardOutcomes) -> set[str]:
+    """Names of the columns that the shard's rows carry."""
+    names = {
+        name.removeprefix(CARRIED_PREFIX)
+        for name in shard.table.column_names
+        if name.startswith(CARRIED_PREFIX)
+    }
+    for raw in shard.table.column("row").to_pylist():
+        if raw is not None:
+            names |= json.loads(raw).keys()
+    return names
+
+
+def carried_rows(shard: ShardOutcomes) -> list[dict[str, Any]]:
+    """The input columns of each row as plain values."""
+    return [json.loads(text) for text in _carried(shard)]
+
+
+def _carried(shard: ShardOutcomes) -> Iterator[str]:
+    table = shard.table
+    native = [name for name in table.column_names if name.startswith(CARRIED_PREFIX)]
+    if not native:
+        for raw in table.column("row").to_pylist():
+            yield raw or "{}"
+        return
+    for row in table.select(native).to_pylist():
+        named = {name.removeprefix(CARRIED_PREFIX): value for name, value in row.items()}
+        yield json.dumps(named, ensure_ascii=False, default=_plain, allow_nan=True)
+
+
+def _with(row: str, added: Mapping[str, Any]) -> str:
+    """Our columns behind the row's own, textually."""
+    ours = json.dumps(added, ensure_ascii=False, separators=(", ", ": "))
+    body = row.rstrip().removesuffix("}").rstrip()
+    return f"{body}{'' if body.endswith('{') else ', '}{ours[1:]}"
+
+
+def _plain(value: Any) -> str:
+    """Types of Parquet that JSON has no word for."""
+    if isinstance(value, (datetime, date, time)):
+        return value.isoformat()
+    if isinstance(value, bytes):
+        return base64.b64encode(value).decode()
+    if isinstance(value, Decimal):
+        return str(value)
+    return str(value)

@@ -1,0 +1,137 @@
+"""`results.parquet`: the same rows as a table with one type per column."""
+
+import json
+from collections.abc import Iterable, Iterator, Mapping
+from pathlib import Path
+from typing import Any
+
+import pyarrow as pa
+import pyarrow.parquet as pq
+
+from shunt.outcome import ShardOutcomes
+from shunt.results.columns import AddedColumns
+from shunt.results.json_lines import carried_rows
+from shunt.shard import CARRIED_PREFIX
+
+_LOGPROBS = pa.list_(
+    pa.struct(
+        [
+            ("token_ids", pa.list_(pa.int32())),
+            ("logprobs", pa.list_(pa.float32())),
+            ("rank", pa.int32()),
+        ]
+    )
+)
+_ADDED_TYPES: Mapping[str, pa.DataType] = {
+    "id": pa.string(),
+    "generated_text": pa.string(),
+    "finish_reason": pa.string(),
+    "num_prompt_tokens": pa.int64(),
+    "num_output_tokens": pa.int64(),
+    "generations": pa.list_(
+        pa.struct(
+            [
+                ("text", pa.string()),
+                ("finish_reason", pa.string()),
+                ("num_output_tokens", pa.int64()),
+                ("logprobs", _LOGPROBS),
+            ]
+        )
+    ),
+    "logprobs": _LOGPROBS,
+    "error_code": pa.string(),
+    "error_message": pa.string(),
+    "resumption": pa.string(),
+    "resume_reason": pa.string(),
+    "num_resumes": pa.int64(),
+}
+_SCALARS: Mapping[type, pa.DataType] = {
+    bool: pa.bool_(),
+    int: pa.int64(),
+    float: pa.float64(),
+    str: pa.string(),
+}
+_INT64 = range(-(2**63), 2**63)
+
+
+class ColumnTypes:
+    """Learns one type per column of JSON rows: of scalars of one type, that type (integers and
+    floats together are floats); of anything else, JSON text."""
+
+    def __init__(self) -> None:
+        self._types: dict[str, pa.DataType | None] = {}
+
+    def learn(self, row: Mapping[str, Any]) -> None:
+        for name, value in row.items():
+            if value is None:
+                self._types.setdefault(name, None)
+                continue
+            found = self._type_of(value)
+            known = self._types.get(name)
+            self._types[name] = found if known is None else _common(known, found)
+
+    def schema(self) -> pa.Schema:
+        return pa.schema([(name, kind or pa.string()) for name, kind in self._types.items()])
+
+    def is_text(self, name: str) -> bool:
+        return (self._types.get(name) or pa.string()) == _JSON_TEXT
+
+    def _type_of(self, value: Any) -> pa.DataType:
+        if type(value) is int and value not in _INT64:
+            return _JSON_TEXT
+        return _SCALARS.get(type(value), _JSON_TEXT)
+
+
+_JSON_TEXT = pa.large_string()
+"""Stands apart from plain strings, which are not to be quoted as JSON."""
+
+
+def _common(one: pa.DataType, other: pa.DataType) -> pa.DataType:
+    if one == other:
+        return one
+    if {one, other} == {pa.int64(), pa.float64()}:
+        return pa.float64()
+    return _JSON_TEXT
+
+
+def write_parquet(
+    path: Path,
+    shards: Iterable[ShardOutcomes],
+    added: AddedColumns,
+    types: ColumnTypes | None,
+) -> None:
+    """Write all shards. `types` are those of JSON rows; None for tabular inputs, whose columns
+    keep the types that the first shard has."""
+    writer: pq.ParquetWriter | None = None
+    try:
+        for shard in shards:
+            table = _table(shard, added, types)
+            if writer is None:
+                writer = pq.ParquetWriter(path, table.schema, compression="zstd")
+            writer.write_table(table.cast(writer.schema))
+    finally:
+        if writer is not None:
+            writer.close()
+
+
+def _table(shard: ShardOutcomes, added: AddedColumns, types: ColumnTypes | None) -> pa.Table:
+    columns = dict(_native(shard)) if types is None else dict(_typed(shard, types))
+    values = [added.values(outcome) for outcome in shard.outcomes]
+    for column, name in added.names.items():
+        columns[name] = pa.array([row[name] for row in values], _ADDED_TYPES[column])
+    return pa.table(columns)
+
+
+def _native(shard: ShardOutcomes) -> Iterator[tuple[str, pa.ChunkedArray]]:
+    for name in shard.table.column_names:
+        if name.startswith(CARRIED_PREFIX):
+            yield name.removeprefix(CARRIED_PREFIX), shard.table.column(name)
+
+
+def _typed(shard: ShardOutcomes, types: ColumnTypes) -> Iterator[tuple[str, pa.Array]]:
+    rows = carried_rows(shard)
+    for field in types.schema():
+        values = [row.get(field.name) for row in rows]
+        if types.is_text(field.name):
+            values = [v if v is None else json.dumps(v, ensure_ascii=False) for v in values]
+        yield field.name, pa.array(values, field.type)

@@ -1,0 +1,59 @@
+"""Moving finished result files to where the user wants them."""
+
+import os
+import shutil
+from collections.abc import Sequence
+from pathlib import Path
+
+from shunt.errors import JobError
+from shunt.results.summary import SUMMARY_NAME, ResultSummary
+from shunt.store.opening import directory_of, open_store
+
+
+def publish(paths: Sequence[Path], summary: ResultSummary, directory: str) -> None:
+    """Put the files into a local directory or an s3:// prefix; the summary last.
+
+    Each file appears whole. Publishing again writes the same rows again. Raises `JobError` when the
+    directory cannot be written, `StoreError` for S3.
+    """
+    local = directory_of(directory)
+    if local is None:
+        store = open_store(directory)
+        for path in paths:
+            store.put_file(path.name, path)
+        store.put(SUMMARY_NAME, _text(summary).encode())
+        return
+    try:
+        local.mkdir(parents=True, exist_ok=True)
+        for path in paths:
+            _move_in(path, local / path.name)
+        beside = local / f".{SUMMARY_NAME}.new"
+        beside.write_text(_text(summary), encoding="utf-8")
+        beside.replace(local / SUMMARY_NAME)
+    except OSError as error:
+        raise JobError(f"output.path: {local} cannot be written: {error.strerror}") from error
+
+
+def check_writable(directory: str) -> None:
+    """Raises `JobError` when a local output directory cannot be made or written."""
+    local = directory_of(directory)
+    if local is None:
+        return
+    standing = local
+    while not standing.exists():
+        standing = standing.parent
+    if not standing.is_dir() or not os.access(standing, os.W_OK):
+        raise JobError(f"output.path: {local} cannot be written; change it or its permissions")
+
+
+def _move_in(path: Path, target: Path) -> None:
+    """Copy beside the target, then rename: the temporary directory may be on another disk."""
+    beside = target.with_name(f".{target.name}.new")
+    shutil.copyfile(path, beside)
+    with beside.open("rb") as copied:
+        os.fsync(copied.fileno())
+    beside.replace(target)
+
+
+def _text(summary: ResultSummary) -> str:
+    return summary.model_dump_json(indent=2, exclude={"cuts"})

@@ -1,0 +1,113 @@
+"""Writing the result files of a run: streamed, and visible only when they are whole."""
+
+from collections import Counter
+from collections.abc import Callable, Collection, Iterable
+from contextlib import ExitStack
+from dataclasses import dataclass, field
+from datetime import datetime
+from pathlib import Path
+from typing import IO
+
+from shunt.generation import Resumption
+from shunt.outcome import Outcome, ShardOutcomes
+from shunt.results.columns import AddedColumns, weakest_resumption
+from shunt.results.json_lines import carried_rows, input_columns, json_lines
+from shunt.results.openai_lines import openai_line
+from shunt.results.parquet import ColumnTypes, write_parquet
+from shunt.shard import CARRIED_PREFIX
+
+JSONL_NAME = "results.jsonl"
+PARQUET_NAME = "results.parquet"
+BATCH_OUTPUT_NAME = "batch_output.jsonl"
+BATCH_ERRORS_NAME = "batch_errors.jsonl"
+
+
+@dataclass(frozen=True, slots=True)
+class Layout:
+    """The shape of a run's results, learnt from its shards before the first row is written."""
+
+    added: AddedColumns
+    types: ColumnTypes | None
+    """Of JSON rows; None for tabular inputs."""
+
+
+@dataclass(slots=True)
+class ResultCounts:
+    """What went into the files."""
+
+    num_rows: int = 0
+    num_prompt_tokens: int = 0
+    num_output_tokens: int = 0
+    num_resumed_rows: int = 0
+    num_restarted_rows: int = 0
+    errors: Counter[str] = field(default_factory=Counter[str])
+
+    def count(self, outcome: Outcome) -> None:
+        self.num_rows += 1
+        generations = outcome.generations
+        self.num_prompt_tokens += generations[0].num_prompt_tokens if generations else 0
+        self.num_output_tokens += sum(len(g.token_ids) for g in generations)
+        self.num_resumed_rows += any(g.num_resumes for g in generations)
+        self.num_restarted_rows += weakest_resumption(generations) is Resumption.RESTARTED
+        if outcome.error is not None:
+            self.errors[outcome.error.code.value] += 1
+
+
+def learn_layout(shards: Iterable[ShardOutcomes], *, id_columns: Collection[str]) -> Layout:
+    """One pass over the prompts alone: outcomes may be missing."""
+    names: set[str] = set()
+    types = ColumnTypes()
+    tabular = False
+    for shard in shards:
+        tabular = any(name.startswith(CARRIED_PREFIX) for name in shard.table.column_names)
+        if tabular:
+            names |= input_columns(shard)
+            continue
+        for row in carried_rows(shard):
+            names |= row.keys()
+            types.learn(row)
+    has_ids = any(name in names for name in id_columns)
+    return Layout(AddedColumns.beside(names, has_ids=has_ids), None if tabular else types)
+
+
+def write_results(
+    shards: Callable[[], Iterable[ShardOutcomes]],
+    directory: Path,
+    layout: Layout,
+    *,
+    formats: Collection[str],
+    openai_batch: bool,
+    run_id: str,
+    created_at: datetime,
+) -> tuple[ResultCounts, list[Path]]:
+    """Write the files into `directory`, which should be a fresh one; returns counts and paths.
+
+    `shards` is iterated once per kind of file, so that memory stays at one shard.
+    """
+    counts = ResultCounts()
+    paths: list[Path] = []
+    with ExitStack() as stack:
+        lines = _opened(stack, directory / JSONL_NAME, paths) if "jsonl" in formats else None
+        output = errors = None
+        if openai_batch:
+            output = _opened(stack, directory / BATCH_OUTPUT_NAME, paths)
+            errors = _opened(stack, directory / BATCH_ERRORS_NAME, paths)
+        for shard in shards():
+            for outcome in shard.outcomes:
+                counts.count(outcome)
+            if lines is not None:
+                lines.writelines(f"{line}\n" for line in json_lines(shard, layout.added))
+            if output is not None and errors is not None:
+                rows = shard.table.column("row").to_pylist()
+                for row, outcome in zip(rows, shard.outcomes, strict=True):
+                    line = openai_line(row, outcome, run_id=run_id, created_at=created_at)
+                    (output if outcome.error is None else errors).write(f"{line}\n")
+    if "parquet" in formats:
+        paths.append(directory / PARQUET_NAME)
+        write_parquet(paths[-1], shards(), layout.added, layout.types)
+    return counts, paths
+
+
+def _opened(stack: ExitStack, path: Path, paths: list[Path]) -> IO[str]:
+    paths.append(path)
+    return stack.enter_context(path.open("w", encoding="utf-8", newline="\n"))
