@@ -15,7 +15,6 @@ import re
 from dataclasses import replace
 from pathlib import Path
 
-
 from benchmarks.baselines.evaluation import GivenStage, largest_concurrency
 from benchmarks.planner_published import evaluation_groups
 from benchmarks.report import Row, write
@@ -87,8 +86,14 @@ def model_for(workload: Workload) -> RooflineModel:
     shape = known_shape(MODEL)
     constants = load_constants()
     return RooflineModel(
-        shape, workload, groups, constants, constants.engine(ENGINE), units_of(groups, shape),
-        MAX_NUM_SEQS, InterruptionCost(),
+        shape,
+        workload,
+        groups,
+        constants,
+        constants.engine(ENGINE),
+        units_of(groups, shape),
+        MAX_NUM_SEQS,
+        InterruptionCost(),
     )
 
 
@@ -154,27 +159,60 @@ def main() -> None:
         measured = float(run["req_s"])
         table.append((run["system"], value, measured))
         print(run["system"], [(p.concurrency, round(p.requests_per_s, 3)) for p in pipelines])
-        rows.append(Row(f"{run['system']}: predicted", value, "requests/s", None, measured,
-                        "within 20 %", abs(value / measured - 1) <= 0.20))
-        rows.append(Row(f"{run['system']}: predicted / measured (reference: the authors')",
-                        value / measured, "x", None,
-                        float(run["authors_predicted_req_s"]) / measured))
+        rows.append(
+            Row(
+                f"{run['system']}: predicted",
+                value,
+                "requests/s",
+                None,
+                measured,
+                "within 20 %",
+                abs(value / measured - 1) <= 0.20,
+            )
+        )
+        rows.append(
+            Row(
+                f"{run['system']}: predicted / measured (reference: the authors')",
+                value / measured,
+                "x",
+                None,
+                float(run["authors_predicted_req_s"]) / measured,
+            )
+        )
         rows.append(Row(f"{run['system']}: if work were pulled", pulled, "requests/s"))
         best_pulled = max(best_pulled, pulled)
     ours_first = [name for name, _, _ in sorted(table, key=lambda t: -t[1])]
     truth = [name for name, _, _ in sorted(table, key=lambda t: -t[2])]
-    rows.append(Row("order as measured", float(ours_first == truth), "1 = yes", None, None,
-                    "= 1", ours_first == truth))
+    rows.append(
+        Row(
+            "order as measured",
+            float(ours_first == truth),
+            "1 = yes",
+            None,
+            None,
+            "= 1",
+            ours_first == truth,
+        )
+    )
     rate, gap, words = our_plan(runs()[0])
     print("ours", *words, sep="\n  ")
     best = max(value for _, value, _ in table)
     spread = load_constants().engine(ENGINE).spread
     # Two plans share most of the estimator's error; the band treats half of its variance as own.
     factor = math.exp(1.2816 * spread)
-    rows.append(Row("our plan: predicted", rate, "requests/s", (rate / factor, rate * factor), best))
+    rows.append(
+        Row("our plan: predicted", rate, "requests/s", (rate / factor, rate * factor), best)
+    )
     for label, other in (("as it was run", best), ("if it pulled work", best_pulled)):
-        rows.append(Row(f"our plan / best baseline {label}", rate / other, "x",
-                        (rate / other / factor, rate / other * factor), 1.0))
+        rows.append(
+            Row(
+                f"our plan / best baseline {label}",
+                rate / other,
+                "x",
+                (rate / other / factor, rate / other * factor),
+                1.0,
+            )
+        )
     rows.append(Row("our plan: gap to bound", gap, "", None, None, "<= 0.05", gap <= 0.05))
     write("planner_cluster_runs", rows)
 

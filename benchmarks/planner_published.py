@@ -95,10 +95,15 @@ def ours(
     purchase, bound = found
     value = float(pool.values @ purchase.x)
     words = [
-        f"{n}x [" + " | ".join(
-            f"{int(c)}x {unit.name}" for unit, c in zip(model.units, pool.counts[i], strict=True) if c
-        ) + f"] {pool.values[i]:.3f} req/s, {int(pool.concurrency[i])} in flight"
-        for i, n in enumerate(purchase.x) if n
+        f"{n}x ["
+        + " | ".join(
+            f"{int(c)}x {unit.name}"
+            for unit, c in zip(model.units, pool.counts[i], strict=True)
+            if c
+        )
+        + f"] {pool.values[i]:.3f} req/s, {int(pool.concurrency[i])} in flight"
+        for i, n in enumerate(purchase.x)
+        if n
     ]
     return value, bound, time.perf_counter() - start, words
 
@@ -110,21 +115,41 @@ def main() -> None:
         free = published_model(name, groups)
         reproduced = theirs(free, name)
         off = abs(reproduced / reference - 1)
-        rows.append(Row(f"{name}: ShuntServe's plan, reproduced", reproduced, "requests/s",
-                        None, reference, "within 2 %", off <= 0.02))
+        rows.append(
+            Row(
+                f"{name}: ShuntServe's plan, reproduced",
+                reproduced,
+                "requests/s",
+                None,
+                reference,
+                "within 2 %",
+                off <= 0.02,
+            )
+        )
         fixed = published_model(name, groups, allowed_tp=None)
         wide = tuple(u for u in fixed.unit_list if u.tp == groups[u.group].instance.gpu_count)
         gpus = tuple(g for u, g in zip(fixed.unit_list, fixed.gpu_of, strict=True) if u in wide)
         fixed = PublishedEstimator(fixed.shape, wide, gpus, PROMPT, OUTPUT)
         value, bound, seconds, words = ours(fixed, groups, whole=True)
         rows.append(Row(f"{name}: ours, TP = node", value, "requests/s", None, reproduced))
-        rows.append(Row(f"{name}: ours, TP = node, gap to bound", bound / value - 1, "", None, None))
+        rows.append(
+            Row(f"{name}: ours, TP = node, gap to bound", bound / value - 1, "", None, None)
+        )
         print(name, "TP = node", *words, sep="\n  ")
         value, bound, seconds, words = ours(free, groups, whole=False)
         rows.append(Row(f"{name}: ours, TP free", value, "requests/s", None, reproduced))
         gain = value / reproduced
-        rows.append(Row(f"{name}: ours / ShuntServe's", gain, "x", None, 1.0,
-                        f">= {WANTED[name]:.2f}", gain >= WANTED[name]))
+        rows.append(
+            Row(
+                f"{name}: ours / ShuntServe's",
+                gain,
+                "x",
+                None,
+                1.0,
+                f">= {WANTED[name]:.2f}",
+                gain >= WANTED[name],
+            )
+        )
         gap = bound / value - 1
         rows.append(Row(f"{name}: gap to bound", gap, "", None, None, "<= 0.05", gap <= 0.05))
         rows.append(Row(f"{name}: search", seconds, "s"))

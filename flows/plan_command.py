@@ -135,7 +135,8 @@ def _say_infeasible(error: Infeasible, errors: Console, *, as_json: bool) -> Non
 def calibrate(
     runs: Annotated[Path, typer.Argument(help="CSV of measured runs; see docs/planning.md.")],
     out: Annotated[
-        Path | None, typer.Option(help="Write the fitted constants here (plan.catalogue.constants).")
+        Path | None,
+        typer.Option(help="Write the fitted constants here (plan.catalogue.constants)."),
     ] = None,
     start: Annotated[
         Path | None, typer.Option(help="Constants to begin from; default: the shipped ones.")

@@ -41,14 +41,14 @@ def why_infeasible(
         f"{math.ceil(needed / per_node)} nodes of {groups[best].instance.name} in one pipeline",
     ]
     if math.ceil(needed / per_node) > constraints.max_stages:
-        advice.append(
-            f"plan.constraints.max_stages above {constraints.max_stages}, or larger GPUs"
-        )
+        advice.append(f"plan.constraints.max_stages above {constraints.max_stages}, or larger GPUs")
     if shape.weight_format is WeightFormat.BF16:
         for smaller in (WeightFormat.FP8, WeightFormat.INT4):
             size = replace(shape, weight_format=smaller).total_bytes
-            advice.append(f"{smaller} weights: {size / _GB:.0f} GB instead of "
-                          f"{shape.total_bytes / _GB:.0f} GB")
+            advice.append(
+                f"{smaller} weights: {size / _GB:.0f} GB instead of "
+                f"{shape.total_bytes / _GB:.0f} GB"
+            )
     if one_sequence > 0.2 * shape.total_bytes:
         advice.append(f"a max_context below {workload.max_context:.0f} tokens")
     return Infeasible(

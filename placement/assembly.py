@@ -112,7 +112,8 @@ def _order(model: RooflineModel, column: Chosen, units: list[int]) -> list[int]:
             total = head + tail + sum(carried(u, 0.0, float(caps.middle[u])) for u in rest)
             if best is None or total > best[0]:
                 best = (total, first, last)
-    assert best is not None and best[0] >= model.num_layers  # the column was priced as feasible
+    assert best is not None  # the column was priced as feasible
+    assert best[0] >= model.num_layers
     _, first, last = best
     rest = list(units)
     rest.remove(first)
@@ -135,7 +136,15 @@ def _balanced_layers(model: RooflineModel, order: list[int], concurrency: int) -
         first, last = position == 0, position == num_stages - 1
         extra = (float(t.first[unit]) if first else 0.0) + (float(t.last[unit]) if last else 0.0)
         fixed.append(float(t.fixed[unit]) + extra)
-        cap = caps.only if first and last else caps.first if first else caps.last if last else caps.middle
+        cap = (
+            caps.only
+            if first and last
+            else caps.first
+            if first
+            else caps.last
+            if last
+            else caps.middle
+        )
         limit.append(float(cap[unit]))
     layers = [1] * num_stages
     for _ in range(model.num_layers - num_stages):

@@ -96,7 +96,11 @@ _KERNEL_FIELDS = ("compute", "bandwidth", "link")
 _KERNEL_PRIOR = 0.12
 
 _LINEAR = ("pipeline_stretch", "head_bytes_exponent")
-_BOUNDS = {"pipeline_stretch": (0.0, 1.0), "head_bytes_exponent": (0.0, 1.0), "many_heads_slowdown": (0.0, 2.0)}
+_BOUNDS = {
+    "pipeline_stretch": (0.0, 1.0),
+    "head_bytes_exponent": (0.0, 1.0),
+    "many_heads_slowdown": (0.0, 2.0),
+}
 
 
 @dataclass(frozen=True, slots=True)
@@ -184,7 +188,7 @@ class _Robust:
 
     def rows(self, x: Array, which: NDArray[np.intp]) -> Array:
         constants = _apply(self.parameters, x, self.start)
-        raw = np.array([log_error(self.runs[i], constants) for i in which])
+        raw = np.array([log_error(self.runs[int(i)], constants) for i in which.tolist()])
         raw = np.where(raw <= _NEVER, 0.0, raw)  # no gradient in a row that does not fit
         scaled = raw / _LOSS_SCALE
         return _LOSS_SCALE * np.sign(raw) * np.sqrt(2 * (np.sqrt(1 + scaled**2) - 1))

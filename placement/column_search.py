@@ -81,9 +81,7 @@ def enumerate_counts(
     return counts.reshape(-1, len(units))
 
 
-def _options(
-    units: list[Unit], group: SupplyGroup, limits: Limits
-) -> Iterator[tuple[int, ...]]:
+def _options(units: list[Unit], group: SupplyGroup, limits: Limits) -> Iterator[tuple[int, ...]]:
     """Counts of one group's units, in the order of `units`, that its GPUs can carry."""
     gpus, per_node = group.max_gpus, group.instance.gpu_count
     ranges = [range(min(limits.max_stages, gpus // unit.tp) + 1) for unit in units]

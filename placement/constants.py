@@ -145,10 +145,7 @@ def rates_of(
     return Rates(
         prefill_flops=peak * compute,
         decode_flops=peak * decode,
-        attention_flops=gpu.fp16_flops
-        * compute
-        * constants.attention
-        * math.exp(own.attention),
+        attention_flops=gpu.fp16_flops * compute * constants.attention * math.exp(own.attention),
         bandwidth=gpu.bandwidth * min(1.0, bandwidth),
         kv_bandwidth=gpu.bandwidth
         * min(1.0, bandwidth * constants.kv_bandwidth * math.exp(own.kv_bandwidth)),

@@ -1,8 +1,8 @@
 """What can be wrong with a question to the planner.
 
-    PlacementError (a ShuntError)
-    |- BadInput            the question itself is wrong: unknown GPU, negative price, no prompts
-    |- Infeasible          the question is sound and has no answer; `advice` says what would help
+PlacementError (a ShuntError)
+|- BadInput            the question itself is wrong: unknown GPU, negative price, no prompts
+|- Infeasible          the question is sound and has no answer; `advice` says what would help
 """
 
 from shunt.errors import ShuntError

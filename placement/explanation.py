@@ -127,8 +127,8 @@ def _why(answer: Answer, g: int, offering: Offering, used: int) -> str:
     if reach is None:
         return "refused: it cannot hold the model alone, and no mix with it beats the plan"
     return (
-        f"refused: alone it makes {reach:.3g} requests/s per node, which does not pay or fit beside "
-        "the plan's pipelines"
+        f"refused: alone it makes {reach:.3g} requests/s per node, which does not pay or fit "
+        "beside the plan's pipelines"
     )
 
 

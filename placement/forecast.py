@@ -1,5 +1,6 @@
 """What a plan will take and cost, as a range: start-up, steady work, and the drain of the tail."""
 
+import itertools
 import math
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -47,9 +48,7 @@ def forecast(
     factor = math.exp(_Z90 * model.engine.spread)
     return Forecast(
         Quantiles(rate / factor, rate, rate * factor),
-        Quantiles(
-            startup_s + median / factor, startup_s + median, startup_s + median * factor
-        ),
+        Quantiles(startup_s + median / factor, startup_s + median, startup_s + median * factor),
         drain_s,
     )
 
@@ -70,7 +69,7 @@ def drain(model: RooflineModel, pipeline: PlacedPipeline) -> Drain:
     held = min(float(pipeline.concurrency), float(work.num_prompts))
     edges = [longest * (i / _TAIL_POINTS) ** 1.5 for i in range(_TAIL_POINTS + 1)]
     seconds = 0.0
-    for low, high in zip(edges, edges[1:], strict=False):
+    for low, high in itertools.pairwise(edges):
         running = max(1.0, held * work.share_still_running((low + high) / 2))
         seconds += (high - low) * round_s(model, pipeline, running)
     return Drain(seconds, held * work.mean_residual_output / work.mean_output)

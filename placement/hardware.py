@@ -92,7 +92,9 @@ class Catalogue:
         return found
 
 
-def load_catalogue(gpu_files: Iterable[Path] = (), instance_files: Iterable[Path] = ()) -> Catalogue:
+def load_catalogue(
+    gpu_files: Iterable[Path] = (), instance_files: Iterable[Path] = ()
+) -> Catalogue:
     """The shipped catalogue, with the rows of the user's files added or put in its place."""
     gpus: dict[str, Gpu] = {}
     for file in (_SHIPPED / "gpus.csv", *gpu_files):
@@ -143,7 +145,9 @@ def _gpu(where: str, row: dict[str, str]) -> Gpu:
 
     return Gpu(
         name=row.get("gpu", "") or _missing(where, "gpu"),
-        memory_bytes=positive(where, row, "memory_gb") * 1024 * MIB
+        memory_bytes=positive(where, row, "memory_gb")
+        * 1024
+        * MIB
         * (positive(where, row, "usable_share", optional=True) or 1.0),
         bandwidth=positive(where, row, "bandwidth_gb_per_s") * GIGA,
         fp16_flops=positive(where, row, "fp16_tflops") * 1e12,

@@ -11,13 +11,14 @@ the GPUs that it takes, then (1 + e) x the worth of the pool bounds every purcha
 """
 
 import math
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field, replace
 
 import numpy as np
 from numpy.typing import NDArray
 
 from placement.column_search import Columns, Limits, priced_columns
+from placement.knapsack import Cell, Found, Layers, cheapest_stages, layers_in, undominated
 from placement.master import (
     Goal,
     Master,
@@ -31,66 +32,15 @@ from placement.offering import SupplyGroup
 from placement.pricing import Counts, concurrency_grid
 from placement.stage_table import Array, StageModel, StageTable, Unit
 
-_EDGE = 1e-9
 _CELL_RATIO = 1.35
 _TIME_RATIO = 1.06
 _CEILING_SLACK = 0.01
 _MAX_DEPTH = 5
-_TIME_SPAN = 12.0
-"""Bottlenecks up to this many times the quickest one are searched."""
 _MAX_ROUNDS = 14
 _STOP = 0.004
 # Floor of a GPU's worth as a share of the mean: a group that the relaxation leaves over has no
 # worth, and no multiple of nothing would cover the columns that use it.
 _WORTH_FLOOR = 0.004
-
-
-@dataclass(frozen=True, slots=True)
-class _Layers:
-    """Layers that each unit carries in each role, per bottleneck of a grid: units x times."""
-
-    times: Array
-    middle: NDArray[np.int64]
-    first: NDArray[np.int64]
-    last: NDArray[np.int64]
-    only: NDArray[np.int64]
-
-
-@dataclass(frozen=True, slots=True)
-class _Cell:
-    """Columns of so many stages with a concurrency between two values, over a span of bottlenecks
-    (None: from the quickest imaginable one upward)."""
-
-    num_stages: int
-    high: int
-    low: int
-    time_ratio: float
-    span: tuple[float, float] | None
-    allowed: NDArray[np.intp]
-    depth: int
-
-    def split(self, quickest: float, slowest: float) -> "list[_Cell]":
-        """Halves by concurrency (where there is more than one), over a finer grid of times."""
-        finer = replace(
-            self,
-            time_ratio=math.sqrt(self.time_ratio),
-            span=(quickest, slowest),
-            depth=self.depth + 1,
-        )
-        middle = round(math.sqrt(self.high * self.low))
-        if not self.low < middle < self.high:
-            return [finer]
-        return [replace(finer, high=middle), replace(finer, low=middle)]
-
-
-@dataclass(frozen=True, slots=True)
-class _Found:
-    """Cheapest stages per bottleneck of one (stages, concurrency) cell."""
-
-    num_stages: int
-    times: Array
-    cost: Array
-    counts: Counts
 
 
 @dataclass(slots=True)
@@ -138,9 +88,7 @@ class LargePool:
         relaxation = self._generate(goal)
         if relaxation is None:
             return None
-        bought = self.master.buy(
-            self.columns.values, goal, gap=gap / 4, time_limit_s=time_limit_s
-        )
+        bought = self.master.buy(self.columns.values, goal, gap=gap / 4, time_limit_s=time_limit_s)
         if bought is None:
             return None
         return bought, max(bought.objective, self._ceiling(relaxation, goal))
@@ -207,13 +155,15 @@ class LargePool:
             scale = max(scale, self._cell_scale(cell, cost, weight, relaxation.replica_worth))
         return scale * relaxation.objective + scale * float((worth - relaxation.gpu_worth) @ pool)
 
-    def _cell_scale(self, cell: _Cell, cost: Array, weight: float, bonus: float) -> float:
+    def _cell_scale(self, cell: Cell, cost: Array, weight: float, bonus: float) -> float:
         """By how much the best column of a cell may beat its GPUs' worth; split while in doubt."""
         layers = self._carried(cell)
         if layers is None:
             return 1.0
-        kept = _undominated(layers, cost, cell.allowed)
-        found = _cheapest(layers, cost, kept, cell.num_stages, self.model.num_layers, ceiling=True)
+        kept = undominated(layers, cost, cell.allowed)
+        found = cheapest_stages(
+            layers, cost, kept, cell.num_stages, self.model.num_layers, ceiling=True
+        )
         # A column whose bottleneck is in (times[i-1], times[i]] carries no more than at times[i]
         # and is worth no more than at times[i-1].
         value = weight / np.concatenate([found.times[:1] / cell.time_ratio, found.times[:-1]])
@@ -228,20 +178,20 @@ class LargePool:
             1.0 + _CEILING_SLACK, *(self._cell_scale(part, cost, weight, bonus) for part in parts)
         )
 
-    def _carried(self, cell: _Cell) -> _Layers | None:
+    def _carried(self, cell: Cell) -> Layers | None:
         table = self._table(cell.num_stages, cell.high, cell.low)
-        return _layers(table, self.model.num_layers, cell)
+        return layers_in(table, self.model.num_layers, cell)
 
-    def _cells(self, ratio: float) -> Iterator[_Cell]:
+    def _cells(self, ratio: float) -> Iterator[Cell]:
         """All stage counts and concurrencies, in cells."""
         for allowed in self._unit_sets(self.model.units):
             for num_stages in range(1, self.limits.max_stages + 1):
                 grid = concurrency_grid(num_stages, self.model.max_concurrency, ratio)
                 pairs = list(zip(grid[1:], grid, strict=False)) or [(grid[0], grid[0])]
                 for high, low in pairs:
-                    yield _Cell(num_stages, high, low, _TIME_RATIO, None, allowed, 0)
+                    yield Cell(num_stages, high, low, _TIME_RATIO, None, allowed, 0)
 
-    def _search(self, worth: Array) -> Iterator[_Found]:
+    def _search(self, worth: Array) -> Iterator[Found]:
         """Cheapest columns over all stage counts, concurrencies and bottlenecks."""
         cost = np.array([unit.tp * worth[unit.group] for unit in self.model.units])
         for cell in self._cells(_CELL_RATIO):
@@ -249,8 +199,8 @@ class LargePool:
                 layers = self._carried(replace(cell, low=point, high=point))
                 if layers is None:
                     continue
-                kept = _undominated(layers, cost, cell.allowed)
-                yield _cheapest(
+                kept = undominated(layers, cost, cell.allowed)
+                yield cheapest_stages(
                     layers, cost, kept, cell.num_stages, self.model.num_layers, ceiling=False
                 )
 
@@ -260,132 +210,12 @@ class LargePool:
             self._tables[key] = self.model.table(num_stages, high, low)
         return self._tables[key]
 
-    def _unit_sets(self, units: tuple[Unit, ...] | list[Unit]) -> list[NDArray[np.intp]]:
+    def _unit_sets(self, units: Sequence[Unit]) -> list[NDArray[np.intp]]:
         """Units that may stand in one pipeline: all of them, or one set for each TP degree."""
         if not self.limits.uniform_tp:
             return [np.arange(len(units))]
         tps = np.array([unit.tp for unit in units])
         return [np.flatnonzero(tps == tp) for tp in np.unique(tps)]
-
-
-def _layers(table: StageTable, num_layers: int, cell: _Cell) -> _Layers | None:
-    """Layers per unit and bottleneck, or None where the model cannot fit at this concurrency."""
-    t, caps, allowed = table.components[0], table.caps, cell.allowed
-    widest = np.max(np.maximum(caps.middle, caps.only)[allowed])
-    if widest * cell.num_stages < num_layers:
-        return None
-    if cell.span is None:
-        # The quickest bottleneck: the model spread evenly over the quickest stages.
-        even = t.per_layer * num_layers / cell.num_stages + t.fixed
-        quickest = float(np.min(even[allowed])) * 0.98
-        span = (quickest, quickest * _TIME_SPAN)
-    else:
-        span = cell.span
-    steps = math.ceil(math.log(span[1] / span[0]) / math.log(cell.time_ratio) - 1e-6)
-    times = span[0] * cell.time_ratio ** np.arange(steps + 1)
-
-    def carried(extra: Array, cap: Array) -> NDArray[np.int64]:
-        free = (times[None, :] - (t.fixed + extra)[:, None]) / t.per_layer[:, None]
-        whole = np.minimum(np.floor(free + _EDGE), cap[:, None])
-        return np.clip(whole, 0, num_layers).astype(np.int64)
-
-    none = np.zeros_like(t.fixed)
-    return _Layers(
-        times,
-        carried(none, caps.middle),
-        carried(t.first, caps.first),
-        carried(t.last, caps.last),
-        carried(t.first + t.last, caps.only),
-    )
-
-
-def _undominated(layers: _Layers, cost: Array, allowed: NDArray[np.intp]) -> NDArray[np.intp]:
-    """Units for which no cheaper one carries as much in every role at every bottleneck."""
-    order = allowed[np.argsort(cost[allowed], kind="stable")]
-    profile = np.concatenate([layers.middle, layers.first, layers.last], axis=1)
-    kept: list[int] = []
-    for unit in order:
-        if not profile[unit].any() and not layers.only[unit].any():
-            continue
-        if any(np.all(profile[other] >= profile[unit]) for other in kept):
-            continue
-        kept.append(int(unit))
-    return np.array(kept, dtype=np.intp)
-
-
-def _cheapest(
-    layers: _Layers,
-    cost: Array,
-    kept: NDArray[np.intp],
-    num_stages: int,
-    num_layers: int,
-    *,
-    ceiling: bool,
-) -> _Found:
-    """Cheapest multiset of exactly `num_stages` stages that carries the model, per bottleneck."""
-    num_times = len(layers.times)
-    counts = np.zeros((num_times, len(cost)), dtype=np.int64)
-    if num_stages == 1:
-        able = layers.only >= num_layers
-        price = np.where(able, cost[:, None], np.inf)
-        best = np.argmin(price, axis=0)
-        counts[np.arange(num_times), best] = 1
-        return _Found(1, layers.times, price[best, np.arange(num_times)], counts)
-    # need[j]: cheapest way to carry at least j layers with the stages placed so far.
-    start = np.full((num_times, num_layers + 1), np.inf)
-    start[:, 0] = 0.0
-    states, choices = [start], list[NDArray[np.intp]]()
-    for stage in range(num_stages):
-        role = layers.middle
-        if stage == num_stages - 2:
-            role = layers.first
-        elif stage == num_stages - 1:
-            role = layers.last
-        state, choice = _place(states[-1], role, cost, kept)
-        states.append(state)
-        choices.append(choice)
-    total = states[-1][:, num_layers]
-    if not ceiling:
-        _trace(counts, choices, layers, num_layers)
-    return _Found(num_stages, layers.times, total, counts)
-
-
-def _place(
-    state: Array, carried: NDArray[np.int64], cost: Array, kept: NDArray[np.intp]
-) -> tuple[Array, NDArray[np.intp]]:
-    """Place one more stage: new[t, j] = min over units u of state[t, j - carried(u, t)] + cost(u).
-
-    A unit that carries nothing at a bottleneck may not stand there.
-    """
-    num_times, width = state.shape
-    columns = np.arange(width)[None, :]
-    best = np.full_like(state, np.inf)
-    choice = np.zeros(state.shape, dtype=np.intp)
-    for unit in kept:
-        shift = carried[unit][:, None]
-        reached = np.take_along_axis(state, np.maximum(columns - shift, 0), axis=1) + cost[unit]
-        better = (reached < best) & (shift > 0)
-        np.copyto(best, reached, where=better)
-        np.copyto(choice, unit, where=better)
-    assert num_times == len(best)
-    return best, choice
-
-
-def _trace(
-    counts: Counts,
-    choices: list[NDArray[np.intp]],
-    layers: _Layers,
-    num_layers: int,
-) -> None:
-    """Fill in the units of the cheapest columns, from the last stage back to the first placed."""
-    rows = np.arange(len(counts))
-    need = np.full(len(counts), num_layers)
-    last = len(choices) - 1
-    for stage in range(last, -1, -1):
-        unit = choices[stage][rows, need]
-        counts[rows, unit] += 1
-        role = layers.last if stage == last else layers.first if stage == last - 1 else layers.middle
-        need = np.maximum(need - role[unit, rows], 0)
 
 
 def open_large_pool(

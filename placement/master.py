@@ -12,17 +12,38 @@ number always fit in boxes of a larger power of two, so that no packing variable
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from typing import Protocol, cast
 
 import numpy as np
 from numpy.typing import NDArray
 from scipy.optimize import Bounds, LinearConstraint, linprog, milp
-from scipy.sparse import csr_array, hstack, vstack
 
 from placement.offering import SupplyGroup
 from placement.stage_table import Array, Unit
 
 # A rent so small that it never outweighs throughput, yet leaves unused nodes unbought.
 FREE_RENT = 1e-7
+
+
+class _Duals(Protocol):
+    marginals: Array
+
+
+class _LinearResult(Protocol):
+    """What we read of scipy's `linprog` result, which it leaves untyped."""
+
+    status: int
+    x: Array
+    fun: float
+    ineqlin: _Duals
+
+
+class _IntegerResult(Protocol):
+    """What we read of scipy's `milp` result."""
+
+    x: Array | None
+    fun: float
+    mip_dual_bound: float | None
 
 
 @dataclass(frozen=True, slots=True)
@@ -83,7 +104,10 @@ class Master:
         matrix, upper, lower_rows = self._rows(values, goal)
         cost = -self._objective(values, goal)
         bounds = [(0, None)] * len(values) + [(0, cap) for cap in self.node_caps]
-        found = linprog(cost, A_ub=matrix, b_ub=upper, bounds=bounds, method="highs")
+        found = cast(
+            "_LinearResult",
+            linprog(cost, A_ub=matrix, b_ub=upper, bounds=bounds, method="highs"),
+        )
         if found.status != 0:
             return None
         duals = -np.asarray(found.ineqlin.marginals, dtype=np.float64)
@@ -97,9 +121,7 @@ class Master:
             replica_worth=float(duals[lower_rows["replicas"]]),
         )
 
-    def buy(
-        self, values: Array, goal: Goal, *, gap: float, time_limit_s: float
-    ) -> Purchase | None:
+    def buy(self, values: Array, goal: Goal, *, gap: float, time_limit_s: float) -> Purchase | None:
         """The integer problem by HiGHS, or None where it is infeasible."""
         matrix, upper, _ = self._rows(values, goal)
         cost = -self._objective(values, goal)
@@ -107,13 +129,14 @@ class Master:
             np.zeros(len(cost)),
             np.concatenate([np.full(len(values), np.inf), self.node_caps]),
         )
-        found = milp(
+        solved: object = milp(
             cost,
             constraints=LinearConstraint(matrix, -np.inf, upper),
             bounds=limits,
-            integrality=np.ones(len(cost)),
+            integrality=1,
             options={"mip_rel_gap": gap, "time_limit": time_limit_s},
         )
+        found = cast("_IntegerResult", solved)
         if found.x is None:
             return None
         whole = np.rint(np.asarray(found.x, dtype=np.float64)).astype(np.int64)
@@ -123,9 +146,7 @@ class Master:
     def _objective(self, values: Array, goal: Goal) -> Array:
         return np.concatenate([goal.throughput_weight * values, -goal.rent * self.prices])
 
-    def _rows(
-        self, values: Array, goal: Goal
-    ) -> tuple[csr_array, Array, dict[str, int]]:
+    def _rows(self, values: Array, goal: Goal) -> tuple[Array, Array, dict[str, int]]:
         """Constraint matrix (all rows <=), right-hand sides, and where the named rows are."""
         num_columns, num_offerings = len(values), len(self.prices)
         supply = np.zeros((len(self.groups), num_offerings))
@@ -152,8 +173,8 @@ class Master:
             without = (self.gpu_use[:, group] == 0).astype(float)
             extra.append(np.concatenate([-without, idle]))
             right.append(-1.0)
-        top = hstack([csr_array(self.gpu_use.T), csr_array(supply)])
-        matrix = csr_array(vstack([top, csr_array(np.array(extra))]))
+        top = np.concatenate([self.gpu_use.T, supply], axis=1)
+        matrix = np.concatenate([top, np.array(extra)])
         return matrix, np.array(right), names
 
 

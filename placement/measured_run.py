@@ -78,9 +78,7 @@ def _run(
     return MeasuredRun(
         row_id=row.get("row_id", where),
         source=row.get("source", "").split(" ")[0],
-        engine=engine_of(
-            row.get("engine", ""), row.get("engine_version", ""), row.get("gpu", "")
-        ),
+        engine=engine_of(row.get("engine", ""), row.get("engine_version", ""), row.get("gpu", "")),
         shape=shape_of(row.get("model", ""), row.get("weight_dtype", "")),
         gpu=catalogue.gpu(row.get("gpu", "")),
         tp=int(positive(where, row, "tp", optional=True) or 1),
@@ -133,9 +131,7 @@ def predict(run: MeasuredRun, constants: Constants) -> float:
 def _stages(run: MeasuredRun) -> list[StageRole]:
     layers, pp = run.shape.num_layers, run.pp
     sizes = [layers // pp + (1 if i < layers % pp else 0) for i in range(pp)]
-    return [
-        StageRole(size, run.tp, first=i == 0, last=i == pp - 1) for i, size in enumerate(sizes)
-    ]
+    return [StageRole(size, run.tp, first=i == 0, last=i == pp - 1) for i, size in enumerate(sizes)]
 
 
 def _capacity(run: MeasuredRun, stages: list[StageRole], engine: EngineConstants) -> float:

@@ -32,12 +32,7 @@ def overhead_bytes(shape: ModelShape, role: StageRole, engine: EngineConstants) 
     logits = 0.0
     if role.last:
         logits = _LOGIT_COPIES * 4.0 * _MAX_SEQUENCES * shape.vocab / role.tp
-    return (
-        _CONTEXT_BYTES
-        + (_COLLECTIVE_BYTES if role.tp > 1 else 0.0)
-        + activations
-        + logits
-    )
+    return _CONTEXT_BYTES + (_COLLECTIVE_BYTES if role.tp > 1 else 0.0) + activations + logits
 
 
 def kv_bytes_free(

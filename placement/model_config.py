@@ -70,7 +70,7 @@ class _HuggingFaceConfig(BaseModel):
     decoder_sparse_step: int = 1
     interleave_moe_layer_step: int = 1
     moe_layer_freq: int | list[int] = 1
-    mlp_only_layers: list[int] = Field(default_factory=list)
+    mlp_only_layers: list[int] = Field(default_factory=list[int])
 
     quantization_config: _Quantisation | None = None
 
@@ -106,7 +106,9 @@ def read_model_shape(path: Path, *, kv_cache_dtype: str = "auto") -> ModelShape:
     try:
         raw = json.loads(text)
     except json.JSONDecodeError as error:
-        raise BadInput(f"model config {file}: not JSON (line {error.lineno}: {error.msg})") from error
+        raise BadInput(
+            f"model config {file}: not JSON (line {error.lineno}: {error.msg})"
+        ) from error
     if not isinstance(raw, dict):
         raise BadInput(f"model config {file}: expected a JSON object")
     name = file.parent.name if file.name == "config.json" else file.stem
@@ -180,9 +182,7 @@ def _tied(config: _HuggingFaceConfig) -> bool:
     return config.model_type in {"gpt2", "gemma", "gemma2", "gemma3", "gemma3_text", "opt"}
 
 
-def _dense_intermediate(
-    config: _HuggingFaceConfig, experts: Experts | None, name: str
-) -> int:
+def _dense_intermediate(config: _HuggingFaceConfig, experts: Experts | None, name: str) -> int:
     """Width of a dense layer's MLP; GPT-2 leaves it out and means four times the hidden size."""
     size = config.intermediate_size_mlp or config.intermediate_size or config.ffn_hidden_size
     if size is not None:

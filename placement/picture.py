@@ -3,6 +3,9 @@
 Inside each box its memory is filled from below: weights, cache, the rest.
 """
 
+# matplotlib ships partial types, which strict mode reports at every call.
+# pyright: reportUnknownMemberType=false
+
 from dataclasses import dataclass
 from html import escape
 from pathlib import Path
@@ -43,8 +46,11 @@ def lay_out(answer: Answer) -> Drawing:
     ):
         y = _TOP + p * (_HEIGHT + _GAP)
         rows.append(
-            (y, f"{record.name}: {record.predicted_requests_per_s:.2f} req/s, "
-                f"{record.max_num_seqs} in flight")
+            (
+                y,
+                f"{record.name}: {record.predicted_requests_per_s:.2f} req/s, "
+                f"{record.max_num_seqs} in flight",
+            )
         )
         scale = _WIDTH / answer.plan.num_layers
         slowest = max(stage.seconds.total for stage in pipeline.stages)
@@ -123,7 +129,9 @@ def _svg_box(box: Box) -> list[str]:
     )
     if box.width > 60:
         for i, line in enumerate(box.lines):
-            parts.append(f'<text x="{box.x + 5:.1f}" y="{box.y + 16 + 14 * i}">{escape(line)}</text>')
+            parts.append(
+                f'<text x="{box.x + 5:.1f}" y="{box.y + 16 + 14 * i}">{escape(line)}</text>'
+            )
     return [f"<g><title>{escape(', '.join(box.lines))}</title>", *parts, "</g>"]
 
 

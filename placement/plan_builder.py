@@ -3,12 +3,11 @@
 from collections.abc import Sequence
 from dataclasses import dataclass
 
-from shunt.plan import Certificate, NodeSlot, Pipeline, Plan, Prediction, Range, Stage
-
 from placement.assembly import PlacedPipeline, Seating, place_pipeline, seat_pipelines
 from placement.forecast import Forecast, Quantiles, forecast
 from placement.objective import Kind
 from placement.solver import Question, Solution, solve
+from shunt.plan import Certificate, NodeSlot, Pipeline, Plan, Prediction, Range, Stage
 
 _UNITS = {
     Kind.THROUGHPUT: "requests/s",

@@ -52,11 +52,11 @@ def bottleneck(
     if counts.sum(axis=1).max(initial=1) == 1:
         return _single(counts, num_layers, table, times)
     widest = times.per_layer * num_layers + times.fixed + times.first + times.last
-    high = np.max(np.where(present, widest, 0.0), axis=1)
-    low = np.zeros(len(counts))
+    high: Array = np.max(np.where(present, widest, 0.0), axis=1)
+    low: Array = np.zeros(len(counts))
     ok = _reachable(counts, present, num_layers, table, times, high)
     for _ in range(bisections):
-        middle = (low + high) / 2
+        middle: Array = (low + high) / 2
         yes = _reachable(counts, present, num_layers, table, times, middle)
         high = np.where(yes, middle, high)
         low = np.where(yes, low, middle)
@@ -294,7 +294,7 @@ def price_ceiling(
     bisections: int = _BISECTIONS,
 ) -> Array:
     """No concurrency between the grid's ends gives a column more than this."""
-    cells = [(high, low) for low, high in zip(grid, grid[1:], strict=False)]
+    cells = [(high, low) for low, high in itertools.pairwise(grid)]
     values = values_at(
         model,
         counts,

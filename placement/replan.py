@@ -13,11 +13,10 @@ import numpy as np
 from placement.assembly import place_pipeline
 from placement.errors import Infeasible
 from placement.objective import Kind
-from placement.offering import SupplyGroup
+from placement.offering import SupplyGroup, group_offerings
 from placement.plan_builder import Answer, build
 from placement.roofline_model import RooflineModel
 from placement.solver import Chosen, Question, Solution, build_model, solve
-from placement.offering import group_offerings
 from shunt.plan import Pipeline, Plan
 
 # Disk or object store to GPU memory, where the node's card allows: ShuntServe's tensor store
@@ -171,11 +170,9 @@ def _switch(
     """Requests lost while changed pipelines start, against those gained until the horizon."""
     old, new = Counter(_columns(kept)), Counter(_columns(fresh))
     common = old & new
-    stopped = {column: n for column, n in (old - common).items()}
+    stopped = dict((old - common).items())
     lost_rate = sum(_rate(kept, column) * n for column, n in stopped.items())
-    stage_bytes = model.shape.total_bytes / min(
-        (sum(column[0]) for column in new), default=1
-    )
+    stage_bytes = model.shape.total_bytes / min((sum(column[0]) for column in new), default=1)
     load_s = stage_bytes / _LOAD_BYTES_PER_S
     down_s = question.startup_s + load_s
     lost = lost_rate * down_s

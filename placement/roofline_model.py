@@ -72,9 +72,7 @@ class RooflineModel:
             self._known_caps[cap_concurrency] = Caps(*np.array(rows).T)
         return StageTable((self._known_times[key],), self._known_caps[cap_concurrency])
 
-    def throughput(
-        self, num_stages: int, concurrency: Array, maxima: Sequence[Array]
-    ) -> Array:
+    def throughput(self, num_stages: int, concurrency: Array, maxima: Sequence[Array]) -> Array:
         del num_stages, concurrency  # both are in the stage times
         return 1.0 / maxima[0]
 
@@ -93,9 +91,10 @@ class RooflineModel:
         for i, unit in enumerate(self.unit_list):
             node_rates[unit.group] = rates[i]
         per_hour = np.ceil(per_group - 1e-9) @ node_rates
-        lost = lost_s_per_interruption(
-            self.cost, self.workload, concurrency=0.0, prefill_s=0.0
-        ) + self._prefill_again_s
+        lost = (
+            lost_s_per_interruption(self.cost, self.workload, concurrency=0.0, prefill_s=0.0)
+            + self._prefill_again_s
+        )
         return 1.0 / (1.0 + per_hour * lost / 3600.0)
 
     @property
@@ -197,9 +196,10 @@ class RooflineModel:
 
     def interruption_share(self, per_hour: float) -> float:
         """Goodput share of a pipeline whose nodes are interrupted this often together."""
-        lost = lost_s_per_interruption(
-            self.cost, self.workload, concurrency=0.0, prefill_s=0.0
-        ) + self._prefill_again_s
+        lost = (
+            lost_s_per_interruption(self.cost, self.workload, concurrency=0.0, prefill_s=0.0)
+            + self._prefill_again_s
+        )
         return goodput_share(per_hour, lost)
 
 

@@ -152,9 +152,7 @@ class SmallPool:
         return weight * values - self.gpu_use @ relaxation.gpu_worth + relaxation.replica_worth
 
 
-def open_pool(
-    model: StageModel, groups: tuple[SupplyGroup, ...], counts: Counts
-) -> SmallPool:
+def open_pool(model: StageModel, groups: tuple[SupplyGroup, ...], counts: Counts) -> SmallPool:
     """A pool with ceilings for all columns and prices for none."""
     ceilings = coarse_ceilings(model, counts)
     keep = ceilings > 0

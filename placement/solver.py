@@ -27,6 +27,8 @@ from placement.workload import Workload
 DEFAULT_GAP = 0.02
 _MILP_TIME_S = 20.0
 _MAX_RATIO_STEPS = 12
+_NO_CONSTRAINTS = Constraints()
+_USUAL_INTERRUPTION = InterruptionCost()
 
 
 @dataclass(frozen=True, slots=True)
@@ -39,8 +41,8 @@ class Question:
     objective: Objective
     constants: Constants
     engine: str
-    constraints: Constraints = Constraints()
-    interruption: InterruptionCost = InterruptionCost()
+    constraints: Constraints = _NO_CONSTRAINTS
+    interruption: InterruptionCost = _USUAL_INTERRUPTION
     startup_s: float = 200.0
     """From launch to the first token: ShuntServe measured 194 s for a first start."""
     gap: float = DEFAULT_GAP
@@ -144,9 +146,7 @@ class _Result:
 def _pursue(question: Question, pool: Pool, cut: frozenset[int]) -> _Result | None:
     """The best purchase under the question's objective, or None where none is allowed."""
     limits = question.constraints
-    base = Goal(
-        least_replicas=limits.min_replicas, most_nodes=limits.max_nodes, spread_groups=cut
-    )
+    base = Goal(least_replicas=limits.min_replicas, most_nodes=limits.max_nodes, spread_groups=cut)
 
     def best(goal: Goal) -> tuple[Purchase, float] | None:
         return pool.best(goal, gap=question.gap, time_limit_s=_MILP_TIME_S)
@@ -226,9 +226,7 @@ def _least_cost(
     value = cost(purchase)
     per_usd_hour = pool.ratio_ceiling()
     # Fewest USD/h at the needed rate, and fewest USD per prompt, at the best ratio there is.
-    least = (
-        question.startup_s * enough.least_throughput + prompts
-    ) / per_usd_hour / 3600.0
+    least = (question.startup_s * enough.least_throughput + prompts) / per_usd_hour / 3600.0
     return _Result(purchase, value, min(value, least))
 
 
@@ -287,7 +285,9 @@ def _solution(
     relaxation = pool.master.relax(values, goal)
     worth = relaxation.gpu_worth if relaxation else np.zeros(len(groups))
     others = np.argsort(-(values - pool.master.gpu_use @ worth), kind="stable")
-    runners = [int(i) for i in others if x[i] == 0 and values[i] > 0] if len(x) == len(values) else []
+    runners = (
+        [int(i) for i in others if x[i] == 0 and values[i] > 0] if len(x) == len(values) else []
+    )
     return Solution(
         model=model,
         groups=groups,
@@ -317,9 +317,7 @@ def _chosen(
 def _too_little(question: Question, pool: Pool) -> Infeasible:
     """Why no purchase meets the objective although the model fits."""
     limits = question.constraints
-    most = pool.best(
-        Goal(most_nodes=limits.max_nodes), gap=question.gap, time_limit_s=_MILP_TIME_S
-    )
+    most = pool.best(Goal(most_nodes=limits.max_nodes), gap=question.gap, time_limit_s=_MILP_TIME_S)
     assert most is not None  # some column exists
     rate = _throughput(pool, most[0])
     copies = int(most[0].x.sum())

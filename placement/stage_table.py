@@ -71,9 +71,7 @@ class StageModel(Protocol):
 
     def table(self, num_stages: int, concurrency: int, cap_concurrency: int) -> StageTable: ...
 
-    def throughput(
-        self, num_stages: int, concurrency: Array, maxima: Sequence[Array]
-    ) -> Array:
+    def throughput(self, num_stages: int, concurrency: Array, maxima: Sequence[Array]) -> Array:
         """Requests/s from the largest stage time of each component; falls as any of them grows."""
         ...
 

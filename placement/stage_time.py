@@ -60,9 +60,7 @@ class StepTime:
 
     @property
     def total(self) -> float:
-        return (
-            self.products + self.cache + self.attention + self.vectors + self.link + self.host
-        )
+        return self.products + self.cache + self.attention + self.vectors + self.link + self.host
 
     def plus(self, other: "StepTime", times: float = 1.0) -> "StepTime":
         """This and `times` x the other, by cause."""
@@ -128,8 +126,12 @@ def _products(
 ) -> tuple[float, float]:
     """Seconds of all matrix products, and the share of compute in them."""
     scale = engine.expert_scale if shape.experts is not None else 1.0
-    compute = role.layers * 2.0 * shape.active_layer_weights / role.tp * (
-        step.prompt_tokens / rates.prefill_flops + step.sequences / rates.decode_flops
+    compute = (
+        role.layers
+        * 2.0
+        * shape.active_layer_weights
+        / role.tp
+        * (step.prompt_tokens / rates.prefill_flops + step.sequences / rates.decode_flops)
     )
     weights = role.layers * shape.touched_layer_weights(step.tokens) / role.tp
     layers_s, layers_share = _roofline(

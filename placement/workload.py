@@ -54,7 +54,9 @@ class Workload:
 
         A long output is in flight for longer, so it counts for more than in a plain mean.
         """
-        whole = self._mean(p.output_tokens * (p.input_tokens + p.output_tokens / 2) for p in self.pairs)
+        whole = self._mean(
+            p.output_tokens * (p.input_tokens + p.output_tokens / 2) for p in self.pairs
+        )
         return whole / self.mean_output
 
     @cached_property
@@ -113,7 +115,9 @@ def _condensed(pairs: Sequence[LengthPair]) -> tuple[LengthPair, ...]:
     return tuple(merged)
 
 
-def read_lengths(file: Path, *, output_tokens: float | None, max_input: float | None) -> list[LengthPair]:
+def read_lengths(
+    file: Path, *, output_tokens: float | None, max_input: float | None
+) -> list[LengthPair]:
     """Length pairs of a CSV with `input_tokens` and, unless stated otherwise, `output_tokens`.
 
     A stated `output_tokens` goes before the column. Rows above `max_input` are left out, as the

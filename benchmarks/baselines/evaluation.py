@@ -61,7 +61,15 @@ def _fits(model: StageModel, stages: Sequence[GivenStage], concurrency: int) -> 
     caps = model.table(len(stages), concurrency, concurrency).caps
     for i, s in enumerate(stages):
         first, last = i == 0, i == len(stages) - 1
-        cap = caps.only if first and last else caps.first if first else caps.last if last else caps.middle
+        cap = (
+            caps.only
+            if first and last
+            else caps.first
+            if first
+            else caps.last
+            if last
+            else caps.middle
+        )
         if cap[s.unit] < s.layers:
             return False
     return True

@@ -84,12 +84,12 @@ class PublishedEstimator:
         components = Times(*np.array(prefill).T), Times(*np.array(decode).T)
         return StageTable(components, Caps(*np.array(caps).T))
 
-    def throughput(
-        self, num_stages: int, concurrency: Array, maxima: Sequence[Array]
-    ) -> Array:
+    def throughput(self, num_stages: int, concurrency: Array, maxima: Sequence[Array]) -> Array:
         prefill, decode = maxima  # both per request
         micro_batches = np.minimum(num_stages, concurrency)
-        step = np.maximum(prefill * self.prefill_batch, decode * concurrency / num_stages / self.output)
+        step = np.maximum(
+            prefill * self.prefill_batch, decode * concurrency / num_stages / self.output
+        )
         fill = (micro_batches - 1) * step / concurrency
         return 1.0 / (prefill + decode + fill)
 
@@ -101,8 +101,16 @@ class PublishedEstimator:
         m, s, b = self.shape, self.prompt, self.prefill_batch
         h, q, k, i, v = m.hidden, m.query_size, m.kv_size, m.intermediate, m.vocab
         layer = (
-            _op(gpu, (2 * s * h * q + 4 * s * h * k) * b / t, 2 * (b * s * h + (h * q + 2 * h * k) / t))
-            + _op(gpu, 2 * (2 * s * s * q + s * q * q) * b / t, 2 * (b * s * h + 2 * s * k + q * q) / t)
+            _op(
+                gpu,
+                (2 * s * h * q + 4 * s * h * k) * b / t,
+                2 * (b * s * h + (h * q + 2 * h * k) / t),
+            )
+            + _op(
+                gpu,
+                2 * (2 * s * s * q + s * q * q) * b / t,
+                2 * (b * s * h + 2 * s * k + q * q) / t,
+            )
             + _op(gpu, 6 * s * h * i * b / t, 2 * (b * s * h + 3 * h * i / t + 3 * b * s * i / t))
             + 4 * (t - 1) * b * s * h * 2 / (t * gpu.link)
         )
@@ -133,7 +141,9 @@ class PublishedEstimator:
 
     def _caps(self, t: int, gpu: PublishedGpu, concurrency: int) -> tuple[float, ...]:
         m = self.shape
-        layer = 2 * (2 * m.hidden * m.query_size + 2 * m.hidden * m.kv_size + 3 * m.hidden * m.intermediate)
+        layer = 2 * (
+            2 * m.hidden * m.query_size + 2 * m.hidden * m.kv_size + 3 * m.hidden * m.intermediate
+        )
         tokens = max(concurrency * (self.prompt + self.output), self.max_len)
         cache = 2 * tokens * m.kv_size * 2
         whole = t * gpu.memory * _MEMORY_SHARE - 4 * self.max_len * m.intermediate
