@@ -133,7 +133,7 @@ class Master:
             cost,
             constraints=LinearConstraint(matrix, -np.inf, upper),
             bounds=limits,
-            integrality=1,
+            integrality=np.ones(len(cost), dtype=np.int64),
             options={"mip_rel_gap": gap, "time_limit": time_limit_s},
         )
         found = cast("_IntegerResult", solved)
