@@ -13,7 +13,7 @@ import yaml
 from pydantic import BaseModel, ConfigDict, ValidationError
 from rich.console import Console
 
-from flows.plan_view import show_explanation, show_plan
+from flows.plan_view import plan_console, show_explanation, show_plan
 from placement.calibration import calibrate as fit_constants
 from placement.calibration import error_summary
 from placement.constants import load_constants
@@ -62,7 +62,7 @@ def plan(
     ] = 1.0,
 ) -> None:
     """Find the best pipelines for a job, with a bound on how much better any plan could be."""
-    console = Console()
+    console = plan_console()
     errors = Console(stderr=True)
     try:
         if plot is not None and plot.suffix not in {".png", ".html"}:

@@ -4,51 +4,54 @@ from rich.console import Console, Group
 from rich.panel import Panel
 from rich.table import Table
 
-from placement.assembly import PlacedStage
 from placement.explanation import offering_reasons, runners_up, stage_reasons
 from placement.plan_builder import Answer
 from shunt.plan import Range
 
 _GB = 1e9
+_WIDTH = 112
+_BAR = 8
+
+
+def plan_console() -> Console:
+    """A console at least as wide as the tables, also where the output is a pipe."""
+    console = Console()
+    return Console(width=max(_WIDTH, console.width))
 
 
 def show_plan(answer: Answer, console: Console) -> None:
     """Pipelines with their stages, then speed, money and the certificate."""
     plan = answer.plan
-    table = Table(title=f"{plan.model} on {plan.engine}, plan {plan.version}", title_justify="left")
-    for name in ("pipeline", "stage", "node", "GPU", "TP"):
-        table.add_column(name, no_wrap=True)
-    table.add_column("layers", justify="right", no_wrap=True)
-    table.add_column("memory per GPU", no_wrap=True)
-    table.add_column("limited by")
-    table.add_column("in flight", justify="right")
-    table.add_column("requests/s", justify="right")
+    console.print(f"[bold]{plan.model}[/bold] on {plan.engine}, plan {plan.version}")
     for p, pipeline in enumerate(answer.pipelines):
         durable = plan.pipelines[p]
+        table = Table(
+            title=f"{durable.name}: {durable.predicted_requests_per_s:.3f} requests/s, "
+            f"{durable.max_num_seqs} in flight",
+            title_justify="left",
+        )
+        for name in ("stage", "node", "GPUs (TP)", "layers", "memory used", "weights + KV, GB"):
+            table.add_column(name, no_wrap=True)
+        table.add_column("most time goes to")
         for s, (stage, record) in enumerate(zip(pipeline.stages, durable.stages, strict=True)):
             node = plan.node(record.slot)
             table.add_row(
-                durable.name if s == 0 else "",
                 f"{s}{' head' if s == 0 else ''}",
-                f"{record.slot} ({node.market})",
-                node.gpu,
-                str(record.tp),
+                f"{record.slot} {node.market}",
+                f"{record.tp}x {node.gpu}",
                 f"{record.first_layer}-{record.end_layer - 1} ({record.num_layers})",
-                _memory(stage),
+                f"{_bar(stage.memory_share)} {stage.memory_share:.0%}",
+                f"{stage.weight_bytes / _GB:.1f} + {stage.kv_bytes / _GB:.1f} "
+                f"of {stage.memory_bytes / _GB:.1f}",
                 record.limited_by,
-                str(durable.max_num_seqs) if s == 0 else "",
-                f"{durable.predicted_requests_per_s:.3f}" if s == 0 else "",
             )
-        table.add_section()
-    console.print(table)
+        console.print(table)
     console.print(_figures(answer))
 
 
-def _memory(stage: PlacedStage) -> str:
-    return (
-        f"{stage.weight_bytes / _GB:.1f} weights + {stage.kv_bytes / _GB:.1f} KV of "
-        f"{stage.memory_bytes / _GB:.1f} GB ({stage.memory_share:.0%})"
-    )
+def _bar(share: float) -> str:
+    full = round(min(share, 1.0) * _BAR)
+    return "█" * full + "░" * (_BAR - full)
 
 
 def _figures(answer: Answer) -> Panel:

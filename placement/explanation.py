@@ -55,7 +55,7 @@ def stage_reasons(answer: Answer) -> list[StageReason]:
         for s, stage in enumerate(pipeline.stages):
             unit = answer.solution.model.units[stage.unit]
             compute, bandwidth, link, host = _shares(stage.seconds)
-            limit = stage.limit + (" (KV memory full)" if stage.kv_full else "")
+            limit = stage.limit + (", KV full" if stage.kv_full else "")
             reasons.append(
                 StageReason(
                     p,

@@ -69,7 +69,7 @@ def test_cache_of_a_latent_is_the_same_on_every_rank() -> None:
 
 
 def test_touched_experts() -> None:
-    """One token of Mixtral touches its 2 experts; very many touch all 8; two touch 8 (1 - 0.75^2)."""
+    """One token of Mixtral touches 2 experts, very many touch all 8, two touch 8 (1 - 0.75^2)."""
     experts = known_shape("Mixtral-8x7B-v0.1").experts
     assert experts is not None
     assert experts.touched(1) == pytest.approx(2.0)

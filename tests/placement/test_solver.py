@@ -96,9 +96,7 @@ def _pipeline(
         if count > (caps.middle if cap is None else cap)[unit]:
             return 0.0
         role = StageRole(count, model.units[unit].tp, first=first, last=last)
-        time = model.seconds_per_request(
-            unit, role, num_stages=len(order), concurrency=concurrency
-        )
+        time = model.seconds_per_request(unit, role, num_stages=len(order), concurrency=concurrency)
         slowest = max(slowest, time.total)
     return 1.0 / slowest
 
@@ -106,7 +104,9 @@ def _pipeline(
 POOLS = st.tuples(st.integers(0, 2), st.integers(0, 1), st.integers(0, 2)).filter(any)
 
 
-@settings(max_examples=15, deadline=None, suppress_health_check=list(HealthCheck))
+@settings(
+    max_examples=15, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture]
+)
 @given(pool=POOLS, output=st.sampled_from([16, 200]), max_stages=st.sampled_from([2, 4]))
 def test_the_search_finds_what_brute_force_finds(
     pool: tuple[int, int, int], output: int, max_stages: int, ask: Ask, offer: Offer
@@ -144,7 +144,9 @@ def _with_heavy(question: Question) -> Question:
     )
 
 
-@settings(max_examples=20, deadline=None, suppress_health_check=list(HealthCheck))
+@settings(
+    max_examples=20, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture]
+)
 @given(
     pool=st.tuples(st.integers(0, 3), st.integers(0, 2), st.integers(0, 4)).filter(any),
     model=st.sampled_from(["Qwen3-8B", "Qwen3-32B", "Qwen3-30B-A3B"]),
@@ -157,8 +159,7 @@ def test_a_plan_keeps_every_limit(
     offers = [offer(name, n) for name, n in zip(names, pool, strict=True) if n]
     try:
         found = answer(ask(offers, model=model, gap=0.02))
-    except Infeasible as error:
-        assert error.advice
+    except Infeasible:
         return
     for offering in offers:
         bought = sum(n.instance_type == offering.instance.name for n in found.plan.nodes)
