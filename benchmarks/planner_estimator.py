@@ -104,8 +104,9 @@ def fit(runs: Sequence[MeasuredRun], start: Constants, evaluations: int) -> Cons
 def fit_all(runs: Sequence[MeasuredRun]) -> Constants:
     """vLLM rows fix the pool and the cards; TensorRT-LLM rows only their own engine constants.
 
-    `vllm`, the engine that plans are for, has no measured rows of its own yet: it is vLLM of 2024
-    with chunked prefill, and the pipeline stretch of 0.8. `spread` is the leave-one-group-out
+    `vllm`, the engine that plans are for, has no measured rows of its own yet: it has the kernels
+    and pipelines of 0.8, the newest measured, with chunked prefill and the host time of 2024 (the
+    23 ms of every step on 0.8 V0 were that engine's own). `spread` is the leave-one-group-out
     error, which callers set with `with_spread`.
     """
     vllm = fit([r for r in runs if r.engine.startswith("vllm")], guess(), 25)
@@ -119,6 +120,8 @@ def fit_all(runs: Sequence[MeasuredRun]) -> Constants:
             "chunked_prefill": True,
             "prefill_tokens": 8192,
             "pipeline_stretch": engines["vllm-0.8-v0"].pipeline_stretch,
+            "compute_scale": engines["vllm-0.8-v0"].compute_scale,
+            "bandwidth_scale": engines["vllm-0.8-v0"].bandwidth_scale,
         }
     )
     return vllm.model_copy(
