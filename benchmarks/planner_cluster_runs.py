@@ -25,8 +25,8 @@ from placement.interruption import InterruptionCost
 from placement.known_model import known_shape
 from placement.objective import Constraints, Kind, Objective
 from placement.plan_builder import answer
+from placement.question import Question
 from placement.roofline_model import RooflineModel, units_of
-from placement.solver import Question
 from placement.stage_time import StageRole
 from placement.workload import LengthPair, Workload, read_lengths, workload_of
 

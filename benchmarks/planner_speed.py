@@ -20,7 +20,7 @@ from placement.known_model import known_shape
 from placement.objective import Constraints, Kind, Objective
 from placement.offering import make_offering
 from placement.plan_builder import answer
-from placement.solver import Question
+from placement.question import Question
 from placement.workload import LengthPair, workload_of
 
 _SIZES = {

@@ -196,3 +196,8 @@ def cheapest_price(groups: Sequence[SupplyGroup], gpu_use: Array) -> float:
     per_node = np.array([g.instance.gpu_count for g in groups])
     price = np.array([g.offerings[0].usd_per_hour for g in groups])
     return float(np.min(np.ceil(gpu_use / per_node - 1e-9) @ price))
+
+
+def integer_solution(solved: object) -> Array | None:
+    """The variables of scipy's `milp` result, or None where it found no solution."""
+    return cast("_IntegerResult", solved).x

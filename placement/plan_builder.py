@@ -6,7 +6,8 @@ from dataclasses import dataclass
 from placement.assembly import PlacedPipeline, Seating, place_pipeline, seat_pipelines
 from placement.forecast import Forecast, Quantiles, forecast
 from placement.objective import Kind
-from placement.solver import Question, Solution, solve
+from placement.question import Question
+from placement.solver import Solution, solve
 from shunt.plan import Certificate, NodeSlot, Pipeline, Plan, Prediction, Range, Stage
 
 _UNITS = {

@@ -14,7 +14,8 @@ from placement.model_config import read_model_shape
 from placement.model_shape import ModelShape
 from placement.objective import Constraints, Kind, Objective
 from placement.offering import Offering, make_offering
-from placement.solver import DEFAULT_GAP, Question
+from placement.question import DEFAULT_GAP, Question
+from placement.scenarios import RiskAversion
 from placement.workload import LengthPair, Workload, read_lengths, workload_of
 
 
@@ -78,6 +79,14 @@ class ConstraintsInput(_Section):
     spread: bool = True
 
 
+class RiskInput(_Section):
+    """With `scenarios_file`: how much the worst windows count against the mean."""
+
+    weight: float = 0.5
+    tail: float = 0.2
+    """Share of the windows that are the worst."""
+
+
 class CatalogueInput(_Section):
     """The user's own hardware, added to the shipped catalogue."""
 
@@ -103,6 +112,9 @@ class PlanningInput(_Section):
     startup_s: float = Field(default=200.0, ge=0)
     replace_s: float = Field(default=DEFAULT_REPLACE_S, ge=0)
     """From an interruption to the replaced node's first token."""
+    scenarios_file: Path | None = None
+    """CSV of `scenario,instance_type,nodes`: recorded availability to choose for."""
+    risk: RiskInput = RiskInput()
     gap: float = Field(default=DEFAULT_GAP, gt=0, lt=1)
     """How close to the bound the search goes before it stops."""
 
@@ -144,6 +156,8 @@ def make_question(plan: PlanningInput, model: str, *, folder: Path) -> Question:
         interruption=InterruptionCost(replace_s=plan.replace_s),
         startup_s=plan.startup_s,
         gap=plan.gap,
+        scenarios_file=folder / plan.scenarios_file if plan.scenarios_file else None,
+        risk=RiskAversion(plan.risk.weight, plan.risk.tail),
     )
 
 

@@ -15,8 +15,9 @@ from placement.errors import Infeasible
 from placement.objective import Kind
 from placement.offering import SupplyGroup, group_offerings
 from placement.plan_builder import Answer, build
+from placement.question import Question
 from placement.roofline_model import RooflineModel
-from placement.solver import Chosen, Question, Solution, build_model, solve
+from placement.solver import Chosen, Solution, build_model, solve
 from shunt.plan import Pipeline, Plan
 
 # Disk or object store to GPU memory, where the node's card allows: ShuntServe's tensor store

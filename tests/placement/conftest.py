@@ -9,7 +9,7 @@ from placement.hardware import Catalogue, load_catalogue
 from placement.known_model import known_shape
 from placement.objective import Constraints, Kind, Objective
 from placement.offering import Offering, make_offering
-from placement.solver import Question
+from placement.question import Question
 from placement.workload import LengthPair, workload_of
 
 

@@ -82,4 +82,4 @@ def test_engines_by_version() -> None:
 
 def test_kernel_rates_read(catalogue: Catalogue) -> None:
     rates = read_kernel_rates(catalogue)
-    assert {rate.field for rate in rates} == {"compute", "bandwidth", "link"}
+    assert {rate.field for rate in rates} == {"compute", "bandwidth", "link", "host"}

@@ -7,8 +7,8 @@ import pytest
 from placement.errors import Infeasible
 from placement.offering import Offering
 from placement.plan_builder import answer
+from placement.question import Question
 from placement.replan import replan_answer
-from placement.solver import Question
 
 Ask = Callable[..., Question]
 Offer = Callable[..., Offering]

@@ -16,8 +16,9 @@ from placement.model_config import shape_from_config
 from placement.objective import Constraints, Kind, Objective
 from placement.offering import Offering, group_offerings
 from placement.plan_builder import answer
+from placement.question import Question
 from placement.roofline_model import RooflineModel
-from placement.solver import Question, build_model, solve
+from placement.solver import build_model, solve
 from placement.stage_time import StageRole
 
 Ask = Callable[..., Question]
