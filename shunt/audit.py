@@ -19,7 +19,7 @@ class Comparison:
     run's, as a difference of logprobs. Near 0 is a tie that numerics decided. None where the
     undisturbed run's logprobs do not list both tokens."""
     max_logprob_gap: float
-    """Largest difference of a logprob both runs have, over the tokens before the first difference."""
+    """Largest difference of a logprob that both runs have, before the first difference."""
     same_finish: bool
     """Finish reason, stop reason and text are equal."""
     same_usage: bool

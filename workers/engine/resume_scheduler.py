@@ -19,7 +19,7 @@ from workers.engine.vllm_private import (
 
 
 class _Resuming:
-    """Mixed into vLLM's two schedulers: `scheduler_cls` must be a subclass of the one it replaces."""
+    """Mixed into each of vLLM's schedulers: a subclass of the one that it stands in for."""
 
     def add_request(self, request: Request) -> None:
         saved = saved_token_ids(request.sampling_params)

@@ -36,6 +36,9 @@ from vllm.v1.worker.gpu_input_batch import CachedRequestState
 
 from shunt.generation import TokenLogprobs
 
+__all__ = ["AsyncScheduler", "Request", "Scheduler"]
+"""vLLM's own, which the modules of each process import from here."""
+
 PINNED_VERSION = "0.32.0"
 
 SAVED = "shunt_saved_token_ids"
@@ -95,14 +98,11 @@ def problems() -> list[str]:
             found.append(f"{function.__qualname__} takes ({names}), not ({expected})")
     for owner, expected in _FIELDS:
         present = {field.name for field in fields(owner)} if is_dataclass(owner) else set()
-        found += [f"{owner.__name__} has no field {n}" for n in expected.split() if n not in present]
+        missing = set(expected.split()) - present
+        found += [f"{owner.__name__} has no field {name}" for name in sorted(missing)]
     for owner, expected in _INSTANCE_ATTRIBUTES:
-        set_in_init = set(owner.__init__.__code__.co_names)
-        found += [
-            f"{owner.__name__}.__init__ does not set {n}"
-            for n in expected.split()
-            if n not in set_in_init
-        ]
+        missing = set(expected.split()) - set(owner.__init__.__code__.co_names)
+        found += [f"{owner.__name__}.__init__ does not set {name}" for name in sorted(missing)]
     return found
 
 

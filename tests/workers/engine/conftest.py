@@ -1,0 +1,97 @@
+"""One real engine for the whole session; where there is no vLLM, the tests of it are skipped."""
+
+import importlib.util
+import os
+import warnings
+from collections.abc import AsyncGenerator, Callable
+from pathlib import Path
+from typing import Any
+
+import pytest
+import pytest_asyncio
+
+from shunt.request import Request
+from shunt.sampling import Sampling
+from workers.engine.config import EngineConfig, engine_environment
+
+MODEL = Path(__file__).parents[3] / ".cache" / "models" / "SmolLM2-135M-Instruct"
+HAS_VLLM = importlib.util.find_spec("vllm") is not None
+
+if HAS_VLLM:
+    os.environ.update(engine_environment(threads=1, kv_cache_gib=1))
+    os.environ.setdefault("VLLM_LOGGING_LEVEL", "ERROR")
+    with warnings.catch_warnings():
+        # Importing vllm and torch warns of deprecations of their own.
+        warnings.simplefilter("ignore")
+        import vllm  # noqa: F401
+
+_FOREIGN_WARNINGS = (
+    "ignore::DeprecationWarning",
+    "ignore::FutureWarning",
+    "ignore::pytest.PytestUnraisableExceptionWarning",
+)
+"""What vLLM's threads and sockets emit while an engine runs and ends."""
+
+
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    here = Path(__file__).parent
+    for item in items:
+        if item.path.is_relative_to(here) and item.get_closest_marker("vllm"):
+            for text in _FOREIGN_WARNINGS:
+                item.add_marker(pytest.mark.filterwarnings(text))
+            if not HAS_VLLM:
+                item.add_marker(pytest.mark.skip(reason="vLLM is not installed here"))
+
+
+def small_engine(**changes: Any) -> EngineConfig:
+    """The engine of most tests: fp32, so that a resumed generation is equal to the bit."""
+    fields: dict[str, Any] = {
+        "model_path": str(MODEL),
+        "dtype": "float32",
+        "max_model_len": 512,
+        "max_num_seqs": 32,
+        "max_num_batched_tokens": 1024,
+        "enforce_eager": True,
+    }
+    return EngineConfig(**(fields | changes))
+
+
+@pytest.fixture(scope="session")
+def engine_config() -> Callable[..., EngineConfig]:
+    return small_engine
+
+
+@pytest_asyncio.fixture(scope="session", loop_scope="session")
+async def engine() -> AsyncGenerator[Any]:
+    """A real engine, shared by the session."""
+    from workers.engine.vllm_engine import VllmEngine
+
+    started = await VllmEngine.start(small_engine())
+    yield started
+    await started.stop()
+
+
+@pytest.fixture(scope="session")
+def tokenizer() -> Any:
+    from transformers import AutoTokenizer
+
+    return AutoTokenizer.from_pretrained(MODEL)
+
+
+@pytest.fixture(scope="session")
+def new_request(tokenizer: Any) -> Callable[..., Request]:
+    """Make a request of a user's message or of token ids; request ids are unique in the session."""
+    numbers = iter(range(1 << 30))
+
+    def make(prompt: str | list[int], sampling: Sampling | None = None, **fields: Any) -> Request:
+        ids = prompt
+        if isinstance(prompt, str):
+            message = {"role": "user", "content": prompt}
+            text = tokenizer.apply_chat_template(
+                [message], add_generation_prompt=True, tokenize=False
+            )
+            ids = tokenizer.encode(text, add_special_tokens=False)
+        request_id = f"{next(numbers)}.0"
+        return Request(request_id, tuple(ids), sampling or Sampling(**fields))
+
+    return make

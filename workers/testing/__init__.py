@@ -1,0 +1,1 @@
+"""What the tests, the soak and the benchmarks of the engine share."""
