@@ -32,12 +32,13 @@ from placement.offering import SupplyGroup
 from placement.pricing import Counts, concurrency_grid
 from placement.stage_table import Array, StageModel, StageTable, Unit
 
-_CELL_RATIO = 1.35
-_TIME_RATIO = 1.06
+_CELL_RATIO = 1.5
+_TIME_RATIO = 1.08
 _CEILING_SLACK = 0.01
-_MAX_DEPTH = 5
-_MAX_ROUNDS = 14
-_STOP = 0.004
+_MAX_DEPTH = 6
+_MAX_ROUNDS = 30
+_PICKS = 5
+_STOP = 0.0007
 # Floor of a GPU's worth as a share of the mean: a group that the relaxation leaves over has no
 # worth, and no multiple of nothing would cover the columns that use it.
 _WORTH_FLOOR = 0.004
@@ -121,10 +122,10 @@ class LargePool:
             usable = np.isfinite(found.cost)
             if not usable.any():
                 continue
-            picks = {
-                int(np.argmax(np.where(usable, gain, -np.inf))),
-                int(np.argmax(np.where(usable, ratio, -np.inf))),
-            }
+            # The best of every part of the grid: one column per cell converges slowly.
+            picks = {int(np.argmax(np.where(usable, ratio, -np.inf)))}
+            for part in np.array_split(np.arange(len(gain)), _PICKS):
+                picks.add(int(part[np.argmax(np.where(usable, gain, -np.inf)[part])]))
             candidates += [found.counts[i] for i in picks if gain[i] > 1e-9]
         fresh = self._fresh(candidates)
         if len(fresh) == 0:
