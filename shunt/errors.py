@@ -1,16 +1,16 @@
 """The error tree. One base; one branch per question that a caller asks.
 
-    ShuntError
-    |- JobError            the job file or the command line is wrong          (exit 2)
-    |- InputError          the dataset cannot be read or, in strict mode, has bad rows (exit 2)
-    |- StoreError          the object store refused or failed                 (shunt.store.errors)
-    |- RunError            the run is not what the caller thought
-    |  |- RunMissing       no manifest under this run id
-    |  |- RunIncomplete    asked to collect or verify, but prompts are still open
-    |- Fenced              a newer epoch owns the shard; stop writing to it   (worker exit 76)
-    |- CorruptSegment      a stored object fails its checksum or its format version
-    |- EngineDied          the inference engine is gone; build a new one
-    |- RequestRefused      the engine will never accept this request          (becomes an error row)
+ShuntError
+|- JobError            the job file or the command line is wrong          (exit 2)
+|- InputError          the dataset cannot be read or, in strict mode, has bad rows (exit 2)
+|- StoreError          the object store refused or failed                 (shunt.store.errors)
+|- RunError            the run is not what the caller thought
+|  |- RunMissing       no manifest under this run id
+|  |- RunIncomplete    asked to collect or verify, but prompts are still open
+|- Fenced              a newer epoch owns the shard; stop writing to it   (worker exit 76)
+|- CorruptSegment      a stored object fails its checksum or its format version
+|- EngineDied          the inference engine is gone; build a new one
+|- RequestRefused      the engine will never accept this request          (becomes an error row)
 """
 
 

@@ -33,6 +33,19 @@ def check_job(tree: Tree, *, source: str) -> Job:
         raise JobError("\n".join(lines)) from error
 
 
+def override_job(tree: Tree, overrides: Sequence[str]) -> Job:
+    """A job as plain data (a run's own, from its manifest) with overrides over it."""
+    for override in overrides:
+        _override(tree, override)
+    return check_job(tree, source="overrides")
+
+
+def job_schema() -> dict[str, JsonValue]:
+    """JSON Schema of a job file, for editors."""
+    schema = Job.model_json_schema(by_alias=True)
+    return {"$schema": "https://json-schema.org/draft/2020-12/schema", **schema}
+
+
 def resolve_paths(tree: Tree, directory: Path) -> Tree:
     """Make relative paths absolute, against the job file's directory."""
     resolved = dict(tree)

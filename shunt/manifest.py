@@ -73,7 +73,9 @@ def read_manifest(store: Store, run_id: str) -> Manifest:
     try:
         data = store.get(keys.manifest(run_id))
     except ObjectMissing as error:
-        raise RunMissing(run_id, f"has no manifest in {store.uri}; check run id and store") from error
+        raise RunMissing(
+            run_id, f"has no manifest in {store.uri}; check run id and store"
+        ) from error
     return Manifest.model_validate_json(data)
 
 

@@ -1,6 +1,7 @@
 """What a node says of itself: the source of live status, never of truth."""
 
 from collections.abc import Iterator
+from datetime import datetime
 from enum import StrEnum
 from typing import Literal
 
@@ -8,6 +9,9 @@ from pydantic import AwareDatetime, BaseModel, ConfigDict
 
 from shunt import keys
 from shunt.store.protocol import Store
+
+SILENT_S = 15.0
+"""Seven missed heartbeats."""
 
 
 class NodeState(StrEnum):
@@ -48,6 +52,10 @@ class NodeStatus(BaseModel):
     segment_bytes: int = 0
     running: int = 0
     """Requests in the engine."""
+
+    def silent(self, now: datetime) -> bool:
+        """Whether it has not been heard of for a while: for display, as clocks may differ."""
+        return (now - self.updated_at).total_seconds() > SILENT_S
 
 
 def write_status(store: Store, run_id: str, status: NodeStatus) -> None:

@@ -20,6 +20,11 @@ class Pace:
             self._seen.popleft()
 
     @property
+    def last_s(self) -> float:
+        """When something was last seen."""
+        return self._seen[-1][0] if self._seen else 0.0
+
+    @property
     def tokens_per_s(self) -> float:
         return self._rate(2)
 

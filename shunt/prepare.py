@@ -142,7 +142,9 @@ class _Pass:
         report = PreflightReport([file.uri for file in dataset.files], dataset.input_format)
         report.num_bytes = dataset.num_bytes
         batch = dataset.input_format == "openai-batch"
-        cutter = ShardCutter(PromptReader(job, self.renderer, openai_batch=batch), job.shard_prompts)
+        cutter = ShardCutter(
+            PromptReader(job, self.renderer, openai_batch=batch), job.shard_prompts
+        )
         for prompts, table in _pieces(cutter, job, dataset, sample):
             for made in prompts:
                 self._count(report, made)

@@ -129,7 +129,11 @@ def context_length(path: str) -> int:
             f"model.path: {config_path} cannot be read ({error}); "
             "download the model, or set model.max_model_len_tokens"
         ) from error
-    length = config.get("max_position_embeddings", config.get("text_config", {}).get("max_position_embeddings"))
+    length = config.get(
+        "max_position_embeddings", config.get("text_config", {}).get("max_position_embeddings")
+    )
     if not isinstance(length, int):
-        raise JobError(f"{config_path}: has no max_position_embeddings; set model.max_model_len_tokens")
+        raise JobError(
+            f"{config_path}: has no max_position_embeddings; set model.max_model_len_tokens"
+        )
     return length

@@ -2,11 +2,12 @@
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
+from datetime import UTC, datetime
 from enum import StrEnum
 
 from shunt.cancellation import is_cancelled
 from shunt.done import ShardDone, read_done
-from shunt.event import Event, read_events
+from shunt.event import Event, EventKind, read_events
 from shunt.manifest import Manifest, read_manifest
 from shunt.node import NodeState, NodeStatus, read_statuses
 from shunt.results.summary import read_summary
@@ -41,6 +42,7 @@ class RunStatus:
     """Counts as far as done markers and node heartbeats tell them; the log is the truth."""
 
     run_id: str
+    read_at: datetime
     state: RunState
     rows_total: int
     rows_terminal: int
@@ -54,6 +56,22 @@ class RunStatus:
     @property
     def rows_left(self) -> int:
         return self.rows_total - self.rows_terminal
+
+    @property
+    def living(self) -> list[NodeStatus]:
+        """Workers that were heard of lately, and whose end nobody saw."""
+        lost = {event.node_id for event in self.events if event.kind is EventKind.INTERRUPTED}
+        return [
+            node
+            for node in self.nodes
+            if node.state is not NodeState.ENDED
+            and node.node_id not in lost
+            and not node.silent(self.read_at)
+        ]
+
+    @property
+    def num_interruptions(self) -> int:
+        return sum(event.kind is EventKind.INTERRUPTED for event in self.events)
 
 
 @dataclass(slots=True)
@@ -75,6 +93,7 @@ class StatusReader:
         shards = _shard_statuses(manifest, nodes, self._done)
         return RunStatus(
             run_id=self.run_id,
+            read_at=datetime.now(UTC),
             state=self._state(all(shard.done for shard in shards)),
             rows_total=sum(shard.num_rows for shard in shards),
             rows_terminal=sum(shard.num_terminal for shard in shards),

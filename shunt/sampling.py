@@ -4,7 +4,6 @@ from typing import Annotated
 
 from pydantic import BaseModel, ConfigDict, Field, JsonValue, model_validator
 
-
 _STRUCTURE_OPTIONS = {
     "disable_any_whitespace",
     "disable_additional_properties",
@@ -33,7 +32,7 @@ class RepetitionDetection(BaseModel):
 class StructuredOutput(BaseModel):
     """A constraint on the output text; exactly one of the fields is set."""
 
-    model_config = ConfigDict(extra="forbid", frozen=True)
+    model_config = ConfigDict(extra="forbid", frozen=True, populate_by_name=True)
 
     # Named as on the wire: `json` would shadow a method of pydantic's BaseModel.
     json_schema: dict[str, JsonValue] | str | None = Field(default=None, alias="json")

@@ -54,7 +54,9 @@ def merged(defaults: Sampling, own: dict[str, Any]) -> Sampling:
     """The row's own parameters over the defaults. Raises pydantic's `ValidationError`."""
     if not own:
         return defaults
-    return Sampling.model_validate({**defaults.model_dump(by_alias=True, exclude_unset=True), **own})
+    return Sampling.model_validate(
+        {**defaults.model_dump(by_alias=True, exclude_unset=True), **own}
+    )
 
 
 def _prompt(row: dict[str, Any], defaults: Sampling) -> Prompt:
@@ -83,4 +85,3 @@ def shard_name(number: int) -> str:
 
 def num_error_rows(table: pa.Table) -> int:
     return table.num_rows - table.column("error_code").null_count
-

@@ -86,7 +86,7 @@ async def _run(store: Store, manifest: Manifest, options: argparse.Namespace) ->
 
     on_signals(told_to_leave)
     if options.watch_parent:
-        on_parent_gone(sys.stdin.buffer, told_to_leave)
+        on_parent_gone(sys.stdin.fileno(), told_to_leave)
     return await worker.run()
 
 

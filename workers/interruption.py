@@ -7,7 +7,6 @@ import signal
 import sys
 import threading
 from collections.abc import Callable
-from typing import IO
 
 PR_SET_PDEATHSIG = 1  # linux/prctl.h
 
@@ -19,8 +18,8 @@ def on_signals(told: Callable[[str], None]) -> None:
         loop.add_signal_handler(number, told, signal.Signals(number).name)
 
 
-def on_parent_gone(pipe: IO[bytes], told: Callable[[str], None]) -> None:
-    """Call `told` from the running event loop when the other end of the pipe closes.
+def on_parent_gone(pipe: int, told: Callable[[str], None]) -> None:
+    """Call `told` from the running event loop when the other end of the pipe (a descriptor) closes.
 
     The parent holds that end and never writes: however it dies, SIGKILL included, the kernel
     closes it. Unlike a parent-death signal this leaves time to drain, and does not fire when merely
@@ -29,7 +28,8 @@ def on_parent_gone(pipe: IO[bytes], told: Callable[[str], None]) -> None:
     loop = asyncio.get_running_loop()
 
     def wait() -> None:
-        while pipe.read(1):
+        # Not through a buffered file: its lock, held by this thread, aborts the interpreter's exit.
+        while os.read(pipe, 1):
             pass
         loop.call_soon_threadsafe(told, "the parent process is gone")
 

@@ -147,7 +147,9 @@ class ShardDesk:
             silent_s = self.monotonic() - self.stored_s
             if silent_s > self.settings.store_patience_s:
                 raise
-            log.warning("store not reached shard=%s for_s=%.0f: %s", shard.shard_id, silent_s, error)
+            log.warning(
+                "store not reached shard=%s for_s=%.0f: %s", shard.shard_id, silent_s, error
+            )
 
     async def _fence_guarded(self, shard: HeldShard, work: Awaitable[None]) -> None:
         try:

@@ -40,9 +40,7 @@ def hold_shard(
     progress = replay(lease.store, lease.run_id, lease.shard_id)
     requests, refused = _unfinished(lease.run_id, prompts, progress, render)
     ordered = {request.request_id: request for request in in_serving_order(requests)}
-    shard = HeldShard(
-        CheckpointLog(lease, progress), cadence, ordered, _counts(prompts, progress)
-    )
+    shard = HeldShard(CheckpointLog(lease, progress), cadence, ordered, _counts(prompts, progress))
     for request_id, error in refused.items():
         shard.fail(request_id, error)
     saved = [request.saved for request in requests if request.saved and request.saved.token_ids]
@@ -106,8 +104,6 @@ def _counts(prompts: Sequence[Prompt], progress: ShardProgress) -> ShardCounts:
 def _suspects(lease: Lease, progress: ShardProgress, open_ids: Iterable[str]) -> dict[str, int]:
     if lease.epoch == 1:
         return {}
-    counts = past_suspects(
-        lease.store, lease.run_id, lease.shard_id, fruitful=progress.cut
-    )
+    counts = past_suspects(lease.store, lease.run_id, lease.shard_id, fruitful=progress.cut)
     indexed = {request_id: int(request_id.split(".")[0]) for request_id in open_ids}
     return {request_id: counts[i] for request_id, i in indexed.items() if i in counts}

@@ -193,7 +193,9 @@ class Worker:
 
     async def _tell_running(self) -> None:
         await self._tell(NodeState.RUNNING if self.desk.shards else NodeState.IDLE)
-        with suppress(StoreUnavailable, StoreFull):  # a store that is not to be reached has not said so
+        with suppress(
+            StoreUnavailable, StoreFull
+        ):  # a store that is not to be reached has not said so
             if await asyncio.to_thread(is_cancelled, self.store, self.settings.run_id):
                 self.told_to_leave("the run was cancelled")
 

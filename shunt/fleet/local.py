@@ -86,7 +86,14 @@ class LocalFleet:
         environment = {**self.command.environment, "OMP_NUM_THREADS": str(len(cores))}
         with (self.command.log_directory / f"{node_id}.log").open("wb") as log:
             popen = subprocess.Popen(
-                [*self.command.argv, "--node", node_id, "--cores", _joined(cores), "--watch-parent"],
+                [
+                    *self.command.argv,
+                    "--node",
+                    node_id,
+                    "--cores",
+                    _joined(cores),
+                    "--watch-parent",
+                ],
                 stdin=subprocess.PIPE,
                 stdout=log,
                 stderr=subprocess.STDOUT,

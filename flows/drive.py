@@ -1,0 +1,218 @@
+"""Driving a run to its end: prepare, reconcile, collect, always tear down. Knows no Prefect.
+
+The command line and the Prefect flow both call `drive`; they differ in who watches.
+"""
+
+import json
+import threading
+import uuid
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, replace
+from datetime import datetime
+from pathlib import Path
+from typing import Protocol
+
+from flows.exit_code import ExitCode
+from shunt.cancellation import carry_on, is_cancelled
+from shunt.collect import ShardsOpen, collect, output_directory
+from shunt.errors import RunError
+from shunt.event import Event, EventKind, record
+from shunt.fleet.local import LocalFleet, WorkerCommand
+from shunt.job import Job
+from shunt.manifest import Manifest
+from shunt.pace import Pace
+from shunt.preflight import PreflightReport
+from shunt.prepare import prepare
+from shunt.reconcile import PlannedInterruption, Reconciler
+from shunt.rendering import renderer_for
+from shunt.results.publishing import check_writable
+from shunt.results.summary import ResultSummary, read_summary
+from shunt.run_status import RunState, RunStatus, StatusReader
+from shunt.store.protocol import Store
+
+POLL_S = 0.5
+_RECHECKS = 3
+
+
+class Watcher(Protocol):
+    """Who is told how the run gets on. All calls come from the thread that drives."""
+
+    def preflighted(self, report: PreflightReport) -> None: ...
+
+    def prepared(self, manifest: Manifest) -> None: ...
+
+    def seen(self, status: RunStatus, pace: Pace) -> None: ...
+
+    def happened(self, event: Event) -> None: ...
+
+    def collected(self, summary: ResultSummary) -> None: ...
+
+
+@dataclass(frozen=True, slots=True)
+class Surroundings:
+    """What a drive needs of the process that it runs in."""
+
+    environment: Mapping[str, str]
+    worker_python: Path
+    log_directory: Path
+    now: Callable[[], datetime]
+    monotonic: Callable[[], float]
+    stop: threading.Event
+    """Set it to have the workers drain and the drive end."""
+
+
+@dataclass(frozen=True, slots=True)
+class Ending:
+    """How a drive ended."""
+
+    code: ExitCode
+    run_id: str
+    reason: str = ""
+    summary: ResultSummary | None = None
+    num_lost: int = 0
+    """Workers that were lost, or drained, before their work was done."""
+
+
+def drive(
+    job: Job, store: Store, around: Surroundings, watcher: Watcher, *, sample: int | None = None
+) -> Ending:
+    """Prepare the run (or find it) and take it to its end.
+
+    Raises `JobError` and `InputError` before anything is started, `RunError` when every worker
+    failed, and `StoreError`.
+    """
+    return resume(prepare_run(job, store, around, watcher, sample=sample), store, around, watcher)
+
+
+def prepare_run(
+    job: Job, store: Store, around: Surroundings, watcher: Watcher, *, sample: int | None = None
+) -> Manifest:
+    """The run's manifest, carrying what this invocation says of fleet, cadence and output."""
+    check_writable(job.output.path)
+    renderer = renderer_for(
+        job.model.path,
+        revision=job.model.revision,
+        max_model_len=job.model.max_model_len_tokens,
+        fake=job.model.engine_kind == "fake",
+    )
+    manifest = prepare(
+        job, store, renderer, now=around.now(), sample=sample, saw=watcher.preflighted
+    )
+    manifest = manifest.model_copy(update={"job": job})
+    watcher.prepared(manifest)
+    return manifest
+
+
+def resume(manifest: Manifest, store: Store, around: Surroundings, watcher: Watcher) -> Ending:
+    """Take a prepared run to its end: whatever is missing is generated, then collected."""
+    run_id = manifest.run_id
+    if (summary := read_summary(store, run_id)) is not None:
+        watcher.collected(summary)
+        return _ended(manifest, summary, 0)
+    carry_on(store, run_id)
+    lost = 0
+    for attempt in range(_RECHECKS):
+        stopped = _generate(manifest, store, around, watcher, recheck=attempt > 0)
+        lost += stopped.num_lost
+        if stopped.code is not ExitCode.OK:
+            return replace(stopped, num_lost=lost)
+        try:
+            summary = collect(store, manifest, now=around.now())
+        except ShardsOpen:
+            continue  # a done marker promised too much: look into every shard
+        record(store, run_id, Event(at=around.now(), kind=EventKind.COLLECTED))
+        watcher.collected(summary)
+        return _ended(manifest, summary, lost)
+    raise RunError(run_id, f"is still not finished after {_RECHECKS} passes over all shards")
+
+
+def _generate(
+    manifest: Manifest, store: Store, around: Surroundings, watcher: Watcher, *, recheck: bool
+) -> Ending:
+    """Hold the fleet as wanted until every worker has left because nothing is left to do."""
+    run_id, job = manifest.run_id, manifest.job
+    reader, pace = StatusReader(store, run_id), Pace()
+    status = reader.read()
+    if status.state is RunState.GENERATED and not recheck:
+        return Ending(ExitCode.OK, run_id)
+
+    def tell(event: Event) -> None:
+        record(store, run_id, event)
+        watcher.happened(event)
+
+    with LocalFleet(
+        command=_worker_command(manifest, around, recheck=recheck),
+        run_tag=uuid.uuid4().hex[:6],
+        num_slots=job.fleet.workers,
+    ) as fleet:
+        reconciler = Reconciler(
+            fleet=fleet,
+            slots=[f"worker-{number}" for number in range(job.fleet.workers)],
+            max_crashes=job.fleet.max_crashes,
+            monotonic=around.monotonic,
+            now=around.now,
+            tell=tell,
+            interruptions=[
+                PlannedInterruption(i.after_s, f"worker-{i.worker}", i.notice_s)
+                for i in job.fleet.interruptions
+            ],
+        )
+        while not reconciler.done:
+            reconciler.step(status.output_tokens)
+            status = reader.read()
+            if status.state is RunState.GENERATED and not recheck:
+                break
+            pace.saw(around.monotonic(), rows=status.rows_terminal, tokens=status.output_tokens)
+            watcher.seen(status, pace)
+            if reconciler.failed:
+                raise RunError(
+                    run_id, f"every worker failed; their logs are in {around.log_directory}"
+                )
+            if (early := _stopped_early(manifest, store, around)) is not None:
+                return replace(early, num_lost=reconciler.num_lost)
+            around.stop.wait(POLL_S)
+        watcher.seen(reader.read(), pace)
+        return Ending(ExitCode.OK, run_id, num_lost=reconciler.num_lost)
+
+
+def _stopped_early(manifest: Manifest, store: Store, around: Surroundings) -> Ending | None:
+    run_id, deadline = manifest.run_id, manifest.job.limits.deadline
+    if around.stop.is_set():
+        return Ending(ExitCode.INTERRUPTED, run_id, "interrupted")
+    if is_cancelled(store, run_id):
+        return Ending(ExitCode.INTERRUPTED, run_id, "cancelled")
+    if deadline is not None and around.now() >= deadline:
+        return Ending(ExitCode.LIMIT, run_id, f"the deadline {deadline.isoformat()} has passed")
+    return None
+
+
+def _ended(manifest: Manifest, summary: ResultSummary, num_lost: int) -> Ending:
+    policy = manifest.job.errors
+    allowed = policy.max_error_rows
+    if allowed is None:
+        allowed = int(policy.max_error_fraction * summary.num_rows)
+    code = ExitCode.OK if summary.num_errors <= allowed else ExitCode.ROW_ERRORS
+    reason = "" if code is ExitCode.OK else f"{summary.num_errors} error rows, {allowed} allowed"
+    return Ending(code, manifest.run_id, reason, summary, num_lost)
+
+
+def _worker_command(manifest: Manifest, around: Surroundings, *, recheck: bool) -> WorkerCommand:
+    argv = [
+        str(around.worker_python),
+        "-m",
+        "workers",
+        "--store",
+        json.dumps(manifest.job.store.model_dump(exclude_none=True)),
+        "--run",
+        manifest.run_id,
+    ]
+    return WorkerCommand(
+        argv=(*argv, "--recheck") if recheck else tuple(argv),
+        environment=dict(around.environment),
+        log_directory=around.log_directory,
+    )
+
+
+def results_of(manifest: Manifest) -> str:
+    """Where the results are, or will be."""
+    return output_directory(manifest.job, manifest.run_id)

@@ -1,0 +1,171 @@
+"""The Prefect flow: prepare, keep workers at it, collect.
+
+Prefect shows and schedules; it owns nothing. A task run stands for a step or for the place of one
+worker, never for a prompt or a shard, and its state is display: leases in the store decide.
+"""
+
+import threading
+from collections import defaultdict
+from collections.abc import Callable, Iterator
+from contextvars import ContextVar
+from dataclasses import dataclass, field
+from queue import SimpleQueue
+
+from prefect import flow, get_run_logger, task
+from prefect.artifacts import create_markdown_artifact, create_table_artifact
+from prefect.cache_policies import NO_CACHE
+from prefect.runtime import flow_run
+from prefect.states import Completed, Failed, State
+
+from flows.drive import Ending, Surroundings, Watcher, prepare_run, results_of, resume
+from flows.exit_code import ExitCode
+from flows.shard_table import run_summary_markdown, shard_table
+from flows.surroundings import surroundings
+from shunt.event import Event
+from shunt.job import Job
+from shunt.manifest import Manifest
+from shunt.pace import Pace
+from shunt.preflight import PreflightReport
+from shunt.results.summary import ResultSummary
+from shunt.run_status import RunStatus
+from shunt.store.config import open_configured_store
+from shunt.store.protocol import Store
+
+ARTIFACT_INTERVAL_S = 20.0
+
+
+class Headless:
+    """A watcher that shows nothing: a scheduled run has only Prefect's page."""
+
+    def preflighted(self, report: PreflightReport) -> None: ...
+
+    def prepared(self, manifest: Manifest) -> None: ...
+
+    def seen(self, status: RunStatus, pace: Pace) -> None: ...
+
+    def happened(self, event: Event) -> None: ...
+
+    def collected(self, summary: ResultSummary) -> None: ...
+
+
+@dataclass(frozen=True, slots=True)
+class Session:
+    """What the command line adds to a flow run: somebody who watches, and a way to stop."""
+
+    watcher: Watcher = field(default_factory=Headless)
+    stop: threading.Event = field(default_factory=threading.Event)
+
+
+_SESSION: ContextVar[Session | None] = ContextVar("shunt_session", default=None)
+_ENDINGS: ContextVar[list[Ending] | None] = ContextVar("shunt_endings", default=None)
+
+
+def generate_in(session: Session, job: Job, *, sample: int | None = None) -> Ending:
+    """Run the flow in this process and give back how it ended. Raises what the flow raised."""
+    endings: list[Ending] = []
+    tokens = _SESSION.set(session), _ENDINGS.set(endings)
+    try:
+        state = generate(job, sample=sample, return_state=True)
+    finally:
+        _SESSION.reset(tokens[0])
+        _ENDINGS.reset(tokens[1])
+    if not endings:
+        state.result()  # raises
+    return endings[0]
+
+
+@flow(name="generate", flow_run_name=lambda: f"{flow_run.parameters['job'].name}")
+def generate(job: Job, sample: int | None = None) -> State[None]:
+    """Generate every row of a job; started again, it goes on where it stopped."""
+    session = _SESSION.get() or Session()
+    around = surroundings(job, session.stop)
+    store = open_configured_store(job.store, environment=around.environment)
+    show = FlowView(session.watcher, around.monotonic)
+    manifest = _prepare(job, store, around, show, sample)
+    lanes = [
+        _lane.with_options(task_run_name=f"worker-{number}").submit(show, f"worker-{number}")
+        for number in range(job.fleet.workers)
+    ]
+    try:
+        ending = resume(manifest, store, around, show)
+    finally:
+        show.close()
+        for lane in lanes:
+            lane.wait()
+    if (endings := _ENDINGS.get()) is not None:
+        endings.append(ending)
+    create_markdown_artifact(run_summary_markdown(ending), key=artifact_key("summary", manifest))
+    if ending.code is ExitCode.OK:
+        return Completed(message=f"{manifest.num_rows} rows in {results_of(manifest)}")
+    return Failed(message=ending.reason)
+
+
+@task(name="prepare", task_run_name="prepare", cache_policy=NO_CACHE)
+def _prepare(
+    job: Job, store: Store, around: Surroundings, show: "FlowView", sample: int | None
+) -> Manifest:
+    return prepare_run(job, store, around, show, sample=sample)
+
+
+@task(name="worker", cache_policy=NO_CACHE)
+def _lane(show: "FlowView", slot: str) -> str:
+    """Stands for one worker's place while the run goes on; its log tells who filled it."""
+    logger = get_run_logger()
+    last = "no worker was needed"
+    for event in show.events_of(slot):
+        last = f"{event.node_id} {event.kind.value.replace('_', ' ')}: {event.detail}"
+        logger.info(last)
+    return last
+
+
+class FlowView:
+    """Passes everything on to the watcher, and shows it on the flow run's page."""
+
+    def __init__(self, watcher: Watcher, monotonic: Callable[[], float]) -> None:
+        self._watcher = watcher
+        self._monotonic = monotonic
+        self._lanes: dict[str, SimpleQueue[Event | None]] = defaultdict(SimpleQueue)
+        self._shown_s = -ARTIFACT_INTERVAL_S
+        self._manifest: Manifest | None = None
+
+    def events_of(self, slot: str) -> Iterator[Event]:
+        """What happens in a worker's place, as it happens, until the run ends."""
+        while (event := self._lanes[slot].get()) is not None:
+            yield event
+
+    def close(self) -> None:
+        assert self._manifest is not None
+        for number in range(self._manifest.job.fleet.workers):
+            self._lanes[f"worker-{number}"].put(None)
+
+    def preflighted(self, report: PreflightReport) -> None:
+        self._watcher.preflighted(report)
+
+    def prepared(self, manifest: Manifest) -> None:
+        self._manifest = manifest
+        self._watcher.prepared(manifest)
+
+    def seen(self, status: RunStatus, pace: Pace) -> None:
+        self._watcher.seen(status, pace)
+        now_s = self._monotonic()
+        finished = status.rows_left == 0
+        if self._manifest and (finished or now_s - self._shown_s >= ARTIFACT_INTERVAL_S):
+            self._shown_s = now_s
+            create_table_artifact(shard_table(status), key=artifact_key("shards", self._manifest))
+
+    def happened(self, event: Event) -> None:
+        self._watcher.happened(event)
+        self._lanes[slot_of(event.node_id)].put(event)
+
+    def collected(self, summary: ResultSummary) -> None:
+        self._watcher.collected(summary)
+
+
+def slot_of(node_id: str) -> str:
+    """`{tag}-worker-3-7` fills the place `worker-3`."""
+    return "-".join(node_id.split("-")[1:3])
+
+
+def artifact_key(what: str, manifest: Manifest) -> str:
+    """Artifact keys may hold lower-case letters, digits and dashes only."""
+    return f"{what}-{manifest.run_id.lower().replace('_', '-')}"

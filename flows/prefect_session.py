@@ -1,0 +1,53 @@
+"""Running the Prefect flow from our own command line: quietly, and with no set-up.
+
+Prefect reads its settings when it is imported, so `prepare_environment` comes first.
+"""
+
+import os
+import threading
+import urllib.error
+import urllib.request
+
+from flows.drive import Ending, Watcher
+from flows.surroundings import state_directory
+from shunt.job import Job
+
+LOCAL_SERVER = "http://127.0.0.1:4200/api"
+_PROBE_TIMEOUT_S = 0.3
+
+
+def run_flow(
+    job: Job, watcher: Watcher, stop: threading.Event, *, sample: int | None = None
+) -> Ending:
+    """Run `generate` as a flow run of the server that there is, or of an ephemeral one."""
+    prepare_environment()
+    # Only now: importing Prefect reads the environment.
+    from flows.generate import Session, generate_in
+
+    return generate_in(Session(watcher, stop), job, sample=sample)
+
+
+def prepare_environment() -> None:
+    """Defaults for what the user has not set: no analytics, few log lines, our own database."""
+    home = state_directory() / "prefect"
+    defaults = {
+        "PREFECT_HOME": str(home),
+        "PREFECT_SERVER_ANALYTICS_ENABLED": "false",
+        "DO_NOT_TRACK": "1",
+        "PREFECT_LOGGING_LEVEL": "WARNING",
+        "PREFECT_SERVER_UI_SHOW_PROMOTIONAL_CONTENT": "false",
+        # A new database on a busy machine needs more than Prefect's 20 s.
+        "PREFECT_SERVER_EPHEMERAL_STARTUP_TIMEOUT_SECONDS": "120",
+    }
+    if "PREFECT_API_URL" not in os.environ and _answers(LOCAL_SERVER):
+        defaults["PREFECT_API_URL"] = LOCAL_SERVER
+    for name, value in defaults.items():
+        os.environ.setdefault(name, value)
+
+
+def _answers(api_url: str) -> bool:
+    try:
+        with urllib.request.urlopen(f"{api_url}/health", timeout=_PROBE_TIMEOUT_S):
+            return True
+    except (urllib.error.URLError, TimeoutError, ConnectionError):
+        return False
