@@ -38,6 +38,8 @@ _HOST = ("host_step_s", "host_layer_s", "host_sequence_s", "host_prompt_s")
 _SCALES = ("compute_scale", "bandwidth_scale", "expert_scale")
 _HOST_PRIOR = 1.2
 _SCALE_PRIOR = 0.3
+# A user's own card may be anything, also a CPU: its rows count for more, the pool for less.
+_WIDER = 4.0
 _NEVER = -30.0  # log of a rate of zero: a row that is predicted not to fit
 _LOSS_SCALE = 0.15  # residuals beyond 15 % count linearly, so that outliers do not lead
 
@@ -223,7 +225,7 @@ def _parameters(
     split = {run.gpu.name for run in runs if run.tp > 1} | by_kernel
     wanted = gpus if gpus_only is None else [gpu for gpu in gpus if gpu in gpus_only]
     own = [
-        Parameter("gpu", gpu, field, _GPU_PRIOR[field])
+        Parameter("gpu", gpu, field, _GPU_PRIOR[field] * (1.0 if gpus_only is None else _WIDER))
         for gpu in wanted
         for field in _GPU_FIELDS
         if field != "link" or gpu in split

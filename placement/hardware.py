@@ -1,6 +1,7 @@
 """The hardware catalogue: GPUs and instance types, read from data files that a user can extend."""
 
 import csv
+import math
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -134,6 +135,8 @@ def positive(where: str, row: dict[str, str], field: str, *, optional: bool = Fa
         value = float(text)
     except ValueError as error:
         raise BadInput(f"{where}: {field} must be a number, got {text!r}") from error
+    if not math.isfinite(value):
+        raise BadInput(f"{where}: {field} must be a finite number, got {text}")
     if not value > 0 and not (optional and value == 0):
         raise BadInput(f"{where}: {field} must be above zero, got {text}")
     return value

@@ -1,5 +1,6 @@
 """What can be bought: spot pools and on-demand, with price, cap and interruption rate."""
 
+import math
 from collections.abc import Sequence
 from dataclasses import dataclass
 from enum import StrEnum
@@ -68,6 +69,8 @@ def make_offering(
         price = instance.ondemand_usd_per_hour
     if price is None:
         raise BadInput(f"offering {instance_type} {zone}: no price; give usd_per_hour")
+    if not math.isfinite(price):
+        raise BadInput(f"offering {instance_type} {zone}: price {price:g} is not a number")
     if price < 0:
         raise BadInput(f"offering {instance_type} {zone}: negative price {price:g} USD/h")
     if max_nodes < 0:

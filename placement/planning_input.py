@@ -20,7 +20,7 @@ from placement.workload import LengthPair, Workload, read_lengths, workload_of
 
 
 class _Section(BaseModel):
-    model_config = ConfigDict(extra="forbid", frozen=True)
+    model_config = ConfigDict(extra="forbid", frozen=True, allow_inf_nan=False)
 
 
 class WorkloadInput(_Section):
@@ -132,10 +132,16 @@ def make_question(plan: PlanningInput, model: str, *, folder: Path) -> Question:
     wanted = plan.objective
     if wanted.deadline_hours is not None and wanted.deadline_hours <= 0:
         raise BadInput(f"objective: deadline_hours {wanted.deadline_hours:g} must be above zero")
+    offerings = _offerings(plan, catalogue, folder)
+    if wanted.kind is Kind.VALUE and any(o.usd_per_hour == 0 for o in offerings):
+        raise BadInput(
+            "objective value: prompts per USD have no limit where an offering costs nothing; ask "
+            "for throughput instead"
+        )
     return Question(
         shape=_shape(plan, model, folder),
         workload=_workload(plan.workload, folder),
-        offerings=_offerings(plan, catalogue, folder),
+        offerings=offerings,
         objective=Objective(
             wanted.kind,
             wanted.deadline_hours * 3600.0 if wanted.deadline_hours else None,

@@ -1,6 +1,7 @@
 """The workload: the joint distribution of prompt and output lengths, and how many prompts."""
 
 import csv
+import math
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from functools import cached_property
@@ -83,7 +84,8 @@ def workload_of(
     if not pairs:
         raise BadInput("workload: no lengths; give a lengths file, or input and output tokens")
     for pair in pairs:
-        if pair.input_tokens < 1 or pair.output_tokens < 1 or pair.weight <= 0:
+        finite = math.isfinite(pair.input_tokens + pair.output_tokens + pair.weight)
+        if not finite or pair.input_tokens < 1 or pair.output_tokens < 1 or pair.weight <= 0:
             raise BadInput(
                 f"workload: {pair.input_tokens:g} input and {pair.output_tokens:g} output tokens "
                 f"with weight {pair.weight:g}; lengths must be at least 1, weights above 0"

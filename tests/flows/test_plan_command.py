@@ -83,6 +83,17 @@ def test_replanning_from_a_file(tmp_path: Path) -> None:
         ),
         ({"workload": {"num_prompts": 1}}, "give lengths_file"),
         ({"offerings": []}, "no offerings"),
+        (
+            {"workload": {"num_prompts": 9, "input_tokens": 1, "output_tokens": float("nan")}},
+            "finite number",
+        ),
+        (
+            {
+                "objective": {"kind": "value"},
+                "offerings": [{"instance_type": "g6.xlarge", "max_nodes": 1, "usd_per_hour": 0}],
+            },
+            "costs nothing",
+        ),
         ({"speed": 9}, "plan.speed"),
         ({"engine": "abacus"}, "no constants for engine"),
         ({"objective": {"kind": "cost"}}, "give a deadline"),
