@@ -1,6 +1,7 @@
 """One suite for the engine seam: the deterministic fake, and real vLLM where it is installed."""
 
 import asyncio
+import gc
 import importlib.util
 import os
 import warnings
@@ -69,6 +70,8 @@ async def engine(request: pytest.FixtureRequest) -> AsyncGenerator[Engine]:
     )
     yield started
     await started.stop()
+    del started
+    gc.collect()
 
 
 def _request(name: str, *, saved: Generation | None = None, **fields: object) -> Request:

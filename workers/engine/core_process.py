@@ -7,12 +7,15 @@ outright must leave nothing behind.
 
 import multiprocessing
 import os
+import re
 import signal
 import threading
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 from contextlib import suppress
 from multiprocessing.connection import wait
 from multiprocessing.process import BaseProcess
+from multiprocessing.shared_memory import SharedMemory
+from pathlib import Path
 from typing import Any
 
 from workers.engine import vllm_private
@@ -25,12 +28,31 @@ def run_engine_core(*args: Any, **kwargs: Any) -> None:
     vllm_private.run_engine_core(*args, **kwargs)
 
 
-def end_sessions(processes: Sequence[BaseProcess]) -> None:
-    """Leave nothing of the engine cores and the worker processes they started."""
+def shared_memory_of(processes: Sequence[BaseProcess]) -> frozenset[str]:
+    """Names of the shared memory segments that engine cores have mapped.
+
+    Read while they live: one that is killed leaves its segments to whoever knows their names.
+    """
+    names: set[str] = set()
     for process in processes:
+        with suppress(OSError):
+            maps = Path(f"/proc/{process.pid}/maps").read_text()
+            names.update(re.findall(r"/dev/shm/(psm_\w+)", maps))
+    return frozenset(names)
+
+
+def end_sessions(processes: Sequence[BaseProcess], shared_memory: Collection[str]) -> None:
+    """Leave nothing of the engine cores, the processes they started and their shared memory."""
+    for process in processes:
+        assert process.pid is not None, "a started process has a pid"
         with suppress(ProcessLookupError):
             os.killpg(process.pid, signal.SIGKILL)
         process.join()
+    for name in shared_memory:
+        with suppress(FileNotFoundError):
+            segment = SharedMemory(name)
+            segment.close()
+            segment.unlink()
 
 
 def end_with_parent() -> None:

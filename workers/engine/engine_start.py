@@ -31,6 +31,8 @@ class StartedEngine:
     """`workers.engine.vllm_private`, or None where it must not be used."""
     traits: EngineTraits
     fingerprint: NumericsFingerprint
+    shared_memory: frozenset[str] = frozenset()
+    """Segments to remove if the engine core cannot do so itself."""
 
 
 async def start_engine(config: EngineConfig) -> StartedEngine:
@@ -49,15 +51,27 @@ async def start_engine(config: EngineConfig) -> StartedEngine:
     traits = _traits(llm, description, private, reason)
     fingerprint = _fingerprint(llm, description)
     log.info("engine started fingerprint=%s resumes=%s", fingerprint, private is not None)
-    return StartedEngine(llm, private, traits, fingerprint)
+    return StartedEngine(llm, private, traits, fingerprint, _shared_memory(llm, private))
 
 
-def stop_engine(llm: AsyncLLMEngine, private: ModuleType | None, grace_s: float) -> None:
+def stop_engine(started: StartedEngine, grace_s: float) -> None:
     """End the engine core and everything it started; blocks until they are gone."""
+    private, llm = started.private, started.llm
     processes = private.core_processes(llm) if private is not None else []
     llm.shutdown(timeout=grace_s)
     if processes:
-        importlib.import_module("workers.engine.core_process").end_sessions(processes)
+        _core_process().end_sessions(processes, started.shared_memory)
+
+
+def _shared_memory(llm: AsyncLLMEngine, private: ModuleType | None) -> frozenset[str]:
+    if private is None:
+        return frozenset()
+    return _core_process().shared_memory_of(private.core_processes(llm))
+
+
+def _core_process() -> ModuleType:
+    # Its import needs the private names, so it is made only where they are there.
+    return importlib.import_module("workers.engine.core_process")
 
 
 def load_private() -> tuple[ModuleType | None, str]:
@@ -78,14 +92,13 @@ def _build(config: EngineConfig, private: ModuleType | None) -> AsyncLLMEngine:
         # Runner V1 on CPU fails over a prefill chunk of a seeded request; only a hook mends that.
         arguments["enable_chunked_prefill"] = False
     if private is not None:
-        arguments["worker_extension_cls"] = "workers.engine.resume_worker.ResumeWorker"
+        arguments.setdefault("worker_extension_cls", "workers.engine.resume_worker.ResumeWorker")
     vllm_config = AsyncEngineArgs(**arguments).create_engine_config()
     if private is not None:
         scheduler = vllm_config.scheduler_config
         name = "ResumeAsyncScheduler" if scheduler.async_scheduling else "ResumeScheduler"
         scheduler.scheduler_cls = f"workers.engine.resume_scheduler.{name}"
-        core_process = importlib.import_module("workers.engine.core_process")
-        private.install_core_process(core_process.run_engine_core)
+        private.install_core_process(_core_process().run_engine_core)
     return AsyncLLMEngine.from_vllm_config(
         vllm_config, disable_log_stats=True, enable_log_requests=False
     )

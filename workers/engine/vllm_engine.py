@@ -43,6 +43,7 @@ class VllmEngine:
     """One `AsyncLLM` and the requests in it. Made by `start`; used from one event loop."""
 
     def __init__(self, started: StartedEngine, config: EngineConfig) -> None:
+        self._started = started
         self._llm: AsyncLLMEngine = started.llm
         self._private: ModuleType | None = started.private
         self._traits = started.traits
@@ -75,6 +76,8 @@ class VllmEngine:
         return self._max_concurrency
 
     async def generate(self, request: Request) -> Generation:
+        if self._llm.errored or self._stopped:
+            raise EngineDied("the engine is gone")
         assert request.request_id not in self._live, f"{request.request_id} is in the engine"
         saved = request.saved
         if saved is not None and saved.finish is not None:
@@ -109,7 +112,9 @@ class VllmEngine:
         if self._stopped:
             return
         self._stopped = True
-        await asyncio.to_thread(stop_engine, self._llm, self._private, _STOP_GRACE_S)
+        await asyncio.to_thread(stop_engine, self._started, _STOP_GRACE_S)
+        if self._private is not None:
+            self._private.fail_requests(self._llm)
 
     # ---- one request ------------------------------------------------------------------------
 
@@ -151,6 +156,8 @@ class VllmEngine:
             )
         except (VLLMClientError, ValueError) as error:
             raise RequestRefused(RowErrorCode.ENGINE_REFUSED, str(error)) from error
+        except VLLMServerError as error:
+            raise EngineDied(f"the engine died before request {request.request_id}") from error
 
     async def _run(self, live: LiveRequest, params: SamplingParams) -> Generation:
         """Generate until the end. A request stays in `_live` when the engine dies under it."""

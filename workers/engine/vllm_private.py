@@ -26,6 +26,7 @@ from vllm.v1.engine import EngineCoreRequest
 from vllm.v1.engine.async_llm import AsyncLLM
 from vllm.v1.engine.core import EngineCoreProc
 from vllm.v1.engine.detokenizer import IncrementalDetokenizer
+from vllm.v1.engine.exceptions import EngineDeadError
 from vllm.v1.engine.logprobs import LogprobsProcessor
 from vllm.v1.engine.output_processor import OutputProcessor, RequestState
 from vllm.v1.outputs import LogprobsLists
@@ -60,6 +61,7 @@ _SIGNATURES: tuple[tuple[Callable[..., Any], str], ...] = (
     (Request.append_output_token_ids, "self token_ids"),
     (StructuredOutputManager.accept_tokens, "self request new_token_ids"),
     (OutputProcessor.add_request, "self request prompt parent_req request_index queue"),
+    (OutputProcessor.propagate_error, "self e"),
     (LogprobsProcessor._update_sample_logprobs, "self logprobs_lists"),
     (IncrementalDetokenizer.from_new_request, "tokenizer request"),
     (IncrementalDetokenizer.update, "self new_token_ids stop_terminated"),
@@ -138,9 +140,7 @@ def waits_for_grammar(request: Request) -> bool:
     return request.status == RequestStatus.WAITING_FOR_STRUCTURED_OUTPUT_GRAMMAR
 
 
-def replay_grammar(
-    structured: StructuredOutputManager, request: Request, saved: list[int]
-) -> bool:
+def replay_grammar(structured: StructuredOutputManager, request: Request, saved: list[int]) -> bool:
     """Advance the request's grammar over its saved tokens; whether it accepted all of them."""
     if structured.reasoner_cls is None or structured.enable_in_reasoning:
         return structured.accept_tokens(request, saved)
@@ -189,8 +189,9 @@ class ReplayedGenerator(torch.Generator):
     def get_offset(self) -> int:
         return 0
 
-    def set_offset(self, offset: int) -> None:  # noqa: ARG002
+    def set_offset(self, offset: int) -> torch.Generator:  # noqa: ARG002
         self.replay()
+        return self
 
     def replay(self) -> None:
         self.manual_seed(self.initial_seed())
@@ -237,6 +238,11 @@ def install_front_end(llm: AsyncLLM, on_state: Callable[[str, RequestState], Non
     processor = llm.output_processor
     processor.__class__ = PrimingOutputProcessor
     processor.on_state = on_state  # type: ignore[attr-defined]  # of the class just given to it
+
+
+def fail_requests(llm: AsyncLLM) -> None:
+    """Wake whoever waits for a request of an engine that was shut down: nothing else would."""
+    llm.output_processor.propagate_error(EngineDeadError())
 
 
 def prepare_state(state: RequestState) -> None:

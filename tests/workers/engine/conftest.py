@@ -1,5 +1,6 @@
 """One real engine for the whole session; where there is no vLLM, the tests of it are skipped."""
 
+import gc
 import importlib.util
 import os
 import warnings
@@ -31,6 +32,13 @@ _FOREIGN_WARNINGS = (
     "ignore::pytest.PytestUnraisableExceptionWarning",
 )
 """What vLLM's threads and sockets emit while an engine runs and ends."""
+
+
+def pytest_configure(config: pytest.Config) -> None:
+    # vLLM leaves its ZeroMQ context to the garbage collector, which may come at the very end.
+    config.addinivalue_line(
+        "filterwarnings", "ignore:Exception ignored in:pytest.PytestUnraisableExceptionWarning"
+    )
 
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
@@ -69,6 +77,8 @@ async def engine() -> AsyncGenerator[Any]:
     started = await VllmEngine.start(small_engine())
     yield started
     await started.stop()
+    del started
+    gc.collect()
 
 
 @pytest.fixture(scope="session")
@@ -84,8 +94,9 @@ def new_request(tokenizer: Any) -> Callable[..., Request]:
     numbers = iter(range(1 << 30))
 
     def make(prompt: str | list[int], sampling: Sampling | None = None, **fields: Any) -> Request:
-        ids = prompt
-        if isinstance(prompt, str):
+        if isinstance(prompt, list):
+            ids = prompt
+        else:
             message = {"role": "user", "content": prompt}
             text = tokenizer.apply_chat_template(
                 [message], add_generation_prompt=True, tokenize=False

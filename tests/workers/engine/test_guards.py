@@ -60,9 +60,7 @@ async def test_seeded_rows_in_prefill_chunks(
     assert [g.token_ids for g in together] == [g.token_ids for g in apart]
     resumed = await asyncio.gather(
         *(
-            engine.generate(
-                replace(new_request(p, seed=n, **sampled), saved=cut(alone[n], 6))
-            )
+            engine.generate(replace(new_request(p, seed=n, **sampled), saved=cut(alone[n], 6)))
             for n, p in enumerate(prompts)
         )
     )
@@ -81,7 +79,7 @@ async def test_saved_tokens_up_to_the_context(
     engine: Any, new_request: Callable[..., Request]
 ) -> None:
     """A generation that filled the context is finished here; one that exceeds it is restarted."""
-    request = new_request(STORY, max_tokens=600, ignore_eos=True)
+    request = new_request(list(range(300, 770)), max_tokens=600, ignore_eos=True)
     room = 512 - len(request.prompt_token_ids)
     full = await engine.generate(replace(request, sampling=request.sampling))
     assert (len(full.token_ids), full.finish.finish_reason) == (room, "length")
@@ -178,9 +176,7 @@ async def test_tokens_saved_without_what_was_asked_for(
         assert compare(expected, generation).exact(1e-3)
 
 
-async def test_audit_reruns_a_resumed_row(
-    engine: Any, new_request: Callable[..., Request]
-) -> None:
+async def test_audit_reruns_a_resumed_row(engine: Any, new_request: Callable[..., Request]) -> None:
     request = new_request(STORY, max_tokens=24, temperature=1.0, seed=5)
     finished = await engine.generate(request)
     resumed = await engine.generate(replace(request, saved=cut(finished, 9)))

@@ -138,16 +138,36 @@ async def test_the_naive_way_fails(engine: Any, undisturbed: Any) -> None:
         length = len(expected.token_ids)
         middles[name] = cut(expected, length - 1 if name.startswith("stop") else length // 2)
     naive = await asyncio.gather(
-        *(
-            naive_resume(engine, undisturbed[name, 0][0], saved)
-            for name, saved in middles.items()
-        )
+        *(naive_resume(engine, undisturbed[name, 0][0], saved) for name, saved in middles.items())
     )
     differing = set()
     for name, generation in zip(middles, naive, strict=True):
         expected = undisturbed[name, 0][1]
+        assert expected.finish is not None
+        assert generation.finish is not None
         comparison = compare(expected, generation)
         same_end = expected.finish.finish_reason == generation.finish.finish_reason
         if not comparison.same_tokens or not same_end or comparison.max_logprob_gap > 1e-3:
             differing.add(name)
     assert differing >= NAIVE_MUST_DIFFER
+
+
+@pytest.mark.soak
+@pytest.mark.timeout(3600)
+async def test_more_prompts_and_every_fourth_cut(
+    engine: Any, new_request: Callable[..., Request]
+) -> None:
+    runs = await run_undisturbed(engine, new_request, [1, 2])
+    for (name, prompt), (request, expected) in runs.items():
+        points = range(1, len(expected.token_ids), 4)
+        resumed = await asyncio.gather(
+            *(
+                engine.generate(
+                    replace(request, request_id=f"{name}{prompt}@{n}", saved=cut(expected, n))
+                )
+                for n in points
+            )
+        )
+        for point, generation in zip(points, resumed, strict=True):
+            comparison = compare(expected, generation)
+            assert comparison.exact(LOGPROB_TOLERANCE), f"{name}, {prompt}, {point}: {comparison}"

@@ -1,6 +1,7 @@
 """What is decided before a request reaches the engine."""
 
 from dataclasses import replace
+from typing import Any
 
 import pytest
 
@@ -22,7 +23,7 @@ V2 = EngineTraits(
 SAVED = Generation(token_ids=(5, 6, 7))
 
 
-def _request(saved: Generation | None = SAVED, **fields: object) -> Request:
+def _request(saved: Generation | None = SAVED, **fields: Any) -> Request:
     return Request("0.0", (1, 2, 3), Sampling.model_validate(fields), saved)
 
 
@@ -34,7 +35,7 @@ def _request(saved: Generation | None = SAVED, **fields: object) -> Request:
         {"stop_token_ids": list(range(129))},
     ],
 )
-def test_runner_v2_is_not_given_more_than_it_holds(fields: dict[str, object]) -> None:
+def test_runner_v2_is_not_given_more_than_it_holds(fields: dict[str, Any]) -> None:
     """V2 raises in the worker above these limits, which ends the engine; V1 has no such limit."""
     refused = refusal(_request(**fields), V2, ())
     assert refused is not None
@@ -60,7 +61,7 @@ def test_seeded_rows_are_carried_where_the_noise_can_be_found_again() -> None:
         ({"prompt_logprobs": 1}, "prompt"),
     ],
 )
-def test_what_cannot_be_carried_is_restarted(fields: dict[str, object], word: str) -> None:
+def test_what_cannot_be_carried_is_restarted(fields: dict[str, Any], word: str) -> None:
     reason = reason_to_restart(_request(**fields), V2)
     assert reason is not None
     assert word in reason
