@@ -278,7 +278,7 @@ def _stop_on_signals() -> Iterator[threading.Event]:
     """An event that Ctrl-C and SIGTERM set. A second Ctrl-C ends the process at once."""
     stop = threading.Event()
 
-    def told(number: int, _frame: object) -> None:
+    def told(_number: int, _frame: object) -> None:
         if stop.is_set():
             raise KeyboardInterrupt
         _errors.print("stopping: workers save what they have and leave", style="yellow")

@@ -10,7 +10,7 @@ from shunt.row_error import RowError
 class TokenLogprobs:
     """Logprobs at one output position: the sampled token first, then the best by rank.
 
-    `token_ids` and `logprobs` have equal length k + 1; `rank` is the sampled token's rank (1 = best).
+    `token_ids` and `logprobs` have equal length k + 1; `rank` is the sampled token's, from 1.
     """
 
     token_ids: tuple[int, ...]

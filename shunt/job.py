@@ -26,7 +26,9 @@ class EngineOptions(_Section):
     enable_prefix_caching: bool = True
     tensor_parallel_size: Annotated[int, Field(ge=1)] = 1
     pipeline_parallel_size: Annotated[int, Field(ge=1)] = 1
-    gpu_memory_utilization: Annotated[float, Field(gt=0, le=1)] = 0.9
+    gpu_memory_utilization: Annotated[float, Field(gt=0, le=1)] | None = None
+    """Share of the device's memory (on CPU: of the machine's) that one engine may take; unset:
+    0.9, divided among the workers of a local fleet."""
     cpu_kv_cache_gib: Annotated[int, Field(ge=1)] = 1
     """KV cache of the CPU back end; has no meaning on a GPU."""
     extra: dict[str, JsonValue] = {}

@@ -30,7 +30,7 @@ def assemble(
     monotonic: Callable[[], float],
     pid: int,
 ) -> Worker:
-    """Wire one worker: what ends in the engine goes to its shard, what is lost leaves the engine."""
+    """One worker: what ends in the engine goes to its shard, what is lost leaves the engine."""
     tally = Tally()
     admission = Admission(settings.max_deaths)
 

@@ -16,7 +16,7 @@ log = logging.getLogger(__name__)
 
 @dataclass(slots=True)
 class EngineRoom:
-    """One engine at a time. Outcomes are told through the two callbacks; lives on the event loop."""
+    """One engine at a time. Outcomes go to the two callbacks. Lives on the event loop."""
 
     start_engine: Callable[[], Awaitable[Engine]]
     max_starts: int
@@ -27,9 +27,7 @@ class EngineRoom:
     dead: bool = False
     _engine: Engine | None = None
     _requests: dict[str, Request] = field(default_factory=dict[str, Request])
-    _tasks: dict[str, "asyncio.Task[None]"] = field(
-        default_factory=dict[str, "asyncio.Task[None]"]
-    )
+    _tasks: dict[str, "asyncio.Task[None]"] = field(default_factory=dict[str, "asyncio.Task[None]"])
 
     @property
     def engine(self) -> Engine:

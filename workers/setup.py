@@ -21,6 +21,9 @@ from workers.shard_opening import OpenedShard, hold_shard
 from workers.shard_supply import ShardSupply
 from workers.worker import Worker
 
+DEVICE_SHARE = 0.9
+"""Of a device's memory, for all engines of a local fleet together: vLLM's own default for one."""
+
 
 def worker_of(
     store: Store,
@@ -71,7 +74,7 @@ def engine_config(job: Job) -> EngineConfig:
         enable_prefix_caching=engine.enable_prefix_caching,
         tensor_parallel_size=engine.tensor_parallel_size,
         pipeline_parallel_size=engine.pipeline_parallel_size,
-        gpu_memory_utilization=engine.gpu_memory_utilization,
+        gpu_memory_utilization=engine.gpu_memory_utilization or DEVICE_SHARE / job.fleet.workers,
         adapters=model.adapters,
         extra=engine.extra,
     )

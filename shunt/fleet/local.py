@@ -54,8 +54,8 @@ class _Process:
 class LocalFleet:
     """Worker processes of this process, which alone owns them.
 
-    Each gets a process group of its own and, on its stdin, a pipe whose other end only we hold: when
-    we die, however we die, the pipe closes and the worker drains and leaves. Use as a context
+    Each gets a process group of its own and, on its stdin, a pipe whose other end only we hold:
+    when we die, however we die, the pipe closes and the worker drains and leaves. Use as a context
     manager: leaving it ends them all.
     """
 
@@ -116,7 +116,7 @@ class LocalFleet:
         process.killer.start()
 
     def terminate(self) -> None:
-        """SIGTERM to all, so that they save and leave; SIGKILL to what is left after the timeout."""
+        """SIGTERM to all, so that they save and leave; SIGKILL to what is left in the end."""
         living = [process for process in self._processes.values() if process.poll() is None]
         for process in living:
             process.popen.send_signal(signal.SIGTERM)

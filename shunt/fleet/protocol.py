@@ -4,6 +4,18 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Protocol
 
+from shunt.errors import ShuntError
+
+
+class NotLaunched(ShuntError):
+    """A slot could not be filled now; another time or another pool may do."""
+
+    def __init__(self, slot: str, reason: str, *, retry_after_s: float) -> None:
+        super().__init__(f"no node for {slot}: {reason}")
+        self.slot = slot
+        self.reason = reason
+        self.retry_after_s = retry_after_s
+
 
 @dataclass(frozen=True, slots=True)
 class FleetNode:
@@ -24,7 +36,10 @@ class Fleet(Protocol):
         ...
 
     def launch(self, slot: str) -> str:
-        """Start a node for the slot; returns its node id at once, before it is ready."""
+        """Start a node for the slot; returns its node id at once, before it is ready.
+
+        Raises `NotLaunched` where there is no capacity for it now.
+        """
         ...
 
     def interrupt(self, node_id: str, *, notice_s: float | None) -> None:

@@ -1,0 +1,1 @@
+"""Deployments of the flow, and what a node needs to boot. No library code."""
