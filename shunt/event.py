@@ -13,6 +13,8 @@ from shunt.store.protocol import Store
 class EventKind(StrEnum):
     WORKER_STARTED = "worker_started"
     WORKER_ENDED = "worker_ended"
+    NOT_LAUNCHED = "not_launched"
+    """No capacity or quota for a slot; other pools and later tries follow."""
     INTERRUPTED = "interrupted"
     """A worker was told to go, or was found dead."""
     SHARD_RESUMED = "shard_resumed"

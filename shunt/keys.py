@@ -11,6 +11,8 @@ runs/{run_id}/done/{shard_id}.json                        created if absent: a h
 runs/{run_id}/nodes/{node_id}.json                        overwritten by its node alone
 runs/{run_id}/events/{instant}-{event_id}.json            created if absent
 runs/{run_id}/orders/{number}.json                        created if absent: cancel, or carry on
+runs/{run_id}/intents/{slot}/{number}.json                created if absent, before a launch
+runs/{run_id}/intents/{slot}/{number}.outcome.json        created if absent, after it
 runs/{run_id}/results/...                                 written once by collect
 ```
 
@@ -114,6 +116,21 @@ def order(run_id: str, number: int) -> str:
 
 def order_number(key: str) -> int:
     return int(key.rsplit("/", 1)[-1].removesuffix(".json"))
+
+
+OUTCOME_SUFFIX = ".outcome.json"
+
+
+def intent_prefix(run_id: str) -> str:
+    return f"runs/{run_id}/intents/"
+
+
+def intent(run_id: str, slot: str, number: int) -> str:
+    return f"{intent_prefix(run_id)}{slot}/{number:06d}.json"
+
+
+def intent_outcome(run_id: str, slot: str, number: int) -> str:
+    return f"{intent_prefix(run_id)}{slot}/{number:06d}{OUTCOME_SUFFIX}"
 
 
 def result(run_id: str, name: str) -> str:

@@ -4,12 +4,12 @@ First launch, repair after an interruption and giving up are the same step. It k
 own that a new controller could not do without: counts of failures only slow it down.
 """
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass, field
 from datetime import datetime
 
 from shunt.event import Event, EventKind
-from shunt.fleet.protocol import Fleet, FleetNode
+from shunt.fleet.protocol import Fleet, FleetNode, NotLaunched
 
 EXIT_DONE = 0
 EXIT_DRAINED = 75
@@ -39,6 +39,8 @@ class _Slot:
     crashes: int = 0
     """Exits of its workers by an error of ours, in a row, without progress of the run."""
     losses: int = 0
+    refusals: int = 0
+    """Launches refused in a row for want of capacity."""
     launch_at_s: float = 0.0
 
 
@@ -84,13 +86,36 @@ class Reconciler:
                 slot.crashes = slot.losses = 0
         self._interrupt()
         observed = {node.node_id: node for node in self.fleet.nodes()}
+        self._adopt(observed.values())
         for name, slot in self._slots.items():
             node = observed.get(slot.node_id) if slot.node_id else None
             if node is not None and node.exit_code is not None:
                 self._ended(slot, node)
             if slot.node_id is None and self._wanted(slot):
-                slot.node_id = self.fleet.launch(name)
-                self._tell(EventKind.WORKER_STARTED, slot.node_id, f"in slot {name}")
+                self._launch(name, slot)
+
+    def _adopt(self, observed: Iterable[FleetNode]) -> None:
+        """Take over what an earlier controller of the run launched, living or done."""
+        for node in observed:
+            slot = self._slots.get(node.slot)
+            if slot is None or slot.node_id is not None:
+                continue
+            if node.exit_code is None:
+                slot.node_id = node.node_id
+            elif node.exit_code == EXIT_DONE:
+                slot.finished = True
+
+    def _launch(self, name: str, slot: _Slot) -> None:
+        try:
+            slot.node_id = self.fleet.launch(name)
+        except NotLaunched as refusal:
+            slot.refusals += 1
+            backoff_s = min(_MAX_BACKOFF_S, 2.0 ** min(slot.refusals - 1, 10))
+            slot.launch_at_s = self.monotonic() + max(refusal.retry_after_s, backoff_s)
+            self._tell(EventKind.NOT_LAUNCHED, "", str(refusal))
+            return
+        slot.refusals = 0
+        self._tell(EventKind.WORKER_STARTED, slot.node_id, f"in slot {name}")
 
     def _wanted(self, slot: _Slot) -> bool:
         if slot.finished or self._given_up(slot):

@@ -1,0 +1,72 @@
+"""Pools that a slot may be bought from, and those that refused us a while ago."""
+
+from collections.abc import Callable
+from dataclasses import dataclass, field
+from typing import Literal, NamedTuple
+
+from shunt.plan import NodeSlot
+
+Market = Literal["spot", "on-demand"]
+
+BLOCK_S = 180.0
+"""Capacity that was missing is not asked for again for so long (Karpenter's time)."""
+QUOTA_BLOCK_S = 900.0
+"""Quotas change when other nodes end or by a support case: look again every quarter of an hour."""
+
+
+class Pool(NamedTuple):
+    """Where one node can come from."""
+
+    instance_type: str
+    zone: str
+    market: Market
+
+    @property
+    def family(self) -> str:
+        return self.instance_type.split(".", 1)[0]
+
+
+@dataclass(frozen=True, slots=True)
+class SlotSpec:
+    """What may fill a slot."""
+
+    slot: str
+    pools: tuple[Pool, ...]
+    placement_group: str = ""
+    """Of a pipeline over several nodes: they share one zone and this group."""
+
+
+def spec_of(node: NodeSlot, zones: tuple[str, ...], placement_group: str = "") -> SlotSpec:
+    """The plan's node as pools: its own zone, or all zones where any will do."""
+    chosen = (node.zone,) if node.zone else zones
+    pools = tuple(Pool(node.instance_type, zone, node.market) for zone in chosen)
+    return SlotSpec(node.slot, pools, placement_group)
+
+
+@dataclass(slots=True)
+class Blocklist:
+    """Pools and families not to be asked now. Losing it costs one refused call per entry."""
+
+    monotonic: Callable[[], float]
+    _until: dict[tuple[str, str, str], float] = field(
+        default_factory=dict[tuple[str, str, str], float]
+    )
+
+    def block(self, pool: Pool, *, for_s: float = BLOCK_S) -> None:
+        """Renewed at every refusal."""
+        self._until[pool] = self.monotonic() + for_s
+
+    def block_family(self, pool: Pool, *, for_s: float = QUOTA_BLOCK_S) -> None:
+        """A quota holds in the whole region: other zones would only say the same."""
+        self._until[(pool.family, "", pool.market)] = self.monotonic() + for_s
+
+    def open_pools(self, pools: tuple[Pool, ...]) -> tuple[Pool, ...]:
+        return tuple(pool for pool in pools if self.wait_s(pool) <= 0.0)
+
+    def wait_s(self, pool: Pool) -> float:
+        """Seconds until the pool may be asked again."""
+        until = max(
+            self._until.get(pool, 0.0),
+            self._until.get((pool.family, "", pool.market), 0.0),
+        )
+        return max(0.0, until - self.monotonic())
