@@ -1,7 +1,7 @@
 """Creating or updating the deployments on a Prefect server. Idempotent."""
 
 import asyncio
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable
 from datetime import timedelta
 
 from prefect.client.orchestration import get_client
@@ -24,7 +24,8 @@ def apply_deployments(deployments: Iterable[Deployment] = DEPLOYMENTS) -> list[s
 
 
 def _apply(deployment: Deployment) -> str:
-    flow: Flow[..., object] = Flow.from_source(source=str(REPOSITORY), entrypoint=ENTRYPOINT)
+    flow = Flow.from_source(source=str(REPOSITORY), entrypoint=ENTRYPOINT)
+    assert isinstance(flow, Flow)  # a coroutine only where an event loop runs already
     job = load_job(deployment.job_file).model_dump(mode="json", exclude_unset=True)
     return str(
         flow.deploy(
@@ -41,7 +42,7 @@ def _apply(deployment: Deployment) -> str:
     )
 
 
-def _schedules(deployment: Deployment) -> Sequence[Schedule]:
+def _schedules(deployment: Deployment) -> list[Schedule]:
     if deployment.cron is not None:
         return [Cron(deployment.cron, active=deployment.active)]
     if deployment.interval_s is not None:

@@ -14,8 +14,9 @@ from queue import SimpleQueue
 from prefect import flow, get_run_logger, task
 from prefect.artifacts import create_markdown_artifact, create_table_artifact
 from prefect.cache_policies import NO_CACHE
+from prefect.client.schemas.objects import State
 from prefect.runtime import flow_run
-from prefect.states import Completed, Failed, State
+from prefect.states import Completed, Failed
 
 from flows.drive import Ending, Surroundings, Watcher, prepare_run, results_of, resume
 from flows.exit_code import ExitCode

@@ -39,9 +39,9 @@ def done_shards(store: Store, run_id: str) -> set[str]:
 def read_done(store: Store, run_id: str, *, into: dict[str, ShardDone]) -> None:
     """Add the markers that `into` does not have yet, by shard id: they never change."""
     missing = sorted(done_shards(store, run_id) - into.keys())
+
+    def read(shard_id: str) -> ShardDone:
+        return ShardDone.model_validate_json(store.get(keys.done(run_id, shard_id)))
+
     with ThreadPoolExecutor(_FETCH_THREADS) as pool:
-        found = pool.map(lambda shard_id: store.get(keys.done(run_id, shard_id)), missing)
-        into |= {
-            shard_id: ShardDone.model_validate_json(data)
-            for shard_id, data in zip(missing, found, strict=True)
-        }
+        into |= zip(missing, pool.map(read, missing), strict=True)

@@ -90,7 +90,7 @@ def encode_segment(header: SegmentHeader, gains: Sequence[Gain]) -> bytes:
         "owner": header.owner,
         "seals": {str(epoch): last for epoch, last in sorted(header.seals.items())},
     }
-    schema = _SCHEMA.with_metadata({_HEADER_KEY: json.dumps(metadata).encode()})
+    schema = pa.schema(list(_SCHEMA), {_HEADER_KEY: json.dumps(metadata).encode()})
     table = pa.Table.from_pylist([_to_row(gain) for gain in gains], schema=schema)
     sink = pa.BufferOutputStream()
     with pa.ipc.new_stream(sink, schema) as writer:

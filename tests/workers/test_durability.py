@@ -1,6 +1,5 @@
 """The signature test: whatever fails at whatever moment, the rows are those of a quiet run."""
 
-import asyncio
 import math
 
 import pytest

@@ -116,9 +116,7 @@ def test_a_cancelled_run_drains_its_workers() -> None:
 def test_an_engine_that_dies_costs_no_token() -> None:
     bench, store = Bench(long_prompts(6)), MemoryStore()
     faults = iter([FakeFaults(dies_after_tokens=300), FakeFaults(dies_after_tokens=200)])
-    bench.make_engine = lambda: FakeEngine(
-        max_concurrency=4, faults=next(faults, FakeFaults())
-    )
+    bench.make_engine = lambda: FakeEngine(max_concurrency=4, faults=next(faults, FakeFaults()))
     assert bench.run(store) is ExitCode.DONE
     assert_whole(bench, store)
     assert bench.num_generated == 1200
@@ -181,7 +179,7 @@ def test_a_stalled_worker_finds_itself_fenced_and_its_late_writes_do_not_count()
     awake = threading.Event()
     awake.set()
 
-    def wait_while_stopped(call: Call) -> None:
+    def wait_while_stopped(_call: Call) -> None:
         awake.wait()
 
     async def main() -> tuple[ExitCode, ExitCode]:
