@@ -17,9 +17,9 @@ from placement.pricing import Counts, concurrency_grid, price, price_ceiling
 from placement.stage_table import Array, StageModel, Unit
 
 MAX_ENUMERATED = 40_000
-_COARSE = 1.6
-_FINE = 1.06
-_COARSE_BISECTIONS = 14
+_COARSE = 1.8
+_FINE = 1.08
+_COARSE_BISECTIONS = 12
 
 
 @dataclass(frozen=True, slots=True)
