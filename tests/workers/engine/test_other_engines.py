@@ -99,3 +99,28 @@ async def test_grammars_of_another_backend(
         )
     )
     assert all(compare(expected, generation).exact(1e-3) for generation in resumed)
+
+
+async def test_without_the_hooks_rows_are_restarted(
+    engine_config: Callable[..., EngineConfig],
+    new_request: Callable[..., Request],
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    """What another vLLM gets: the same rows, begun again, and the reason in each."""
+    from workers.engine import engine_start
+    from workers.engine.vllm_engine import VllmEngine
+
+    reason = "vLLM is 0.33.0, not 0.32.0"
+    monkeypatch.setattr(engine_start, "load_private", lambda: (None, reason))
+    bare = await VllmEngine.start(engine_config())
+    try:
+        sampling = Sampling(max_tokens=16, temperature=1.0, seed=2, logprobs=1, prompt_logprobs=1)
+        request = new_request(PROMPTS[0], sampling)
+        expected = await bare.generate(request)
+        assert len(expected.logprobs or ()) == len(expected.token_ids)
+        restarted = await bare.generate(replace(request, saved=cut(expected, 7)))
+        assert restarted.resume_reason == reason
+        assert compare(expected, restarted).exact(1e-3)
+        assert bare.progress() == {}
+    finally:
+        await bare.stop()

@@ -66,7 +66,14 @@ async def main(model: str) -> None:
         )
     )
     naive = await asyncio.gather(
-        *(naive_resume(engine, requests[name], cut(expected[name], n)) for name, n in attempts)
+        *(
+            naive_resume(
+                engine,
+                replace(requests[name], request_id=f"{name}~{n}"),
+                cut(expected[name], n),
+            )
+            for name, n in attempts
+        )
     )
     result = {
         "fingerprint": engine.fingerprint,
