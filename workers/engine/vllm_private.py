@@ -18,6 +18,7 @@ import numpy as np
 import torch
 import vllm
 from vllm import SamplingParams
+from vllm.distributed import parallel_state
 from vllm.logprobs import FlatLogprobs
 from vllm.v1.core.sched.async_scheduler import AsyncScheduler
 from vllm.v1.core.sched.scheduler import Scheduler
@@ -29,6 +30,7 @@ from vllm.v1.engine.detokenizer import IncrementalDetokenizer
 from vllm.v1.engine.exceptions import EngineDeadError
 from vllm.v1.engine.logprobs import LogprobsProcessor
 from vllm.v1.engine.output_processor import OutputProcessor, RequestState
+from vllm.v1.executor.multiproc_executor import MultiprocExecutor, WorkerProc
 from vllm.v1.outputs import LogprobsLists
 from vllm.v1.request import Request, RequestStatus
 from vllm.v1.structured_output import StructuredOutputManager
@@ -37,7 +39,7 @@ from vllm.v1.worker.gpu_input_batch import CachedRequestState
 
 from shunt.generation import TokenLogprobs
 
-__all__ = ["AsyncScheduler", "Request", "Scheduler"]
+__all__ = ["AsyncScheduler", "MultiprocExecutor", "Request", "Scheduler", "WorkerProc"]
 """vLLM's own, which the modules of each process import from here."""
 
 PINNED_VERSION = "0.32.0"
@@ -68,6 +70,22 @@ _SIGNATURES: tuple[tuple[Callable[..., Any], str], ...] = (
     (check_stop, "request max_model_len"),
     (EngineCoreProc.run_engine_core, "args dp_rank local_dp_rank kwargs"),
     (CachedRequestState.__post_init__, "self"),
+    (MultiprocExecutor._init_executor, "self"),
+    (MultiprocExecutor._get_parallel_sizes, "self"),
+    (MultiprocExecutor._get_output_rank, "self"),
+    (MultiprocExecutor._is_driver_worker, "self rank"),
+    (MultiprocExecutor.shutdown, "self"),
+    (
+        WorkerProc.make_worker_process,
+        "vllm_config local_rank rank distributed_init_method input_shm_handle "
+        "shared_worker_lock is_driver_worker inherited_fds",
+    ),
+    (
+        parallel_state.initialize_model_parallel,
+        "tensor_model_parallel_size pipeline_model_parallel_size "
+        "prefill_context_model_parallel_size decode_context_model_parallel_size backend",
+    ),
+    (parallel_state._split_tensor_dict, "tensor_dict"),
 )
 """Functions that are called or wrapped, with the parameter names they must have."""
 
@@ -309,3 +327,20 @@ def finish_of(
     if reason is None:
         return None
     return reason, request.stop_reason, detokenizer.get_next_output_text(True, False)
+
+
+# ---- pipelines (workers/pipeline) -----------------------------------------------------------
+
+
+def cpu_worker_class() -> Any:
+    """vLLM's worker for CPU; its module is imported where it is used only."""
+    from vllm.v1.worker.cpu_worker import CPUWorker
+
+    return CPUWorker
+
+
+def gpu_worker_class() -> Any:
+    """vLLM's worker for NVIDIA and AMD GPUs; as above."""
+    from vllm.v1.worker.gpu_worker import Worker
+
+    return Worker

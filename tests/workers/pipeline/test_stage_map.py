@@ -1,0 +1,88 @@
+"""Ranks, stages and nodes; and the bad plans that are refused before anything starts."""
+
+from dataclasses import replace
+
+import pytest
+
+from shunt.plan import Pipeline, Stage
+from workers.pipeline.checks import (
+    ModelSizes,
+    PipelineRefused,
+    check_memory,
+    check_stages,
+    kv_shortfall,
+)
+from workers.pipeline.stage_map import StageMap
+
+MODEL = ModelSizes(num_layers=8, num_heads=8, num_kv_heads=4)
+STAGES = StageMap(
+    tp=(2, 1, 4), layers=(3, 1, 4), nodes=(0, 0, 1), addresses=("10.0.0.1", "10.0.0.2")
+)
+
+
+def test_a_plan_s_pipeline_becomes_ranks() -> None:
+    pipeline = Pipeline(
+        name="a",
+        stages=(
+            Stage(slot="x-0", tp=2, first_layer=0, end_layer=3),
+            Stage(slot="x-0", tp=1, first_gpu=2, first_layer=3, end_layer=4),
+            Stage(slot="y-0", tp=4, first_layer=4, end_layer=8),
+        ),
+        max_num_seqs=4,
+        predicted_requests_per_s=1.0,
+    )
+    stages = StageMap.of_pipeline(pipeline, {"x-0": "10.0.0.1", "y-0": "10.0.0.2"})
+    assert stages == STAGES
+    assert [stages.locate(rank) for rank in range(7)] == [
+        (0, 0), (0, 1), (1, 0), (2, 0), (2, 1), (2, 2), (2, 3),
+    ]  # fmt: skip
+    assert stages.leaders == [0, 2, 3]
+    assert stages.local_ranks() == [0, 1, 2]
+    assert replace(stages, node=1).local_ranks() == [3, 4, 5, 6]
+
+
+def test_it_survives_the_way_through_additional_config() -> None:
+    launch = replace(STAGES, token="0abcd", node=1, link_port=29600)
+    assert StageMap.of_config(launch.as_additional_config()) == launch
+
+
+@pytest.mark.parametrize(
+    ("change", "told"),
+    [
+        ({"layers": (3, 1, 3)}, "stage 2 ends at layer 7, but the model has 8"),
+        ({"layers": (4, 0, 4)}, "stage 1 has TP 1 and 0 layers"),
+        ({"tp": (2, 3, 4)}, "stage 1: TP 3 does not divide the 8 attention heads"),
+        ({"nodes": (0, 1, 0)}, "stage 2 is on node 0 after node 1"),
+        ({"nodes": (1, 0, 0)}, "stage 0 is on node 1"),
+        ({"addresses": ("10.0.0.1",)}, "2 nodes, but 1 addresses"),
+        ({"addresses": ("10.0.0.1", "127.0.0.1")}, "stage 2 is on node 1, whose address"),
+    ],
+)
+def test_a_bad_plan_is_refused_and_the_stage_named(change: dict[str, object], told: str) -> None:
+    check_stages(STAGES, MODEL)
+    with pytest.raises(PipelineRefused, match=told):
+        check_stages(replace(STAGES, **change), MODEL)  # type: ignore[arg-type]
+
+
+def test_kv_heads_must_divide_or_be_repeated() -> None:
+    """As vLLM: TP 4 over 2 key-value heads gives each to two ranks; TP 3 over 2 cannot be."""
+    two = replace(STAGES, tp=(4, 1, 1))
+    check_stages(two, replace(MODEL, num_kv_heads=2))
+    three = replace(STAGES, tp=(3, 1, 1))
+    with pytest.raises(PipelineRefused, match="stage 0: TP 3 neither"):
+        check_stages(three, ModelSizes(num_layers=8, num_heads=6, num_kv_heads=2))
+
+
+def test_a_stage_without_memory_is_refused() -> None:
+    free = {0: 100, 1: 100, 2: 100}
+    check_memory(STAGES, free_bytes=free, weights_bytes=(150, 90, 300))
+    with pytest.raises(PipelineRefused, match="stage 1 has no memory left"):
+        check_memory(STAGES, free_bytes=free, weights_bytes=(150, 100, 300))
+
+
+def test_a_smaller_cache_than_planned_is_reported() -> None:
+    assert kv_shortfall(1000, 960) is None
+    assert kv_shortfall(0, 5) is None
+    told = kv_shortfall(1000, 900)
+    assert told is not None
+    assert "900" in told

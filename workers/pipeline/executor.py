@@ -1,0 +1,172 @@
+"""vLLM's multiprocess executor for a pipeline with a TP degree per stage, on one node or several.
+
+It runs in the engine core on the head, and in `follow` on the other nodes. Whatever is lost, a rank
+or a node or a link, the whole part of the pipeline on this node ends at once: the engine cannot be
+repaired, and survivors sit in collectives that nobody will complete.
+"""
+
+import logging
+import multiprocessing
+import multiprocessing.shared_memory
+import os
+import socket
+import subprocess
+import tempfile
+import threading
+from collections.abc import Callable
+from typing import Any
+from unittest.mock import patch
+
+from workers.engine.vllm_private import MultiprocExecutor, WorkerProc
+from workers.pipeline.janitor import (
+    rendezvous_name,
+    shared_memory_prefix,
+    start_janitor,
+    sweep,
+)
+from workers.pipeline.link import FINISHED, Hello, accept_followers, keep_alive, say_goodbye
+from workers.pipeline.network import network_environment
+from workers.pipeline.stage_map import StageMap
+
+JOIN_DEADLINE_S = 300.0
+"""Followers may boot and load for this long before the head gives up."""
+EXIT_LOST = 1
+
+log = logging.getLogger(__name__)
+
+
+class PipelineExecutor(MultiprocExecutor):
+    """`distributed_executor_backend` of a pipeline. Leaves nothing behind, however it ends."""
+
+    supports_pp = True
+    _janitor: "subprocess.Popen[bytes] | None" = None
+    _leaving = False
+
+    def _init_executor(self) -> None:
+        stages = self._stages = StageMap.of_config(self.vllm_config.additional_config)
+        self._links: list[socket.socket] = []
+        mark_shared_memory(stages.token)
+        self._janitor = start_janitor(stages.token)
+        threading.Thread(target=self._watch_janitor, name="janitor-watch", daemon=True).start()
+        if stages.num_nodes > 1:
+            os.environ.update(network_environment(stages.addresses[stages.node]))
+            self._before_ranks()
+        apply_to(self.parallel_config, stages)
+        make = self._planned(WorkerProc.make_worker_process)
+        # Stock numbers ranks as if all nodes were equal; the planned ones are put in instead.
+        with patch.object(WorkerProc, "make_worker_process", make):
+            super()._init_executor()
+
+    def _before_ranks(self) -> None:
+        """Every other node is linked before a rank of this one starts."""
+        self._open_links(self._stages)
+
+    def watch_link(self, link: socket.socket) -> None:
+        """End this node's part with `link`."""
+        self._links.append(link)
+        keep_alive(link, self._on_link_lost)
+
+    def shutdown(self) -> None:
+        if getattr(self, "is_failed", False) and not self._leaving:
+            self.fail("a rank died")
+        self._leaving = True
+        for link in self.__dict__.pop("_links", ()):
+            say_goodbye(link)
+        super().shutdown()
+        if (janitor := self._janitor) is not None and janitor.stdin and not janitor.stdin.closed:
+            # Its sweep kills its owner; of a launch that ended in order there is nothing to kill.
+            janitor.kill()
+            janitor.wait()
+            janitor.stdin.close()
+            sweep(self._stages.token)
+
+    def fail(self, reason: str) -> None:
+        """Kill every rank of this node and leave the process; never returns."""
+        log.error("pipeline part ends node=%d: %s", self._stages.node, reason)
+        ranks = multiprocessing.active_children()
+        for rank in ranks:
+            rank.kill()
+        for rank in ranks:
+            rank.join()
+        sweep(self._stages.token)
+        # The engine loop may sit in a read of a remote rank's queue, which nothing interrupts;
+        # whoever started this process notices its end at once. The janitor notices too.
+        os._exit(EXIT_LOST)
+
+    def _planned(self, make: Callable[..., Any]) -> Callable[..., Any]:
+        stages = self._stages
+        local = stages.local_ranks()
+        place = os.path.join(tempfile.gettempdir(), rendezvous_name(stages.token, stages.node))
+
+        def make_worker_process(**arguments: Any) -> Any:
+            arguments["rank"] = local[arguments["local_rank"]]
+            arguments["is_driver_worker"] = self._is_driver_worker(arguments["rank"])
+            arguments["distributed_init_method"] = f"file://{place}"
+            handle = make(**arguments)
+            assert self._janitor is not None
+            assert self._janitor.stdin is not None
+            self._janitor.stdin.write(b"%d\n" % handle.proc.pid)
+            self._janitor.stdin.flush()
+            return handle
+
+        return make_worker_process
+
+    def _open_links(self, stages: StageMap) -> None:
+        links = accept_followers(
+            (stages.addresses[0], stages.link_port),
+            Hello(stages.token, stages.rendezvous_port),
+            nodes=set(range(1, stages.num_nodes)),
+            deadline_s=JOIN_DEADLINE_S,
+        )
+        for link in links:
+            self.watch_link(link)
+
+    def _on_link_lost(self, reason: str) -> None:
+        if self._leaving:
+            return
+        if reason == FINISHED and self._stages.node != 0:
+            self._leaving = True
+            self._end_in_order()
+        self.fail(reason)
+
+    def _end_in_order(self) -> None:
+        """A follower's end when the head stopped its engine: nothing is being generated."""
+        for rank in multiprocessing.active_children():
+            rank.kill()
+            rank.join()
+        sweep(self._stages.token)
+        os._exit(0)
+
+    def _watch_janitor(self) -> None:
+        assert self._janitor is not None
+        self._janitor.wait()
+        if not self._leaving:
+            self.fail("the janitor was killed")
+
+    def _get_parallel_sizes(self) -> tuple[int, int, int]:
+        self.world_size = self._stages.world_size
+        self.local_world_size = len(self._stages.local_ranks())
+        return self.world_size, 1, 1  # stock asserts the product
+
+    def _is_driver_worker(self, rank: int) -> bool:
+        # Stock asks about ranks, too, that it computed for equal nodes.
+        return rank in self._stages.leaders
+
+    def _get_output_rank(self) -> int:
+        return self._stages.leaders[-1]
+
+
+def apply_to(parallel_config: Any, stages: StageMap) -> None:
+    """What is the same for every rank. `ParallelConfig` refuses it while it is constructed."""
+    parallel_config.pipeline_parallel_size = stages.num_stages
+    parallel_config.world_size = stages.world_size
+    parallel_config.nnodes = stages.num_nodes
+    parallel_config.node_rank = stages.node
+    parallel_config.master_addr = stages.addresses[0]
+    parallel_config.master_port = stages.rendezvous_port
+
+
+def mark_shared_memory(token: str) -> None:
+    """Segments that this process makes from now on carry the token, so that they can be found."""
+    prefix = f"/{shared_memory_prefix(token)}"
+    multiprocessing.shared_memory._SHM_NAME_PREFIX = prefix  # type: ignore[attr-defined]

@@ -1,0 +1,55 @@
+"""The part of a pipeline on a node that is not its head."""
+
+import logging
+import os
+from dataclasses import replace
+
+from vllm import AsyncEngineArgs
+from vllm.usage.usage_lib import UsageContext
+
+from workers.engine.config import EngineConfig, engine_arguments
+from workers.pipeline.executor import PipelineExecutor
+from workers.pipeline.launch import part_config
+from workers.pipeline.link import join_head
+from workers.pipeline.network import network_environment
+from workers.pipeline.stage_map import StageMap
+
+log = logging.getLogger(__name__)
+
+
+def follow(
+    config: EngineConfig, stages: StageMap, *, node: int, device: str, deadline_s: float
+) -> int:
+    """Run this node's stages for one launch of the head; returns 0 when the head ended it.
+
+    Call it from the main thread of a process of its own, which it ends: with exit code 0 where the
+    head stopped its engine, 1 where something was lost; then start another for the next launch.
+    Raises `PipelineRefused` when no head is there within `deadline_s`.
+    """
+    os.environ.update(network_environment(stages.addresses[node]))
+    address = (stages.addresses[0], stages.link_port)
+    link, hello = join_head(address, node, deadline_s=deadline_s)
+    log.info("pipeline joined node=%d head=%s:%d", node, *address)
+    launch = replace(stages, node=node, token=hello.token, rendezvous_port=hello.rendezvous_port)
+    arguments = engine_arguments(part_config(config, launch, device=device))
+    arguments.setdefault("worker_extension_cls", "workers.engine.resume_worker.ResumeWorker")
+    vllm_config = AsyncEngineArgs(**arguments).create_engine_config(
+        UsageContext.ENGINE_CONTEXT, headless=True
+    )
+    executor = FollowerExecutor.joined(vllm_config, link)
+    executor.start_worker_monitor(inline=True)
+    return 1
+
+
+class FollowerExecutor(PipelineExecutor):
+    """The executor of a node that joined: its link is watched before its ranks start."""
+
+    @classmethod
+    def joined(cls, vllm_config: object, link: object) -> "FollowerExecutor":
+        executor = cls.__new__(cls)
+        executor._link_to_head = link
+        executor.__init__(vllm_config, monitor_workers=False)
+        return executor
+
+    def _before_ranks(self) -> None:
+        self.watch_link(self._link_to_head)

@@ -1,0 +1,50 @@
+"""The interface that an address is on, and the ports that a pipeline listens on."""
+
+import fcntl
+import socket
+import struct
+
+from workers.pipeline.checks import PipelineRefused
+
+PORTS = range(29600, 29700)
+"""Links and rendezvous of all pipelines of a head: two ports each, named in docs/pipelines.md."""
+_SIOCGIFADDR = 0x8915
+"""Linux: the IPv4 address of an interface (netdevice(7))."""
+
+
+def interface_of(address: str) -> str:
+    """Name of the interface that carries `address`. Raises `PipelineRefused` where none does."""
+    with socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as probe:
+        for _, name in socket.if_nameindex():
+            request = struct.pack("256s", name.encode()[:15])
+            try:
+                reply = fcntl.ioctl(probe.fileno(), _SIOCGIFADDR, request)
+            except OSError:
+                continue  # an interface without an IPv4 address
+            if socket.inet_ntoa(reply[20:24]) == address:
+                return name
+    raise PipelineRefused(f"no interface of this node has the address {address}")
+
+
+def free_rendezvous_port(address: str, taken: set[int]) -> int:
+    """A port of `PORTS` that nobody listens on, from its upper half; links have the lower."""
+    for port in PORTS[len(PORTS) // 2 :]:
+        if port in taken:
+            continue
+        with socket.socket(socket.AF_INET, socket.SOCK_STREAM) as probe:
+            try:
+                probe.bind((address, port))
+            except OSError:
+                continue
+            return port
+    raise PipelineRefused(f"no free port of {PORTS.start}-{PORTS.stop - 1} on {address}")
+
+
+def network_environment(address: str) -> dict[str, str]:
+    """What makes vLLM, gloo and NCCL of one node use the interface of `address`."""
+    interface = interface_of(address)
+    return {
+        "VLLM_HOST_IP": address,
+        "GLOO_SOCKET_IFNAME": interface,
+        "NCCL_SOCKET_IFNAME": interface,
+    }
