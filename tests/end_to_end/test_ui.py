@@ -133,5 +133,5 @@ def assert_form(page: Page, server: Server) -> None:
     """The deployment's custom run asks for the job's own fields."""
     (deployment,) = server.post("/deployments/filter", {"limit": 1})
     page.goto(f"{server.url}/deployments/deployment/{deployment['id']}/run")
-    page.get_by_text("shard_prompts", exact=False).first.wait_for(timeout=60_000)
+    page.get_by_text("Shard Prompts", exact=False).first.wait_for(timeout=60_000)
     page.screenshot(path=server.directory / "form.png")
