@@ -4,7 +4,7 @@ Only columns that the ceilings leave in question are priced. The relaxation over
 every purchase, because a ceiling is never below the column's value.
 """
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
 from numpy.typing import NDArray
@@ -25,6 +25,8 @@ from placement.stage_table import Array, StageModel
 
 _ROUNDS = 12
 _BATCH = 160
+# Columns in the LP to begin with; those that its duals call for join.
+_ACTIVE = 400
 _MILP_GAP = 1e-4
 
 
@@ -81,20 +83,40 @@ class SmallPool:
     def settle(self, goal: Goal) -> Relaxation | None:
         """Price until every column that the relaxation over ceilings uses has its price."""
         relaxation = None
-        for _ in range(_ROUNDS):
-            relaxation = self.master.relax(self.ceilings, goal)
+        # The duals of spread cuts are not read back, so that these goals see all columns at once.
+        size = len(self.counts) if goal.spread_groups else _ACTIVE
+        active = np.argsort(-self.ceilings / self.gpu_use.sum(axis=1), kind="stable")[:size]
+        for _ in range(3 * _ROUNDS):
+            relaxation = self._relax(active, goal)
+            if relaxation is None and len(active) < len(self.counts):
+                active = np.arange(len(self.counts))
+                continue
             if relaxation is None:
                 return None
             worth = self._reduced(self.ceilings, relaxation, goal)
             order = np.argsort(-worth, kind="stable")
+            scale = max(relaxation.objective / max(relaxation.x.sum(), 1e-9), 1e-12)
+            outside = np.setdiff1d(np.flatnonzero(worth > 1e-7 * abs(scale)), active)
+            if len(outside):
+                active = np.union1d(active, order[: 2 * _ACTIVE])
+                continue
             open_ones = order[~self.priced[order]][:_BATCH]
             used = np.flatnonzero(relaxation.x > 1e-9)
-            scale = max(relaxation.objective / max(relaxation.x.sum(), 1e-9), 1e-12)
             close = open_ones[worth[open_ones] > -0.02 * abs(scale)]
             if self.priced[used].all() and len(close) == 0:
                 return relaxation
             self.price(np.union1d(used, close))
-        return relaxation
+        # Out of rounds: the bound needs all columns.
+        return self._relax(np.arange(len(self.counts)), goal)
+
+    def _relax(self, active: NDArray[np.intp], goal: Goal) -> Relaxation | None:
+        """The LP over ceilings of some columns; its `x` is over all."""
+        found = Master(self.groups, self.gpu_use[active]).relax(self.ceilings[active], goal)
+        if found is None:
+            return None
+        x = np.zeros(len(self.counts))
+        x[active] = found.x
+        return replace(found, x=x)
 
     def best(self, goal: Goal, *, gap: float, time_limit_s: float) -> tuple[Purchase, float] | None:
         """The best purchase of priced columns and a bound on every purchase, or None."""
