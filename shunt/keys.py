@@ -13,6 +13,7 @@ runs/{run_id}/events/{instant}-{event_id}.json            created if absent
 runs/{run_id}/orders/{number}.json                        created if absent: cancel, or carry on
 runs/{run_id}/intents/{slot}/{number}.json                created if absent, before a launch
 runs/{run_id}/intents/{slot}/{number}.outcome.json        created if absent, after it
+runs/{run_id}/usage/{node_id}.json                        created if absent, when a node has ended
 runs/{run_id}/results/...                                 written once by collect
 ```
 
@@ -131,6 +132,14 @@ def intent(run_id: str, slot: str, number: int) -> str:
 
 def intent_outcome(run_id: str, slot: str, number: int) -> str:
     return f"{intent_prefix(run_id)}{slot}/{number:06d}{OUTCOME_SUFFIX}"
+
+
+def usage_prefix(run_id: str) -> str:
+    return f"runs/{run_id}/usage/"
+
+
+def usage(run_id: str, node_id: str) -> str:
+    return f"{usage_prefix(run_id)}{node_id}.json"
 
 
 def result(run_id: str, name: str) -> str:

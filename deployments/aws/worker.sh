@@ -1,0 +1,12 @@
+#!/bin/bash
+# /opt/shunt/bin/worker of the image: who am I, and for which run.
+set -euo pipefail
+imds=http://169.254.169.254/latest
+token=$(curl -sfX PUT -H 'X-aws-ec2-metadata-token-ttl-seconds: 300' "$imds/api/token")
+ask() { curl -sfH "X-aws-ec2-metadata-token: $token" "$imds/meta-data/$1"; }
+store=$(ask tags/instance/shunt:store)
+exec /opt/shunt/venv/bin/python -m workers \
+  --store "{\"uri\": \"$store\"}" \
+  --run "$(ask tags/instance/shunt:run)" \
+  --node "$(ask instance-id)" \
+  --watch-imds

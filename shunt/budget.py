@@ -1,0 +1,60 @@
+"""Whether a run may go on buying, and in which market: pure arithmetic over what is known now."""
+
+from dataclasses import dataclass
+from datetime import datetime, timedelta
+from enum import StrEnum
+from typing import Literal
+
+OnDemandPolicy = Literal["never", "at-deadline", "head"]
+"""`head`: the first node of a pipeline over several nodes is on-demand; else as `at-deadline`."""
+STOP_MARGIN_S = 300.0
+"""Spend of so many seconds is kept back for the drain and the end of the nodes."""
+
+
+class Verdict(StrEnum):
+    SPOT = "spot"
+    ON_DEMAND = "on-demand"
+    """The slack is gone: only nodes that are not taken away still make the deadline."""
+    STOP_COST = "stop: the cost limit is reached"
+    STOP_DEADLINE = "stop: the deadline has passed"
+
+    @property
+    def stops(self) -> bool:
+        return self in (Verdict.STOP_COST, Verdict.STOP_DEADLINE)
+
+
+@dataclass(frozen=True, slots=True)
+class Standing:
+    """How a run stands."""
+
+    now: datetime
+    spent_usd: float
+    usd_per_hour: float
+    """Of the nodes that live now."""
+    remaining_s: float
+    """Work that is left, on an undisturbed fleet as wanted."""
+
+
+def verdict(
+    standing: Standing,
+    *,
+    max_cost_usd: float | None,
+    deadline: datetime | None,
+    on_demand: OnDemandPolicy,
+    startup_s: float,
+) -> Verdict:
+    """Stop before the cap is passed; spot while the slack lasts; on-demand only after, if allowed.
+
+    The slack is gone when the work left, on nodes that must first start, takes until the deadline.
+    """
+    reserve_usd = standing.usd_per_hour * STOP_MARGIN_S / 3600
+    if max_cost_usd is not None and standing.spent_usd + reserve_usd >= max_cost_usd:
+        return Verdict.STOP_COST
+    if deadline is None:
+        return Verdict.SPOT
+    if standing.now >= deadline:
+        return Verdict.STOP_DEADLINE
+    needed = timedelta(seconds=standing.remaining_s + startup_s)
+    if on_demand != "never" and standing.now + needed >= deadline:
+        return Verdict.ON_DEMAND
+    return Verdict.SPOT
