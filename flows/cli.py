@@ -8,6 +8,7 @@ import typer
 from rich.console import Console
 
 from flows import run_commands
+from flows.audit_command import audit
 from flows.exit_code import ExitCode
 from flows.plan_command import calibrate, plan
 from shunt.errors import InputError, JobError, RunMissing, ShuntError
@@ -20,6 +21,7 @@ app = typer.Typer(
     help="Batch LLM inference on spot GPUs of mixed types; every generation is saved by token.",
 )
 app.command("plan")(plan)
+app.command("audit")(audit)
 app.command("calibrate")(calibrate)
 for name, command in run_commands.COMMANDS.items():
     app.command(name)(command)

@@ -100,7 +100,7 @@ def resume_command(
     as_json: AsJson = False,
 ) -> None:
     """Go on with a run, from its store alone."""
-    opened, manifest = _find(run_id, store, endpoint_url)
+    opened, manifest = find_run(run_id, store, endpoint_url)
     manifest = _overridden(manifest, store, endpoint_url, overrides)
     with _stop_on_signals() as stop, _view(as_json=as_json) as watcher:
         watcher.prepared(manifest)
@@ -121,7 +121,7 @@ def status(
         runs = list_runs(_opened(store, endpoint_url))
         _print_json({"runs": runs}) if as_json else print_lines(runs or ["no run in this store"])
         return
-    opened, manifest = _find(run_id, store, endpoint_url)
+    opened, manifest = find_run(run_id, store, endpoint_url)
     seen = StatusReader(opened, manifest.run_id).read()
     if as_json:
         _print_json(TypeAdapter(RunStatus).dump_python(seen, mode="json"))
@@ -131,7 +131,7 @@ def status(
 
 def watch(run_id: RunId, store: StoreUri = "runs", endpoint_url: Endpoint = None) -> None:
     """Follow a run that somebody else drives, until it is collected, cancelled or Ctrl-C."""
-    opened, manifest = _find(run_id, store, endpoint_url)
+    opened, manifest = find_run(run_id, store, endpoint_url)
     reader, pace = StatusReader(opened, manifest.run_id), Pace()
     with _stop_on_signals() as stop, _view(as_json=False) as watcher:
         watcher.prepared(manifest)
@@ -148,7 +148,7 @@ def cancel(
     run_id: RunId, store: StoreUri = "runs", endpoint_url: Endpoint = None, as_json: AsJson = False
 ) -> None:
     """Ask every worker of a run to save and leave. `shunt resume` lifts it."""
-    opened, manifest = _find(run_id, store, endpoint_url)
+    opened, manifest = find_run(run_id, store, endpoint_url)
     first = cancel_run(opened, manifest.run_id)
     if as_json:
         _print_json({"run_id": manifest.run_id, "cancelled": True, "was_cancelled": not first})
@@ -160,7 +160,7 @@ def verify(
     run_id: RunId, store: StoreUri = "runs", endpoint_url: Endpoint = None, as_json: AsJson = False
 ) -> None:
     """Prove from the log that every prompt has exactly one terminal row and that results match."""
-    opened, manifest = _find(run_id, store, endpoint_url)
+    opened, manifest = find_run(run_id, store, endpoint_url)
     report = verify_run(opened, manifest)
     if as_json:
         _print_json({"run_id": report.run_id, "ok": report.ok, "num_rows": report.num_rows,
@@ -187,7 +187,7 @@ def collect(
     as_json: AsJson = False,
 ) -> None:
     """Write the result files of a run whose rows are all there."""
-    opened, manifest = _find(run_id, store, endpoint_url)
+    opened, manifest = find_run(run_id, store, endpoint_url)
     summary = collect_run(opened, manifest, output=output, now=datetime.now(UTC))
     _end(Ending(ExitCode.OK, manifest.run_id, summary=summary), as_json=as_json)
 
@@ -251,7 +251,7 @@ def _opened(uri: str, endpoint_url: str | None) -> Store:
     return open_configured_store(config, environment=os.environ)
 
 
-def _find(run_id: str, uri: str, endpoint_url: str | None) -> tuple[Store, Manifest]:
+def find_run(run_id: str, uri: str, endpoint_url: str | None) -> tuple[Store, Manifest]:
     """The run of this id, or the only one that begins so. Raises `RunMissing`."""
     store = _opened(uri, endpoint_url)
     try:

@@ -8,7 +8,7 @@ from shunt import keys
 from shunt.job import Job
 from shunt.lease import Lease, LeaseObserver
 from shunt.manifest import Manifest
-from shunt.rendering import renderer_for
+from shunt.rendering import Renderer, renderer_for
 from shunt.shard import read_shard
 from shunt.store.protocol import Store
 from workers.assembly import assemble
@@ -54,7 +54,7 @@ def worker_of(
         store,
         supply=ShardSupply(observer, shard_ids, owner, rng, trust_done),
         open_shard=_shard_opener(job),
-        start_engine=_engine_starter(job),
+        start_engine=engine_starter(job),
         now=now,
         monotonic=monotonic,
         pid=pid,
@@ -81,12 +81,7 @@ def engine_config(job: Job) -> EngineConfig:
 
 
 def _shard_opener(job: Job) -> Callable[[Lease, Cadence], OpenedShard]:
-    renderer = renderer_for(
-        job.model.path,
-        revision=job.model.revision,
-        max_model_len=job.model.max_model_len_tokens,
-        fake=job.model.engine_kind == "fake",
-    )
+    renderer = renderer_of(job)
 
     def open_shard(lease: Lease, cadence: Cadence) -> OpenedShard:
         data = lease.store.get(keys.shard_prompts(lease.run_id, lease.shard_id))
@@ -96,7 +91,18 @@ def _shard_opener(job: Job) -> Callable[[Lease, Cadence], OpenedShard]:
     return open_shard
 
 
-def _engine_starter(job: Job) -> Callable[[], Awaitable[Engine]]:
+def renderer_of(job: Job) -> Renderer:
+    """What makes token ids of the job's prompts."""
+    return renderer_for(
+        job.model.path,
+        revision=job.model.revision,
+        max_model_len=job.model.max_model_len_tokens,
+        fake=job.model.engine_kind == "fake",
+    )
+
+
+def engine_starter(job: Job) -> Callable[[], Awaitable[Engine]]:
+    """What starts the engine that the job asks for."""
     if job.model.engine_kind == "fake":
         return lambda: _fake_engine(job)
     # Imports vllm and torch: ten seconds and a gigabyte that the fake engine does without.

@@ -67,7 +67,7 @@ def _unfinished(
             if saved is not None and saved.finish is not None:
                 continue
             request_id = f"{prompt.index}.{choice}"
-            sampling = _choice_sampling(run_id, prompt, choice)
+            sampling = choice_sampling(run_id, prompt, choice)
             requests.append(Request(request_id, token_ids, sampling, saved))
             if error is not None:
                 refused[request_id] = error
@@ -81,7 +81,7 @@ def _render(prompt: Prompt, render: Render) -> tuple[tuple[int, ...], RowError |
         return (), RowError(RowErrorCode(refusal.code), str(refusal))
 
 
-def _choice_sampling(run_id: str, prompt: Prompt, choice: int) -> Sampling:
+def choice_sampling(run_id: str, prompt: Prompt, choice: int) -> Sampling:
     """One choice's sampling: n is 1, and it has its own seed whenever it samples at all."""
     sampling = prompt.sampling
     seed = sampling.seed
