@@ -1,0 +1,1 @@
+"""Drills: a job against a recorded trace of spot capacity, in virtual time."""

@@ -1,0 +1,45 @@
+"""Traces: how many nodes of a pool could be had, as a step function of time."""
+
+import bisect
+import csv
+from dataclasses import dataclass
+from pathlib import Path
+
+from shunt.errors import InputError
+
+
+@dataclass(frozen=True, slots=True)
+class Trace:
+    """Nodes that can be alive from each instant on; before the first step, none can.
+
+    A trace that ends holds its last value.
+    """
+
+    at_s: tuple[float, ...]
+    nodes: tuple[int, ...]
+
+    def available(self, at_s: float) -> int:
+        position = bisect.bisect_right(self.at_s, at_s)
+        return self.nodes[position - 1] if position else 0
+
+    def next_change_s(self, after_s: float) -> float:
+        """Infinity where it does not change any more."""
+        position = bisect.bisect_right(self.at_s, after_s)
+        return self.at_s[position] if position < len(self.at_s) else float("inf")
+
+
+def read_trace(path: Path, *, pool: str = "") -> Trace:
+    """A CSV with `t_s` and `active_instances` (as in Bamboo's traces), ordered by time.
+
+    `pool` picks the rows of one `instance_type` where the file has several. Raises `InputError`.
+    """
+    try:
+        with path.open(newline="") as lines:
+            rows = [row for row in csv.DictReader(lines) if pool in ("", row.get("instance_type"))]
+        steps = [(float(row["t_s"]), int(float(row["active_instances"]))) for row in rows]
+    except (OSError, KeyError, ValueError, TypeError) as error:
+        wanted = "a CSV with the columns t_s and active_instances"
+        raise InputError(f"trace {path}: not {wanted} ({error})") from error
+    if not steps or steps != sorted(steps, key=lambda step: step[0]):
+        raise InputError(f"trace {path}: no rows for {pool or 'any pool'}, or not ordered by t_s")
+    return Trace(tuple(at for at, _ in steps), tuple(nodes for _, nodes in steps))
