@@ -1,0 +1,5 @@
+"""`python -m flows` is `shunt`."""
+
+from flows.cli import main
+
+main()
