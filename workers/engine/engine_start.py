@@ -16,6 +16,7 @@ from shunt.errors import EngineDied
 from workers.engine.config import EngineConfig, engine_arguments
 from workers.engine.fingerprint import NumericsFingerprint
 from workers.engine.resume_plan import EngineTraits
+from workers.pipeline.stage_map import KEY, StageMap
 
 log = logging.getLogger(__name__)
 
@@ -131,8 +132,17 @@ def _fingerprint(llm: AsyncLLMEngine, description: dict[str, str]) -> NumericsFi
         dtype=str(model.dtype).removeprefix("torch."),
         quantization=str(model.quantization or "none"),
         device=description.get("device_name", description["device"]),
-        tensor_parallel=parallel.tensor_parallel_size,
+        tensor_parallel=_tensor_parallel(llm),
         pipeline_parallel=parallel.pipeline_parallel_size,
         runner=description["runner"],
         batch_invariant=bool(envs.VLLM_BATCH_INVARIANT),
     )
+
+
+def _tensor_parallel(llm: AsyncLLMEngine) -> str:
+    """The degree; of each stage, as `2-1`, where they differ: sums round as their splits do."""
+    additional = llm.vllm_config.additional_config
+    if not isinstance(additional, dict) or KEY not in additional:
+        return str(llm.vllm_config.parallel_config.tensor_parallel_size)
+    degrees = StageMap.of_config(additional).tp
+    return "-".join(str(tp) for tp in (degrees if len(set(degrees)) > 1 else degrees[:1]))

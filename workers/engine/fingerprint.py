@@ -17,7 +17,8 @@ class NumericsFingerprint:
     quantization: str
     device: str
     """GPU name, or `cpu`."""
-    tensor_parallel: int
+    tensor_parallel: str
+    """The degree, or that of each stage, as `2-1`."""
     pipeline_parallel: int
     runner: str
     """Model runner: `v1` or `v2`."""

@@ -41,6 +41,8 @@ class PipelineExecutor(MultiprocExecutor):
     supports_pp = True
     _janitor: "subprocess.Popen[bytes] | None" = None
     _leaving = False
+    _ending = False
+    """A follower whose head stopped the engine: its ranks are killed, and are no loss."""
 
     def _init_executor(self) -> None:
         stages = self._stages = StageMap.of_config(self.vllm_config.additional_config)
@@ -57,6 +59,11 @@ class PipelineExecutor(MultiprocExecutor):
         with patch.object(WorkerProc, "make_worker_process", make):
             super()._init_executor()
 
+    @property
+    def exit_code(self) -> int:
+        """Of a follower whose ranks are gone."""
+        return 0 if self._ending else EXIT_LOST
+
     def _before_ranks(self) -> None:
         """Every other node is linked before a rank of this one starts."""
         self._open_links(self._stages)
@@ -67,18 +74,15 @@ class PipelineExecutor(MultiprocExecutor):
         keep_alive(link, self._on_link_lost)
 
     def shutdown(self) -> None:
+        if self._ending:
+            return  # another thread leaves the process
         if getattr(self, "is_failed", False) and not self._leaving:
             self.fail("a rank died")
         self._leaving = True
         for link in self.__dict__.pop("_links", ()):
             say_goodbye(link)
+        # The janitor sweeps when this process has ended, and its own destructors have run.
         super().shutdown()
-        if (janitor := self._janitor) is not None and janitor.stdin and not janitor.stdin.closed:
-            # Its sweep kills its owner; of a launch that ended in order there is nothing to kill.
-            janitor.kill()
-            janitor.wait()
-            janitor.stdin.close()
-            sweep(self._stages.token)
 
     def fail(self, reason: str) -> None:
         """Kill every rank of this node and leave the process; never returns."""
@@ -125,7 +129,7 @@ class PipelineExecutor(MultiprocExecutor):
         if self._leaving:
             return
         if reason == FINISHED and self._stages.node != 0:
-            self._leaving = True
+            self._leaving = self._ending = True
             self._end_in_order()
         self.fail(reason)
 

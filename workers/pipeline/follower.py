@@ -38,7 +38,7 @@ def follow(
     )
     executor = FollowerExecutor.joined(vllm_config, link)
     executor.start_worker_monitor(inline=True)
-    return 1
+    return executor.exit_code
 
 
 class FollowerExecutor(PipelineExecutor):
