@@ -1,6 +1,7 @@
 """JSON lines, one object each."""
 
 import json
+import re
 from collections.abc import Iterator
 from typing import IO, Any, NoReturn
 
@@ -11,6 +12,7 @@ from shunt.dataset.input_row import Chunk, InputRow
 from shunt.row_error import RowError, RowErrorCode
 
 CHUNK_ROWS = 4096
+_MANY_DIGITS = re.compile(rb"[0-9]{19}")  # what may not fit 64 bits
 _BYTE_ORDER_MARK = b"\xef\xbb\xbf"
 
 
@@ -46,11 +48,23 @@ def _row(place: str, line: bytes) -> InputRow:
 
 
 def parse_json(data: bytes) -> Any:
-    """Strict JSON, integers of any size. Raises `ValueError` (also for bad UTF-8, NaN, Infinity)."""
+    """Strict JSON, integers of any size. Raises `ValueError`, for NaN and bad UTF-8 too."""
     try:
-        return orjson.loads(data)
+        value = orjson.loads(data)
     except orjson.JSONDecodeError:
-        return json.loads(data.decode(), parse_constant=_refuse)  # integers over 64 bits
+        return _parse_big_integers(data.decode())
+    return _parse_big_integers(data.decode()) if _MANY_DIGITS.search(data) else value
+
+
+def _parse_big_integers(text: str) -> Any:
+    """The same with integers over 64 bits, which orjson refuses or makes floats of."""
+    try:
+        value = json.loads(text, parse_constant=_refuse)
+    except RecursionError as error:
+        raise ValueError("it is nested too deeply") from error
+    if "\\u" in text:  # json takes half of a surrogate pair, which no UTF-8 file can hold
+        json.dumps(value, ensure_ascii=False).encode()
+    return value
 
 
 def _refuse(constant: str) -> NoReturn:

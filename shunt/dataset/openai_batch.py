@@ -76,7 +76,7 @@ def _completion(body: Mapping[str, Any]) -> tuple[dict[str, Any], dict[str, Any]
     prompt = rest.pop("prompt", None)
     if isinstance(prompt, list) and any(isinstance(part, str) for part in prompt):
         _refuse(
-            RowErrorCode.UNSUPPORTED_PARAMETER, "prompt: a list of texts; give each a line of its own"
+            RowErrorCode.UNSUPPORTED_PARAMETER, "prompt: a list of texts; give each its own line"
         )
     columns = {"token_ids" if isinstance(prompt, list) else "prompt": prompt}
     sampling: dict[str, Any] = {"max_tokens": 16}  # OpenAI's default for this endpoint

@@ -22,7 +22,8 @@ def input_format(job_input: Input, files: Sequence[SourceFile]) -> InputFormat:
         return job_input.format
     formats = {source.format() for source in files}
     if len(formats) > 1:
-        raise InputError(f"input.path: names files of several formats: {', '.join(sorted(formats))}")
+        names = ", ".join(sorted(formats))
+        raise InputError(f"input.path: names files of several formats: {names}")
     found = formats.pop()
     if found == "jsonl" and any(_looks_like_a_batch(source) for source in files):
         return "openai-batch"

@@ -1,0 +1,86 @@
+"""Every line of a JSON lines file becomes a row, or an error row that says where."""
+
+import gzip
+from pathlib import Path
+
+import pytest
+import zstandard
+
+from shunt.dataset.files import find_files
+from shunt.dataset.input_row import InputRow
+from shunt.dataset.jsonl import read_jsonl
+from shunt.errors import InputError
+from shunt.row_error import RowErrorCode
+
+
+def _rows(path: Path) -> list[InputRow]:
+    [source] = find_files(str(path))
+    return [row for chunk in read_jsonl(source) for row in chunk.rows]
+
+
+def _written(tmp_path: Path, data: bytes) -> list[InputRow]:
+    path = tmp_path / "rows.jsonl"
+    path.write_bytes(data)
+    return _rows(path)
+
+
+def test_mark_line_ends_and_blank_lines_are_no_part_of_rows(tmp_path: Path) -> None:
+    rows = _written(tmp_path, b'\xef\xbb\xbf{"a": 1}\r\n\r\n{"a": 2}')
+    assert [row.columns for row in rows] == [{"a": 1}, {"a": 2}]
+    assert [row.place for row in rows] == ["rows.jsonl:1", "rows.jsonl:3"]
+    assert rows[0].raw == '{"a": 1}'
+
+
+@pytest.mark.parametrize(
+    "line",
+    [
+        b'{"a": "\x00"}',
+        b'{"a": "\xff"}',
+        b'{"a": NaN}',
+        b'{"a": -Infinity}',
+        b'{"a": "\\ud800"}',
+        b'{"a": ' + b"[" * 100_000 + b"]" * 100_000 + b"}",
+        b'{"a": 1',
+        b"[1]",
+    ],
+    ids=["nul", "utf-8", "nan", "infinity", "surrogate", "nesting", "cut", "list"],
+)
+def test_a_bad_line_is_one_error_row_with_its_place(tmp_path: Path, line: bytes) -> None:
+    good, bad, after = _written(tmp_path, b'{"a": 1}\n' + line + b'\n{"a": 2}\n')
+    assert good.error is None
+    assert after.error is None
+    assert bad.error is not None
+    assert bad.error.code == RowErrorCode.MALFORMED_ROW
+    assert bad.error.message.startswith("rows.jsonl:2: ")
+
+
+def test_integers_of_any_size_and_huge_lines_are_read_whole(tmp_path: Path) -> None:
+    text = "x" * (9 << 20)
+    number, huge = _written(tmp_path, b'{"a": %d}\n{"a": "%s"}' % (10**40, text.encode()))
+    assert number.columns == {"a": 10**40}
+    assert huge.columns == {"a": text}
+
+
+def test_an_empty_file_has_no_rows(tmp_path: Path) -> None:
+    assert _written(tmp_path, b"") == []
+
+
+@pytest.mark.parametrize("suffix", [".gz", ".zst"])
+def test_archives_are_read_and_cut_ones_refused(tmp_path: Path, suffix: str) -> None:
+    data = b"".join(b'{"a": %d}\n' % number for number in range(20_000))
+    packed = gzip.compress(data) if suffix == ".gz" else zstandard.compress(data)
+    path = tmp_path / f"rows.jsonl{suffix}"
+    path.write_bytes(packed)
+    assert len(_rows(path)) == 20_000
+    path.write_bytes(packed[: len(packed) // 2])
+    with pytest.raises(InputError, match="damaged or cut"):
+        _rows(path)
+
+
+def test_a_directory_and_a_missing_file_are_refused_by_name(tmp_path: Path) -> None:
+    with pytest.raises(InputError, match="is a directory"):
+        find_files(str(tmp_path))
+    with pytest.raises(InputError, match="no such file"):
+        find_files(str(tmp_path / "rows.jsonl"))
+    with pytest.raises(InputError, match="no file matches"):
+        find_files(str(tmp_path / "*.jsonl"))
