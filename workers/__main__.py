@@ -6,17 +6,24 @@ import logging
 import os
 import random
 import sys
+import threading
 import time
 import uuid
 from collections.abc import Sequence
 from datetime import UTC, datetime
 
 from shunt.errors import ShuntError
+from shunt.imds import IMDS_URL, Imds
 from shunt.manifest import Manifest, read_manifest
 from shunt.store.config import StoreConfig, open_configured_store
 from shunt.store.protocol import Store
 from workers.engine.config import engine_environment
-from workers.interruption import leave_at_the_latest, on_parent_gone, on_signals
+from workers.interruption import (
+    leave_at_the_latest,
+    on_parent_gone,
+    on_provider_notice,
+    on_signals,
+)
 from workers.settings import ExitCode
 from workers.setup import worker_of
 
@@ -61,6 +68,8 @@ def _options(argv: Sequence[str]) -> argparse.Namespace:
     parser.add_argument("--node", default=f"node-{uuid.uuid4().hex[:8]}", help="name of this node")
     parser.add_argument("--cores", default="", help="cores to stay on, as 0,1")
     parser.add_argument("--watch-parent", action="store_true", help="drain when stdin closes")
+    parser.add_argument("--watch-imds", action="store_true", help="drain at a notice of EC2")
+    parser.add_argument("--imds-url", default=IMDS_URL, help="where EC2's metadata are served")
     parser.add_argument("--recheck", action="store_true", help="do not trust done markers")
     parser.add_argument("--log-level", default="info")
     return parser.parse_args(argv)
@@ -87,7 +96,13 @@ async def _run(store: Store, manifest: Manifest, options: argparse.Namespace) ->
     on_signals(told_to_leave)
     if options.watch_parent:
         on_parent_gone(sys.stdin.fileno(), told_to_leave)
-    return await worker.run()
+    stopped = threading.Event()
+    if options.watch_imds:
+        on_provider_notice(Imds(options.imds_url), told_to_leave, stopped=stopped)
+    try:
+        return await worker.run()
+    finally:
+        stopped.set()
 
 
 if __name__ == "__main__":

@@ -1,12 +1,18 @@
-"""What tells a worker to go: a signal, or the death of the process that started it."""
+"""What tells a worker to go: a signal, the provider, or the death of its parent process."""
 
 import asyncio
 import ctypes
+import logging
 import os
 import signal
 import sys
 import threading
 from collections.abc import Callable
+
+from shunt.imds import POLL_S, Imds
+from shunt.interruption import NoticeKind
+
+log = logging.getLogger(__name__)
 
 PR_SET_PDEATHSIG = 1  # linux/prctl.h
 
@@ -34,6 +40,33 @@ def on_parent_gone(pipe: int, told: Callable[[str], None]) -> None:
         loop.call_soon_threadsafe(told, "the parent process is gone")
 
     threading.Thread(target=wait, name="parent-watch", daemon=True).start()
+
+
+def on_provider_notice(
+    imds: Imds, told: Callable[[str], None], *, stopped: threading.Event
+) -> threading.Thread:
+    """Call `told` from the running event loop once the provider gives this node notice.
+
+    A recommendation to rebalance is not a notice. A metadata service that fails now and then is
+    asked again: silence means nothing. Returns the thread, which ends with `stopped` or a notice.
+    """
+    loop = asyncio.get_running_loop()
+
+    def watch() -> None:
+        while not stopped.wait(POLL_S):
+            try:
+                notices = imds.notices()
+            except (OSError, ValueError) as error:
+                log.debug("instance metadata failed error=%s", error)
+                continue
+            for notice in notices:
+                if notice.kind is NoticeKind.INTERRUPTION:
+                    loop.call_soon_threadsafe(told, f"the provider takes the node at {notice.at}")
+                    return
+
+    thread = threading.Thread(target=watch, name="notice-watch", daemon=True)
+    thread.start()
+    return thread
 
 
 def leave_at_the_latest(after_s: float, exit_code: int) -> threading.Timer:
