@@ -1,11 +1,11 @@
 """`shunt`: the command line. Thin: it reads argv and environment, and prints."""
 
-import os
 import sys
+from typing import Annotated, Any
 
-import click
 import typer
 from rich.console import Console
+from typer.core import TyperGroup
 
 from flows import run_commands
 from flows.audit_command import audit
@@ -13,36 +13,52 @@ from flows.exit_code import ExitCode
 from flows.plan_command import calibrate, plan
 from shunt.errors import InputError, JobError, RunMissing, ShuntError
 
+_USAGE_ERRORS = (JobError, InputError, RunMissing)
+
+
+class Commands(TyperGroup):
+    """Ends what we foresaw with one clear line and an exit code."""
+
+    def invoke(self, ctx: Any) -> Any:
+        try:
+            return super().invoke(ctx)
+        except ShuntError as error:
+            if ctx.params["debug"]:
+                raise
+            message = f"[bold red]error[/]: {_escaped(error)}"
+            Console(stderr=True).print(message, highlight=False, soft_wrap=True)
+            usage = isinstance(error, _USAGE_ERRORS)
+            raise typer.Exit(ExitCode.USAGE if usage else ExitCode.FAILED) from error
+
+
 app = typer.Typer(
+    cls=Commands,
     no_args_is_help=True,
     add_completion=False,
     pretty_exceptions_enable=False,
     rich_markup_mode="rich",
-    help="Batch LLM inference on spot GPUs of mixed types; every generation is saved by token.",
 )
-app.command("plan")(plan)
-app.command("audit")(audit)
-app.command("calibrate")(calibrate)
-for name, command in run_commands.COMMANDS.items():
-    app.command(name)(command)
 
-_USAGE_ERRORS = (JobError, InputError, RunMissing)
+
+@app.callback()
+def shunt(
+    debug: Annotated[
+        bool, typer.Option("--debug", help="Show where an error arose.", envvar="SHUNT_DEBUG")
+    ] = False,
+) -> None:
+    """Batch LLM inference on spot GPUs of mixed types; every generation is saved by token."""
+    del debug  # read by Commands
+
+
+_OTHERS = {"audit": audit, "plan": plan, "calibrate": calibrate}
+for name, command in {**run_commands.COMMANDS, **_OTHERS}.items():
+    app.command(name)(command)
 
 
 def main() -> None:
-    """The `shunt` script: one clear line for what we foresaw, an exit code for everything."""
-    errors = Console(stderr=True)
-    try:
-        app(standalone_mode=False)
-    except typer.Exit as ending:
-        sys.exit(ending.exit_code)
-    except typer.Abort:
-        sys.exit(ExitCode.INTERRUPTED)
-    except ShuntError as error:
-        if os.environ.get("SHUNT_DEBUG"):
-            raise
-        errors.print(f"[bold red]error[/]: {error}", highlight=False, soft_wrap=True)
-        sys.exit(ExitCode.USAGE if isinstance(error, _USAGE_ERRORS) else ExitCode.FAILED)
-    except click.ClickException as error:
-        error.show()
-        sys.exit(ExitCode.USAGE)
+    """The `shunt` script."""
+    sys.exit(app())
+
+
+def _escaped(error: ShuntError) -> str:
+    return str(error).replace("[", "\\[")

@@ -4,6 +4,7 @@ The command line and the Prefect flow both call `drive`; they differ in who watc
 """
 
 import json
+import shlex
 import threading
 import uuid
 from collections.abc import Callable, Mapping
@@ -71,6 +72,8 @@ class Ending:
     summary: ResultSummary | None = None
     num_lost: int = 0
     """Workers that were lost, or drained, before their work was done."""
+    go_on: str = ""
+    """The command that goes on with a run that was stopped early."""
 
 
 def drive(
@@ -115,7 +118,7 @@ def resume(manifest: Manifest, store: Store, around: Surroundings, watcher: Watc
         stopped = _generate(manifest, store, around, watcher, recheck=attempt > 0)
         lost += stopped.num_lost
         if stopped.code is not ExitCode.OK:
-            return replace(stopped, num_lost=lost)
+            return replace(stopped, num_lost=lost, go_on=_go_on(manifest))
         try:
             summary = collect(store, manifest, now=around.now())
         except ShardsOpen:
@@ -194,6 +197,12 @@ def _ended(manifest: Manifest, summary: ResultSummary, num_lost: int) -> Ending:
     code = ExitCode.OK if summary.num_errors <= allowed else ExitCode.ROW_ERRORS
     reason = "" if code is ExitCode.OK else f"{summary.num_errors} error rows, {allowed} allowed"
     return Ending(code, manifest.run_id, reason, summary, num_lost)
+
+
+def _go_on(manifest: Manifest) -> str:
+    store = manifest.job.store
+    endpoint = [] if store.endpoint_url is None else ["--endpoint-url", store.endpoint_url]
+    return shlex.join(["shunt", "resume", manifest.run_id, "--store", store.uri, *endpoint])
 
 
 def _worker_command(manifest: Manifest, around: Surroundings, *, recheck: bool) -> WorkerCommand:

@@ -58,6 +58,8 @@ Plainly = Annotated[
 
 _errors = Console(stderr=True)
 _WATCH_INTERVAL_S = 1.0
+_RUN_STOPS = "stopping: workers save what they have and leave"
+_WATCH_ENDS = "no longer watching; the run goes on"
 
 
 def run(
@@ -80,7 +82,7 @@ def run(
     if dry_run:
         _preflight(loaded, as_json=as_json)
         return
-    with _stop_on_signals() as stop, _view(as_json=as_json) as watcher:
+    with _stop_on_signals(_RUN_STOPS) as stop, _view(as_json=as_json) as watcher:
         if no_prefect:
             around = surroundings(loaded, stop)
             ending = drive(loaded, _store(loaded), around, watcher, sample=sample)
@@ -102,7 +104,7 @@ def resume_command(
     """Go on with a run, from its store alone."""
     opened, manifest = find_run(run_id, store, endpoint_url)
     manifest = _overridden(manifest, store, endpoint_url, overrides)
-    with _stop_on_signals() as stop, _view(as_json=as_json) as watcher:
+    with _stop_on_signals(_RUN_STOPS) as stop, _view(as_json=as_json) as watcher:
         watcher.prepared(manifest)
         ending = resume(manifest, opened, surroundings(manifest.job, stop), watcher)
     _end(ending, as_json=as_json)
@@ -129,14 +131,21 @@ def status(
         show_status(Console(), seen)
 
 
-def watch(run_id: RunId, store: StoreUri = "runs", endpoint_url: Endpoint = None) -> None:
+def watch(
+    run_id: RunId,
+    store: StoreUri = "runs",
+    endpoint_url: Endpoint = None,
+    as_json: Annotated[bool, typer.Option("--json", help="Print a status a line as JSON.")] = False,
+) -> None:
     """Follow a run that somebody else drives, until it is collected, cancelled or Ctrl-C."""
     opened, manifest = find_run(run_id, store, endpoint_url)
     reader, pace = StatusReader(opened, manifest.run_id), Pace()
-    with _stop_on_signals() as stop, _view(as_json=False) as watcher:
+    with _stop_on_signals(_WATCH_ENDS) as stop, _view(as_json=as_json) as watcher:
         watcher.prepared(manifest)
         while not stop.is_set():
             seen = reader.read()
+            if as_json:
+                print_lines([TypeAdapter(RunStatus).dump_json(seen).decode()])
             pace.saw(time.monotonic(), rows=seen.rows_terminal, tokens=seen.output_tokens)
             watcher.seen(seen, pace)
             if seen.state in (RunState.COLLECTED, RunState.CANCELLED):
@@ -198,9 +207,11 @@ def preflight(
 ) -> None:  # fmt: skip
     """Check a job and every row of its input; with --sample N, then run the first N rows."""
     loaded = _load(job, overrides, strict)
-    _preflight(loaded, as_json=as_json and sample is None)
-    if sample is not None:
-        run(job, overrides, strict, sample, no_prefect=True, as_json=as_json)
+    if sample is None:
+        _preflight(loaded, as_json=as_json)
+        return
+    show_preflight(_errors if as_json else Console(), _preflight_report(loaded))
+    run(job, overrides, strict, sample, no_prefect=True, as_json=as_json)
 
 
 def schema() -> None:
@@ -226,6 +237,17 @@ def _load(path: Path, overrides: list[str] | None, strict: bool) -> Job:
 
 
 def _preflight(job: Job, *, as_json: bool) -> None:
+    report = _preflight_report(job)
+    if as_json:
+        counts = {"num_good_rows": report.num_good_rows, "num_error_rows": report.num_error_rows}
+        _print_json(counts | TypeAdapter(PreflightReport).dump_python(report, mode="json"))
+    else:
+        show_preflight(Console(), report)
+    if job.errors.strict:
+        report.require_clean()
+
+
+def _preflight_report(job: Job) -> PreflightReport:
     check_writable(job.output.path)
     renderer = renderer_for(
         job.model.path,
@@ -233,13 +255,7 @@ def _preflight(job: Job, *, as_json: bool) -> None:
         max_model_len=job.model.max_model_len_tokens,
         fake=job.model.engine_kind == "fake",
     )
-    report = preflight_job(job, renderer)
-    if as_json:
-        _print_json(TypeAdapter(PreflightReport).dump_python(report, mode="json"))
-    else:
-        show_preflight(Console(), report)
-    if job.errors.strict:
-        report.require_clean()
+    return preflight_job(job, renderer)
 
 
 def _store(job: Job) -> Store:
@@ -274,14 +290,14 @@ def _overridden(
 
 
 @contextmanager
-def _stop_on_signals() -> Iterator[threading.Event]:
+def _stop_on_signals(told_user: str) -> Iterator[threading.Event]:
     """An event that Ctrl-C and SIGTERM set. A second Ctrl-C ends the process at once."""
     stop = threading.Event()
 
     def told(_number: int, _frame: object) -> None:
         if stop.is_set():
             raise KeyboardInterrupt
-        _errors.print("stopping: workers save what they have and leave", style="yellow")
+        _errors.print(told_user, style="yellow")
         stop.set()
 
     before = {number: signal.signal(number, told) for number in (signal.SIGINT, signal.SIGTERM)}
@@ -308,6 +324,7 @@ def _end(ending: Ending, *, as_json: bool) -> None:
                 "exit_code": int(ending.code),
                 "reason": ending.reason,
                 "workers_lost": ending.num_lost,
+                "go_on": ending.go_on,
                 "summary": summary and summary.model_dump(mode="json", exclude={"cuts"}),
             }
         )

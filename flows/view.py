@@ -139,7 +139,7 @@ def show_ending(console: Console, ending: Ending) -> None:
     summary = ending.summary
     if summary is None:
         console.print(f"[bold yellow]{ending.reason}[/]: everything generated so far is saved.")
-        console.print(f"Go on with: shunt resume {ending.run_id}", highlight=False)
+        console.print(f"Go on with: {ending.go_on}", highlight=False, soft_wrap=True)
         return
     console.print(
         f"[bold green]done[/]: {summary.num_ok} rows, {summary.num_errors} error rows, "
