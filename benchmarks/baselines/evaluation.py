@@ -5,7 +5,6 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from placement.pricing import concurrency_grid
 from placement.stage_table import StageModel
 
 
@@ -15,16 +14,6 @@ class GivenStage:
 
     unit: int
     layers: int
-
-
-def given_value(model: StageModel, stages: Sequence[GivenStage]) -> tuple[float, int]:
-    """Best requests/s over concurrencies, and the concurrency; (0, 0) where it does not fit."""
-    best, at = 0.0, 0
-    for concurrency in concurrency_grid(len(stages), model.max_concurrency, 1.03):
-        value = given_value_at(model, stages, concurrency)
-        if value > best:
-            best, at = value, concurrency
-    return best, at
 
 
 def largest_concurrency(model: StageModel, stages: Sequence[GivenStage]) -> int:

@@ -8,7 +8,7 @@ import random
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
-from benchmarks.baselines.evaluation import GivenStage, given_value, largest_concurrency
+from benchmarks.baselines.evaluation import GivenStage, given_value_at, largest_concurrency
 from placement.offering import SupplyGroup
 from placement.stage_table import StageModel
 
@@ -34,7 +34,8 @@ class Bench:
         return self.unit(group, self.groups[group].instance.gpu_count)
 
     def value(self, pipeline: Pipeline) -> float:
-        return given_value(self.model, pipeline)[0]
+        """Requests/s at the largest concurrency that fits: stage times never grow with it."""
+        return given_value_at(self.model, pipeline, largest_concurrency(self.model, pipeline))
 
     def fits(self, pipeline: Pipeline) -> bool:
         return largest_concurrency(self.model, pipeline) >= len(pipeline)
