@@ -7,7 +7,7 @@ from pathlib import Path
 from tempfile import TemporaryDirectory
 
 from shunt import keys
-from shunt.errors import RunIncomplete
+from shunt.errors import JobError, RunIncomplete
 from shunt.generation import Generation
 from shunt.job import Job
 from shunt.manifest import Manifest, ShardEntry
@@ -52,15 +52,19 @@ def collect(
     cuts = find_cuts(store, manifest)
     layout = run_layout(store, manifest)
     with TemporaryDirectory(prefix="shunt-collect-") as made_in:
-        counts, paths = write_results(
-            lambda: read_outcomes(store, manifest, cuts),
-            Path(made_in),
-            layout,
-            formats=manifest.job.output.formats,
-            openai_batch=manifest.input_format == "openai-batch",
-            run_id=run_id,
-            created_at=manifest.created_at,
-        )
+        try:
+            counts, paths = write_results(
+                lambda: read_outcomes(store, manifest, cuts),
+                Path(made_in),
+                layout,
+                formats=manifest.job.output.formats,
+                openai_batch=manifest.input_format == "openai-batch",
+                run_id=run_id,
+                created_at=manifest.created_at,
+            )
+        except OSError as error:
+            reason = error.strerror or error
+            raise JobError(f"{made_in}: results cannot be written: {reason}") from error
         summary = ResultSummary(
             run_id=run_id,
             collected_at=now,

@@ -2,11 +2,12 @@
 
 import json
 from collections import Counter
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any
+from typing import Any, cast
 
+import pyarrow as pa
 import pyarrow.parquet as pq
 from pydantic import JsonValue
 
@@ -65,7 +66,8 @@ def verify(store: Store, manifest: Manifest) -> VerifyReport:
     if (directory / JSONL_NAME).exists():
         _compare(report, JSONL_NAME, expected, added, _json_rows(directory / JSONL_NAME))
     if (directory / PARQUET_NAME).exists():
-        _compare(report, PARQUET_NAME, expected, added, _parquet_rows(directory / PARQUET_NAME))
+        rows = _parquet_rows(directory / PARQUET_NAME, added)
+        _compare(report, PARQUET_NAME, expected, added, rows)
     return report
 
 
@@ -120,13 +122,19 @@ def _compare(
     """Row by row: ours against the file's. A row that is missing or extra shows by its position."""
     position = 0
     for outcome in expected.outcomes():
-        row = next(rows, None)
+        try:
+            row = next(rows, None)
+        except (pa.ArrowException, OSError, ValueError) as error:
+            report.problem(f"{name}: cannot be read after {position} rows: {error}")
+            return
         if row is None:
             report.problem(f"{name}: ends after {position} of {expected.manifest.num_rows} rows")
             return
         position += 1
-        for column, value in added.values(outcome).items():
-            if column not in _FLOAT_COLUMNS and not _same(row.get(column), value):
+        values = added.values(outcome)
+        for plain, column in added.names.items():
+            value = values[column]
+            if plain not in _FLOAT_COLUMNS and not _same(row.get(column), value):
                 report.problem(
                     f"{name} row {outcome.index} ({outcome.prompt_id}): {column} is "
                     f"{row.get(column)!r}, the log says {value!r}"
@@ -140,17 +148,18 @@ def _same(found: object, wanted: JsonValue) -> bool:
 
 
 def _json_rows(path: Path) -> Iterator[dict[str, Any] | None]:
-    with path.open(encoding="utf-8") as lines:
+    with path.open(encoding="utf-8", errors="replace", newline="\n") as lines:
         for line in lines:
             try:
-                yield json.loads(line)
-            except ValueError:
-                yield {}
+                row: object = json.loads(line)
+            except (ValueError, RecursionError):
+                row = None
+            yield cast("dict[str, Any]", row) if isinstance(row, dict) else {}
 
 
-def _parquet_rows(path: Path) -> Iterator[dict[str, Any] | None]:
+def _parquet_rows(path: Path, added: AddedColumns) -> Iterator[dict[str, Any] | None]:
     file = pq.ParquetFile(path)
-    skipped: Sequence[str] = _FLOAT_COLUMNS
-    names = [name for name in file.schema_arrow.names if name not in skipped]
+    wanted = {name for plain, name in added.names.items() if plain not in _FLOAT_COLUMNS}
+    names = [name for name in file.schema_arrow.names if name in wanted]
     for batch in file.iter_batches(_BATCH_ROWS, columns=names):
         yield from batch.to_pylist()

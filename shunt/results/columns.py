@@ -1,5 +1,6 @@
 """What shunt adds to an input row, and under which names."""
 
+import math
 from collections.abc import Collection
 from dataclasses import dataclass
 
@@ -23,8 +24,11 @@ ADDED = (
     "num_resumes",
 )
 CLASH_PREFIX = "shunt_"
-"""Where the input has a column of that name already, ours gets this prefix; `id` is then left out,
+"""Where the input has a column of that name already, ours gets this prefix, again until
+the name is free; `id` is then left out,
 as the input's own column says the same."""
+
+LOWEST_LOGPROB = -9999.0
 
 
 @dataclass(frozen=True, slots=True)
@@ -37,8 +41,14 @@ class AddedColumns:
     def beside(cls, input_columns: Collection[str], *, has_ids: bool) -> "AddedColumns":
         """`has_ids`: the rows carry their ids in a column of their own."""
         taken = set(input_columns)
+
+        def free(name: str) -> str:
+            while name in taken:
+                name = CLASH_PREFIX + name
+            return name
+
         wanted = [name for name in ADDED if not (name == "id" and has_ids)]
-        return cls({n: CLASH_PREFIX + n if n in taken else n for n in wanted})
+        return cls({name: free(name) for name in wanted})
 
     def values(self, outcome: Outcome) -> dict[str, JsonValue]:
         """The added part of a result row, by its names in the file."""
@@ -54,14 +64,14 @@ def added_values(outcome: Outcome) -> dict[str, JsonValue]:
     error = outcome.error
     return {
         "id": outcome.prompt_id,
-        "generated_text": None if ended is None else ended.text,
+        "generated_text": None if ended is None else whole_text(ended.text),
         "finish_reason": "error" if ended is None else ended.finish_reason,
         "num_prompt_tokens": first.num_prompt_tokens,
         "num_output_tokens": sum(len(g.token_ids) for g in generations),
         "generations": [_choice(g) for g in generations] if len(generations) > 1 else None,
         "logprobs": _logprobs(first),
         "error_code": None if error is None else error.code.value,
-        "error_message": None if error is None else error.message,
+        "error_message": None if error is None else whole_text(error.message),
         "resumption": weakest_resumption(generations).value,
         "resume_reason": next((g.resume_reason for g in generations if g.resume_reason), None),
         "num_resumes": sum(g.num_resumes for g in generations),
@@ -85,7 +95,7 @@ def weakest_resumption(generations: Collection[Generation]) -> Resumption:
 def _choice(generation: Generation) -> JsonValue:
     finish = generation.finish
     return {
-        "text": finish.text if finish else None,
+        "text": whole_text(finish.text) if finish else None,
         "finish_reason": finish.finish_reason if finish else None,
         "num_output_tokens": len(generation.token_ids),
         "logprobs": _logprobs(generation),
@@ -100,4 +110,18 @@ def _logprobs(generation: Generation) -> JsonValue:
 
 
 def _position(row: TokenLogprobs) -> JsonValue:
-    return {"token_ids": list(row.token_ids), "logprobs": list(row.logprobs), "rank": row.rank}
+    return {
+        "token_ids": list(row.token_ids),
+        "logprobs": [finite(logprob) for logprob in row.logprobs],
+        "rank": row.rank,
+    }
+
+
+def finite(logprob: float) -> float:
+    """JSON has no infinity: `LOWEST_LOGPROB` stands for it, as in vLLM's OpenAI server."""
+    return logprob if math.isfinite(logprob) else LOWEST_LOGPROB
+
+
+def whole_text(text: str) -> str:
+    """With U+FFFD for each half surrogate: no file in UTF-8 can hold one."""
+    return text.encode("utf-16", "surrogatepass").decode("utf-16", "replace")

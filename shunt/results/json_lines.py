@@ -2,10 +2,11 @@
 
 import base64
 import json
+import math
 from collections.abc import Iterator, Mapping
 from datetime import date, datetime, time
 from decimal import Decimal
-from typing import Any
+from typing import Any, cast
 
 from shunt.outcome import ShardOutcomes
 from shunt.results.columns import AddedColumns
@@ -50,7 +51,7 @@ def _carried(shard: ShardOutcomes) -> Iterator[str]:
         return
     for row in table.select(native).to_pylist():
         named = {name.removeprefix(CARRIED_PREFIX): value for name, value in row.items()}
-        yield json.dumps(named, ensure_ascii=False, default=_plain, allow_nan=True)
+        yield json.dumps(_finite(named), ensure_ascii=False, default=_plain, allow_nan=False)
 
 
 def _with(row: str, added: Mapping[str, Any]) -> str:
@@ -58,6 +59,18 @@ def _with(row: str, added: Mapping[str, Any]) -> str:
     ours = json.dumps(added, ensure_ascii=False, separators=(", ", ": "))
     body = row.rstrip().removesuffix("}").rstrip()
     return f"{body}{'' if body.endswith('{') else ', '}{ours[1:]}"
+
+
+def _finite(value: Any) -> Any:
+    """NaN and infinities become null: JSON has no word for them. Parquet keeps them."""
+    if isinstance(value, float):
+        return value if math.isfinite(value) else None
+    if isinstance(value, dict):
+        entries = cast("dict[str, Any]", value)
+        return {name: _finite(item) for name, item in entries.items()}
+    if isinstance(value, (list, tuple)):
+        return [_finite(item) for item in cast("list[Any]", value)]
+    return value
 
 
 def _plain(value: Any) -> str:

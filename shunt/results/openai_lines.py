@@ -7,6 +7,7 @@ from typing import Any
 from shunt.dataset.openai_batch import CHAT_URL
 from shunt.generation import Generation
 from shunt.outcome import Outcome
+from shunt.results.columns import finite, whole_text
 
 
 def openai_line(row: str | None, outcome: Outcome, *, run_id: str, created_at: datetime) -> str:
@@ -19,7 +20,10 @@ def openai_line(row: str | None, outcome: Outcome, *, run_id: str, created_at: d
         "error": None,
     }
     if outcome.error is not None:
-        line["error"] = {"code": outcome.error.code.value, "message": outcome.error.message}
+        line["error"] = {
+            "code": outcome.error.code.value,
+            "message": whole_text(outcome.error.message),
+        }
     else:
         line["response"] = {
             "status_code": 200,
@@ -50,17 +54,17 @@ def _body(request: dict[str, Any], outcome: Outcome, created_at: datetime) -> di
 
 def _choice(generation: Generation, index: int, chat: bool) -> dict[str, Any]:
     assert generation.finish is not None
-    text = generation.finish.text
+    text = whole_text(generation.finish.text)
     content = {"message": {"role": "assistant", "content": text}} if chat else {"text": text}
     return {
         "index": index,
         **content,
-        "logprobs": _logprobs(generation),
+        "logprobs": _chat_logprobs(generation) if chat else _logprobs(generation),
         "finish_reason": generation.finish.finish_reason,
     }
 
 
-def _logprobs(generation: Generation) -> dict[str, Any] | None:
+def _chat_logprobs(generation: Generation) -> dict[str, Any] | None:
     """By token id: the control plane has ids, and the text of a single id may be half a letter."""
     if generation.logprobs is None:
         return None
@@ -68,12 +72,29 @@ def _logprobs(generation: Generation) -> dict[str, Any] | None:
         "content": [
             {
                 "token": f"token_id:{row.token_ids[0]}",
-                "logprob": row.logprobs[0],
+                "logprob": finite(row.logprobs[0]),
                 "top_logprobs": [
-                    {"token": f"token_id:{token_id}", "logprob": logprob}
+                    {"token": f"token_id:{token_id}", "logprob": finite(logprob)}
                     for token_id, logprob in zip(row.token_ids[1:], row.logprobs[1:], strict=True)
                 ],
             }
             for row in generation.logprobs
         ]
+    }
+
+
+def _logprobs(generation: Generation) -> dict[str, Any] | None:
+    """The shape of `/v1/completions`, by token id too."""
+    if generation.logprobs is None:
+        return None
+    return {
+        "tokens": [f"token_id:{row.token_ids[0]}" for row in generation.logprobs],
+        "token_logprobs": [finite(row.logprobs[0]) for row in generation.logprobs],
+        "top_logprobs": [
+            {
+                f"token_id:{token_id}": finite(logprob)
+                for token_id, logprob in zip(row.token_ids, row.logprobs, strict=True)
+            }
+            for row in generation.logprobs
+        ],
     }

@@ -52,23 +52,29 @@ _SCALARS: Mapping[type, pa.DataType] = {
     str: pa.string(),
 }
 _INT64 = range(-(2**63), 2**63)
+_EXACT = range(-(2**53), 2**53 + 1)
 
 
 class ColumnTypes:
     """Learns one type per column of JSON rows: of scalars of one type, that type (integers and
-    floats together are floats); of anything else, JSON text."""
+    floats together are floats, where floats hold the integers exactly); of anything else, and of
+    text with half a surrogate, JSON text."""
 
     def __init__(self) -> None:
         self._types: dict[str, pa.DataType | None] = {}
+        self._wide: set[str] = set()
+        """Columns with an integer that a float cannot hold exactly."""
 
     def learn(self, row: Mapping[str, Any]) -> None:
         for name, value in row.items():
             if value is None:
                 self._types.setdefault(name, None)
                 continue
-            found = self._type_of(value)
+            found = self._type_of(name, value)
             known = self._types.get(name)
             self._types[name] = found if known is None else _common(known, found)
+            if self._types[name] == pa.float64() and name in self._wide:
+                self._types[name] = _JSON_TEXT
 
     def schema(self) -> pa.Schema:
         return pa.schema([(name, kind or pa.string()) for name, kind in self._types.items()])
@@ -76,8 +82,12 @@ class ColumnTypes:
     def is_text(self, name: str) -> bool:
         return (self._types.get(name) or pa.string()) == _JSON_TEXT
 
-    def _type_of(self, value: Any) -> pa.DataType:
+    def _type_of(self, name: str, value: Any) -> pa.DataType:
         if type(value) is int and value not in _INT64:
+            return _JSON_TEXT
+        if type(value) is int and value not in _EXACT:
+            self._wide.add(name)
+        if type(value) is str and not _is_whole(value):
             return _JSON_TEXT
         return _SCALARS.get(type(value), _JSON_TEXT)
 
@@ -133,5 +143,15 @@ def _typed(shard: ShardOutcomes, types: ColumnTypes) -> Iterator[tuple[str, pa.A
     for field in types.schema():
         values = [row.get(field.name) for row in rows]
         if types.is_text(field.name):
-            values = [v if v is None else json.dumps(v, ensure_ascii=False) for v in values]
+            values = [None if v is None else _json_text(v) for v in values]
         yield field.name, pa.array(values, field.type)
+
+
+def _is_whole(text: str) -> bool:
+    return not any("\ud800" <= letter <= "\udfff" for letter in text)
+
+
+def _json_text(value: Any) -> str:
+    """Half surrogates stay as escapes."""
+    text = json.dumps(value, ensure_ascii=False)
+    return text if _is_whole(text) else json.dumps(value)

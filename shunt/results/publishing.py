@@ -11,7 +11,8 @@ from shunt.store.opening import directory_of, open_store
 
 
 def publish(paths: Sequence[Path], summary: ResultSummary, directory: str) -> None:
-    """Put the files into a local directory or an s3:// prefix; the summary last.
+    """Put the files into a local directory or an s3:// prefix; the summary last; an older
+    summary goes first, so that one beside the files means that they are complete.
 
     Each file appears whole. Publishing again writes the same rows again. Raises `JobError` when the
     directory cannot be written, `StoreError` for S3.
@@ -19,12 +20,14 @@ def publish(paths: Sequence[Path], summary: ResultSummary, directory: str) -> No
     local = directory_of(directory)
     if local is None:
         store = open_store(directory)
+        store.delete(SUMMARY_NAME)
         for path in paths:
             store.put_file(path.name, path)
         store.put(SUMMARY_NAME, _text(summary).encode())
         return
     try:
         local.mkdir(parents=True, exist_ok=True)
+        (local / SUMMARY_NAME).unlink(missing_ok=True)
         for path in paths:
             _move_in(path, local / path.name)
         beside = local / f".{SUMMARY_NAME}.new"
