@@ -2,6 +2,7 @@
 
 import bisect
 import csv
+from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -31,11 +32,12 @@ class Trace:
 def read_trace(path: Path, *, pool: str = "") -> Trace:
     """A CSV with `t_s` and `active_instances` (as in Bamboo's traces), ordered by time.
 
-    `pool` picks the rows of one `instance_type` where the file has several. Raises `InputError`.
+    `pool` picks one recording where the file has several: the start of its name, which is
+    `instance_type/zone/start_local`, as far as the file has these columns. Raises `InputError`.
     """
     try:
         with path.open(newline="") as lines:
-            rows = [row for row in csv.DictReader(lines) if pool in ("", row.get("instance_type"))]
+            rows = [row for row in csv.DictReader(lines) if recording_of(row).startswith(pool)]
         steps = [(float(row["t_s"]), int(float(row["active_instances"]))) for row in rows]
     except (OSError, KeyError, ValueError, TypeError) as error:
         wanted = "a CSV with the columns t_s and active_instances"
@@ -43,3 +45,8 @@ def read_trace(path: Path, *, pool: str = "") -> Trace:
     if not steps or steps != sorted(steps, key=lambda step: step[0]):
         raise InputError(f"trace {path}: no rows for {pool or 'any pool'}, or not ordered by t_s")
     return Trace(tuple(at for at, _ in steps), tuple(nodes for _, nodes in steps))
+
+
+def recording_of(row: Mapping[str, str]) -> str:
+    """Name of the recording that a row of a trace file belongs to."""
+    return "/".join(row.get(column) or "" for column in ("instance_type", "zone", "start_local"))

@@ -1,0 +1,89 @@
+"""Reconcile of a thousand EC2 nodes: our time and the API calls, over the double (no network)."""
+
+import os
+import time
+from datetime import UTC, datetime, timedelta
+
+from benchmarks.report import Row, write
+from shunt.aws.api import AwsApi, client_of
+from shunt.aws.fleet import Ec2Fleet
+from shunt.aws.launch_request import LaunchSettings
+from shunt.aws.pool import Pool, SlotSpec
+from shunt.reconcile import Reconciler
+from shunt.testing.ec2.double import Ec2Double
+from shunt.testing.ec2.market import Market
+from shunt.testing.memory_store import MemoryStore
+
+NODES = 1000
+REPEATS = 5
+
+
+def main() -> None:
+    os.environ.update(AWS_ACCESS_KEY_ID="testing", AWS_SECRET_ACCESS_KEY="testing")
+    now = datetime(2026, 3, 1, tzinfo=UTC)
+    double = Ec2Double(Market(), lambda: now)
+    client = client_of("ec2", "us-east-1")
+    double.attach(client)
+    pools = tuple(Pool("g6.12xlarge", f"us-east-1{letter}", "spot") for letter in "abc")
+    specs = {f"w-{n}": SlotSpec(f"w-{n}", pools) for n in range(NODES)}
+    fleet = Ec2Fleet(
+        ec2=AwsApi(client),
+        store=MemoryStore(),
+        run_id="bench",
+        specs=specs,
+        settings=LaunchSettings("shunt-worker", {p.zone: f"subnet-{p.zone}" for p in pools}),
+        owner="bench",
+        expires_at=now + timedelta(hours=1),
+        now=lambda: now,
+        monotonic=time.monotonic,
+        sleep=lambda _: None,
+    )
+    reconciler = Reconciler(
+        fleet=fleet,
+        slots=list(specs),
+        max_crashes=3,
+        monotonic=time.monotonic,
+        now=lambda: now,
+        tell=lambda _: None,
+    )
+    launch_s, launch_calls = _timed(reconciler, double)
+    steady = [_timed(reconciler, double) for _ in range(REPEATS)]
+    times = [taken for taken, _ in steady]
+    for node in list(double.instances)[:100]:
+        double.end(node, "Server.SpotInstanceTermination")
+    repair_s, repair_calls = _timed(reconciler, double)
+    median = sorted(times)[REPEATS // 2]
+    spread = (min(times), max(times))
+    write(
+        "fleet_reconcile",
+        [
+            Row(
+                "reconcile 1,000 nodes, nothing to do", median, "s", spread, None, "< 2", median < 2
+            ),
+            Row("API calls of it", steady[0][1], "calls", None, None, "<= 1", steady[0][1] <= 1),
+            Row("launch 1,000 nodes", launch_s, "s"),
+            Row(
+                "API calls of it",
+                launch_calls,
+                "calls",
+                None,
+                None,
+                "<= 1001",
+                launch_calls <= 1001,
+            ),
+            Row("replace 100 lost of 1,000", repair_s, "s", None, None, "< 2", repair_s < 2),
+            Row(
+                "API calls of it", repair_calls, "calls", None, None, "<= 101", repair_calls <= 101
+            ),
+        ],
+    )
+
+
+def _timed(reconciler: Reconciler, double: Ec2Double) -> tuple[float, int]:
+    calls, started_s = len(double.calls), time.perf_counter()
+    reconciler.step(0)
+    return time.perf_counter() - started_s, len(double.calls) - calls
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,225 @@
+"""The commands about nodes that cost money: offers, nodes, reap, drill, aws."""
+
+import os
+import random
+from collections.abc import Callable, Sequence
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import Annotated
+
+import typer
+from rich.console import Console
+from rich.table import Table
+
+from shunt.aws.account_setup import AccountSettings, Step, perform, setup_steps, teardown_steps
+from shunt.aws.api import AwsApi, client_of
+from shunt.aws.inventory import list_nodes
+from shunt.aws.offerings import OfferingSheet, cached, look
+from shunt.aws.reaper import condemned, reap
+from shunt.drill.simulation import DrillSettings, Handling, simulate
+from shunt.drill.trace import read_trace
+from shunt.errors import JobError, RunMissing
+from shunt.run_status import RunState, StatusReader
+from shunt.store.config import StoreConfig, open_configured_store
+
+Region = Annotated[str, typer.Option(help="AWS region.")]
+Yes = Annotated[bool, typer.Option("--yes", help="Do it; without, only say it.")]
+
+CACHE = Path.home() / ".cache" / "shunt"
+OFFERS_MAX_AGE_S = 600.0
+DEPLOYMENT_FILES = Path(__file__).parents[1] / "deployments" / "aws"
+ALIVE_STATES = (RunState.OPEN,)
+
+aws = typer.Typer(no_args_is_help=True, help="Prepare an AWS account, look at it, clear it.")
+
+
+def offers(
+    region: Region = "us-east-1",
+    types: Annotated[list[str] | None, typer.Option("--type", help="Instance type.")] = None,
+    offline: Annotated[bool, typer.Option(help="The last sheet, however old.")] = False,
+) -> None:
+    """Show what EC2 sells now: GPU types with their spot prices per zone."""
+    path = CACHE / f"offers-{region}.json"
+    if offline and not path.exists():
+        raise JobError(f"no sheet of {region} was kept yet in {path}; run once without --offline")
+    now = datetime.now(UTC)
+
+    def ask() -> OfferingSheet:
+        ec2, quotas = _api("ec2", region), _api("service-quotas", region)
+        return look(ec2, quotas, region=region, now=now, instance_types=types or ())
+
+    sheet = cached(path, max_age_s=float("inf") if offline else OFFERS_MAX_AGE_S, now=now, ask=ask)
+    _show_offers(sheet, now)
+
+
+def nodes(region: Region = "us-east-1") -> None:
+    """Show every node of ours in the region, by tag."""
+    now = datetime.now(UTC)
+    table = Table("node", "run", "slot", "type", "zone", "market", "state", "age", "deadline")
+    for node in list_nodes(_api("ec2", region)):
+        table.add_row(
+            node.instance_id,
+            node.run_id,
+            node.slot,
+            node.instance_type,
+            node.zone,
+            "spot" if node.spot else "on-demand",
+            node.state,
+            f"{(now - node.launched_at).total_seconds() / 3600:.1f} h",
+            f"{node.expires_at:%Y-%m-%d %H:%M}" if node.expires_at else "none",
+        )
+    Console().print(table)
+
+
+def reap_nodes(
+    store: Annotated[str, typer.Option(help="Where the runs keep their state.")],
+    region: Region = "us-east-1",
+    yes: Yes = False,
+) -> None:
+    """End every node of ours that no living run owns."""
+    ec2, now = _api("ec2", region), datetime.now(UTC)
+    lives = _run_lives(store)
+    if yes:
+        doomed = reap(ec2, run_lives=lives, now=now)
+    else:
+        doomed = condemned(list_nodes(ec2), run_lives=lives, now=now)
+    console = Console()
+    for entry in doomed:
+        node = entry.node
+        console.print(f"{'ended' if yes else 'would end'} {node.instance_id}: {entry.reason}")
+    if not doomed:
+        console.print("nothing to end")
+
+
+def drill(
+    trace: Annotated[Path, typer.Option(help="CSV with t_s and active_instances.")],
+    nodes_wanted: Annotated[int, typer.Option("--nodes", min=1)],
+    total_tokens: Annotated[float, typer.Option("--tokens", min=1)],
+    tokens_per_s: Annotated[float, typer.Option(min=0.001, help="Of one node.")],
+    spot_price: Annotated[float, typer.Option(min=0, help="USD per node hour.")],
+    on_demand_price: Annotated[float, typer.Option(min=0, help="USD per node hour.")],
+    pool: Annotated[str, typer.Option(help="Start of the name of one recording.")] = "",
+    seed: Annotated[int, typer.Option()] = 0,
+) -> None:
+    """Play work against a recorded spot trace, in virtual time."""
+    settings = DrillSettings(
+        total_tokens=total_tokens,
+        nodes=nodes_wanted,
+        tokens_per_s=tokens_per_s,
+        spot_usd_per_hour=spot_price,
+        on_demand_usd_per_hour=on_demand_price,
+    )
+    recorded = read_trace(trace, pool=pool)
+    table = Table("handling", "finish", "cost", "tokens again", "interruptions")
+    for handling in (Handling.SHUNT, Handling.NONE, Handling.ON_DEMAND):
+        result = simulate(settings, recorded, handling, rng=random.Random(seed))
+        table.add_row(
+            {"shunt": "spot, shunt", "none": "spot, no handling"}.get(handling, handling.value),
+            "never" if result.finish_s is None else f"{result.finish_s / 3600:.2f} h",
+            f"{result.cost_usd:.2f} USD",
+            f"{result.tokens_again:,.0f}",
+            str(result.interruptions),
+        )
+    Console().print(table)
+
+
+@aws.command("setup")
+def aws_setup(
+    bucket: Annotated[str, typer.Option(help="Bucket of the runs.")],
+    image: Annotated[str, typer.Option(help="AMI with driver and worker environment.")],
+    security_group: Annotated[str, typer.Option(help="Without inbound rules.")],
+    region: Region = "us-east-1",
+    prefix: str = "",
+    yes: Yes = False,
+) -> None:
+    """Make role, policy, instance profile and launch template."""
+    settings = AccountSettings(DEPLOYMENT_FILES, bucket, image, security_group, prefix)
+    _go(setup_steps(_api("ec2", region), _api("iam", region), settings), "make", yes=yes)
+
+
+@aws.command("teardown")
+def aws_teardown(region: Region = "us-east-1", yes: Yes = False) -> None:
+    """Remove what setup made. Refuses while nodes of ours exist."""
+    ec2 = _api("ec2", region)
+    left = list_nodes(ec2)
+    if left:
+        raise JobError(f"{len(left)} nodes still exist; end them first: shunt reap")
+    _go(teardown_steps(ec2, _api("iam", region)), "remove", yes=yes)
+
+
+@aws.command("doctor")
+def aws_doctor(region: Region = "us-east-1") -> None:
+    """Say what of the account is missing: permissions, quotas, setup."""
+    ec2 = _api("ec2", region)
+    quotas = _api("service-quotas", region)
+    types = ("g6.xlarge", "g6e.xlarge", "g5.xlarge")
+    sheet = look(ec2, quotas, region=region, now=datetime.now(UTC), instance_types=types)
+    console = Console()
+    for line in sheet.missing:
+        console.print(f"missing  {line}")
+    for name in types:
+        vcpus = sheet.quota_vcpus(name, "spot")
+        console.print(
+            f"quota    {name} spot: {'not found' if vcpus is None else f'{vcpus:g} vCPU'}"
+        )
+    for step in teardown_steps(ec2, _api("iam", region)):
+        console.print(f"{'missing ' if step.done else 'present '} {step.what}")
+
+
+def _go(steps: Sequence[Step], verb: str, *, yes: bool) -> None:
+    console = Console()
+    for step in steps:
+        console.print(f"{'nothing to do:' if step.done else f'will {verb}'} {step.what}")
+    if yes:
+        console.print(f"{perform(steps)} steps done")
+    else:
+        console.print("nothing was changed; add --yes")
+
+
+def _show_offers(sheet: OfferingSheet, now: datetime) -> None:
+    console = Console()
+    types = {t.instance_type: t for t in sheet.types}
+    table = Table("type", "GPUs", "zone", "spot USD/h", "spot quota, vCPU")
+    for price in sorted(sheet.prices, key=lambda p: (p.usd_per_hour, p.instance_type)):
+        known = types.get(price.instance_type)
+        quota = sheet.quota_vcpus(price.instance_type, "spot")
+        table.add_row(
+            price.instance_type,
+            f"{known.gpu_count} x {known.gpu}" if known else "",
+            price.zone,
+            f"{price.usd_per_hour:.4f}",
+            "" if quota is None else f"{quota:g}",
+        )
+    console.print(table)
+    for zone, score in sorted(sheet.scores.items()):
+        console.print(f"placement score {zone}: {score} of 10")
+    for line in sheet.missing:
+        console.print(line)
+    console.print(f"{sheet.region}, {(now - sheet.taken_at).total_seconds():.0f} s old")
+
+
+def _run_lives(store_uri: str) -> Callable[[str], bool]:
+    store = open_configured_store(StoreConfig(uri=store_uri), environment=os.environ)
+
+    def lives(run_id: str) -> bool:
+        try:
+            return _state(run_id) in ALIVE_STATES
+        except RunMissing:
+            return False
+
+    def _state(run_id: str) -> RunState:
+        return StatusReader(store, run_id).read().state
+
+    return lives
+
+
+def _api(service: str, region: str) -> AwsApi:
+    return AwsApi(client_of(service, region))
+
+
+COMMANDS: dict[str, Callable[..., None]] = {
+    "offers": offers,
+    "nodes": nodes,
+    "reap": reap_nodes,
+    "drill": drill,
+}

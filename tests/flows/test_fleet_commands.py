@@ -1,0 +1,61 @@
+"""The commands about nodes: what they say before they do it, and without an account."""
+
+from datetime import UTC, datetime
+from pathlib import Path
+
+import pytest
+import typer
+from moto import mock_aws
+from typer.testing import CliRunner
+
+from flows import fleet_commands
+from shunt.aws.offerings import OfferingSheet
+
+
+@pytest.fixture
+def app(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> typer.Typer:
+    monkeypatch.setenv("AWS_ACCESS_KEY_ID", "testing")
+    monkeypatch.setenv("AWS_SECRET_ACCESS_KEY", "testing")
+    monkeypatch.setattr(fleet_commands, "CACHE", tmp_path)
+    made = typer.Typer()
+    for name, command in fleet_commands.COMMANDS.items():
+        made.command(name)(command)
+    made.add_typer(fleet_commands.aws, name="aws")
+    return made
+
+
+def said(app: typer.Typer, *argv: str) -> str:
+    result = CliRunner().invoke(app, list(argv), env={"COLUMNS": "200"})
+    assert result.exit_code == 0, result.output
+    return result.output
+
+
+def test_setup_changes_nothing_without_yes(app: typer.Typer) -> None:
+    argv = ["aws", "setup", "--bucket", "b", "--image", "ami-1", "--security-group", "sg-1"]
+    with mock_aws():
+        assert "nothing was changed" in said(app, *argv)
+        assert "4 steps done" in said(app, *argv, "--yes")
+        assert "0 steps done" in said(app, *argv, "--yes")
+        assert "nothing was changed" in said(app, "aws", "teardown")
+        assert "4 steps done" in said(app, "aws", "teardown", "--yes")
+
+
+def test_nothing_of_ours_is_nothing_to_end(app: typer.Typer, tmp_path: Path) -> None:
+    with mock_aws():
+        assert "nothing to end" in said(app, "reap", "--store", str(tmp_path / "runs"))
+        assert "node" in said(app, "nodes")
+
+
+def test_offers_offline_needs_a_sheet_and_shows_its_age(app: typer.Typer, tmp_path: Path) -> None:
+    assert CliRunner().invoke(app, ["offers", "--offline"]).exit_code != 0
+    sheet = OfferingSheet(region="us-east-1", taken_at=datetime(2026, 3, 1, tzinfo=UTC))
+    (tmp_path / "offers-us-east-1.json").write_text(sheet.model_dump_json())
+    assert "s old" in said(app, "offers", "--offline")
+
+
+def test_a_drill_compares_three_ways(app: typer.Typer, tmp_path: Path) -> None:
+    (tmp_path / "t.csv").write_text("t_s,active_instances\n0,4\n900,1\n1800,4\n")
+    numbers = "--nodes 4 --tokens 4e6 --tokens-per-s 500 --spot-price 1 --on-demand-price 3"
+    output = said(app, "drill", "--trace", str(tmp_path / "t.csv"), *numbers.split())
+    for words in ("spot, shunt", "spot, no handling", "on-demand"):
+        assert words in output
