@@ -1,0 +1,93 @@
+"""Result files of rows that are hard to write."""
+
+import json
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import Any
+
+import pyarrow as pa
+import pyarrow.parquet as pq
+
+from shunt.generation import Finish, Generation, TokenLogprobs
+from shunt.outcome import Outcome, ShardOutcomes
+from shunt.results.writing import learn_layout, write_results
+
+INFINITE = (TokenLogprobs((1, 2), (-0.5, float("-inf")), 1),)
+
+
+def generated(text: str = "hi", logprobs: tuple[TokenLogprobs, ...] | None = None) -> Generation:
+    return Generation((7,), logprobs, num_prompt_tokens=3, finish=Finish("stop", None, text))
+
+
+def write(
+    directory: Path, columns: dict[str, Any], generation: Generation, *, batch: bool = False
+) -> None:
+    num_rows = len(next(iter(columns.values())))
+    ids = [f"p{index}" for index in range(num_rows)]
+    base = {"row": pa.nulls(num_rows, pa.string())}
+    table = pa.table({"index": range(num_rows), "prompt_id": ids, **base, **columns})
+    outcomes = tuple(Outcome(index, name, (generation,)) for index, name in enumerate(ids))
+    shards = [ShardOutcomes(table, outcomes)]
+    write_results(
+        lambda: iter(shards),
+        directory,
+        learn_layout(shards, id_columns=["custom_id", "id"]),
+        formats=["jsonl", "parquet"],
+        openai_batch=batch,
+        run_id="r",
+        created_at=datetime(2026, 1, 1, tzinfo=UTC),
+    )
+
+
+def lines(path: Path) -> list[dict[str, Any]]:
+    def refuse(word: str) -> None:
+        raise AssertionError(f"not JSON: {word}")
+
+    text = path.read_bytes().decode()
+    return [json.loads(line, parse_constant=refuse) for line in text.split("\n") if line]
+
+
+def test_integers_that_no_float_holds_stay_exact(tmp_path: Path) -> None:
+    write(tmp_path, {"row": ['{"a": 1152921504606846977}', '{"a": 1.5}']}, generated())
+    column = pq.read_table(tmp_path / "results.parquet").column("a").to_pylist()
+    assert column == ["1152921504606846977", "1.5"]
+
+
+def test_half_surrogate_in_the_input_stays_an_escape(tmp_path: Path) -> None:
+    write(tmp_path, {"row": ['{"a": "\\ud800"}']}, generated())
+    column = pq.read_table(tmp_path / "results.parquet").column("a").to_pylist()
+    assert column == ['"\\ud800"']
+
+
+def test_half_surrogate_in_generated_text_is_replaced(tmp_path: Path) -> None:
+    write(tmp_path, {"row": ['{"a": 1}']}, generated("x\ud800"))
+    assert lines(tmp_path / "results.jsonl")[0]["generated_text"] == "x\ufffd"
+
+
+def test_infinite_logprobs_are_the_lowest_number(tmp_path: Path) -> None:
+    write(tmp_path, {"row": ['{"a": 1}']}, generated(logprobs=INFINITE))
+    assert lines(tmp_path / "results.jsonl")[0]["logprobs"][0]["logprobs"] == [-0.5, -9999.0]
+
+
+def test_nan_of_a_tabular_column_is_null_in_json(tmp_path: Path) -> None:
+    write(tmp_path, {"column.a": [float("nan")]}, generated())
+    assert lines(tmp_path / "results.jsonl")[0]["a"] is None
+
+
+def test_a_name_is_prefixed_until_it_is_free(tmp_path: Path) -> None:
+    row = '{"generated_text": "x", "shunt_generated_text": "y"}'
+    write(tmp_path, {"row": [row]}, generated())
+    found = lines(tmp_path / "results.jsonl")[0]
+    assert [found["generated_text"], found["shunt_generated_text"]] == ["x", "y"]
+    assert found["shunt_shunt_generated_text"] == "hi"
+
+
+def test_completions_have_the_logprobs_of_completions(tmp_path: Path) -> None:
+    row = '{"custom_id": "c", "url": "/v1/completions", "body": {"model": "m", "prompt": "x"}}'
+    write(tmp_path, {"row": [row]}, generated(logprobs=INFINITE), batch=True)
+    line = lines(tmp_path / "batch_output.jsonl")[0]
+    assert line["response"]["body"]["choices"][0]["logprobs"] == {
+        "tokens": ["token_id:1"],
+        "token_logprobs": [-0.5],
+        "top_logprobs": [{"token_id:1": -0.5, "token_id:2": -9999.0}],
+    }
