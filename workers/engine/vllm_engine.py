@@ -33,6 +33,7 @@ log = logging.getLogger(__name__)
 _GRAMMAR_REFUSED = "the grammar refused the saved tokens"
 _STOP_GRACE_S = 15.0
 """Time the engine core has to leave, some 6 s on CPU, before it is killed."""
+_CONTEXT_PATIENCE_S = 2.0
 
 
 class _EndedWithError(Exception):
@@ -115,6 +116,9 @@ class VllmEngine:
         await asyncio.to_thread(stop_engine, self._started, _STOP_GRACE_S)
         if self._private is not None:
             self._private.fail_requests(self._llm)
+            # vLLM closed its sockets by a callback on this loop, which has run by now or does next.
+            await asyncio.sleep(0)
+            await asyncio.to_thread(self._private.close_context, self._llm, _CONTEXT_PATIENCE_S)
 
     # ---- one request ------------------------------------------------------------------------
 

@@ -10,6 +10,7 @@ unchanged from the front end to the engine core and its workers.
 
 import functools
 import inspect
+import threading
 from collections.abc import Callable, Sequence
 from dataclasses import fields, is_dataclass
 from typing import Any
@@ -261,6 +262,17 @@ def install_front_end(llm: AsyncLLM, on_state: Callable[[str, RequestState], Non
 def fail_requests(llm: AsyncLLM) -> None:
     """Wake whoever waits for a request of an engine that was shut down: nothing else would."""
     llm.output_processor.propagate_error(EngineDeadError())
+
+
+def close_context(llm: AsyncLLM, timeout_s: float) -> None:
+    """Close the ZeroMQ context that vLLM leaves to the garbage collector, and its threads.
+
+    Its sockets are closed by then. Were one left open, closing would block: hence beside us.
+    """
+    context = getattr(llm.engine_core, "resources").ctx  # noqa: B009
+    closing = threading.Thread(target=context.destroy, kwargs={"linger": 0}, daemon=True)
+    closing.start()
+    closing.join(timeout_s)
 
 
 def prepare_state(state: RequestState) -> None:
