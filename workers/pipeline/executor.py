@@ -44,9 +44,12 @@ class PipelineExecutor(MultiprocExecutor):
     _ending = False
     """A follower whose head stopped the engine: its ranks are killed, and are no loss."""
 
-    def _init_executor(self) -> None:
-        stages = self._stages = StageMap.of_config(self.vllm_config.additional_config)
+    def __init__(self, vllm_config: Any, monitor_workers: bool = True) -> None:
         self._links: list[socket.socket] = []
+        super().__init__(vllm_config, monitor_workers)
+
+    def _init_executor(self) -> None:
+        stages = self._stages = StageMap.of_vllm(self.vllm_config)
         mark_shared_memory(stages.token)
         self._janitor = start_janitor(stages.token)
         threading.Thread(target=self._watch_janitor, name="janitor-watch", daemon=True).start()
@@ -79,10 +82,12 @@ class PipelineExecutor(MultiprocExecutor):
         if getattr(self, "is_failed", False) and not self._leaving:
             self.fail("a rank died")
         self._leaving = True
-        for link in self.__dict__.pop("_links", ()):
-            say_goodbye(link)
-        # The janitor sweeps when this process has ended, and its own destructors have run.
+        while self._links:
+            say_goodbye(self._links.pop())
         super().shutdown()
+        # What vLLM's CPU ranks never remove. The rest has owners: their destructors in this
+        # process, and the janitor where the process is killed.
+        sweep(self._stages.token, message_queues=False)
 
     def fail(self, reason: str) -> None:
         """Kill every rank of this node and leave the process; never returns."""

@@ -2,9 +2,11 @@
 
 import logging
 import os
+import socket
 from dataclasses import replace
 
 from vllm import AsyncEngineArgs
+from vllm.config import VllmConfig
 from vllm.usage.usage_lib import UsageContext
 
 from workers.engine.config import EngineConfig, engine_arguments
@@ -36,7 +38,7 @@ def follow(
     vllm_config = AsyncEngineArgs(**arguments).create_engine_config(
         UsageContext.ENGINE_CONTEXT, headless=True
     )
-    executor = FollowerExecutor.joined(vllm_config, link)
+    executor = FollowerExecutor(vllm_config, link)
     executor.start_worker_monitor(inline=True)
     return executor.exit_code
 
@@ -44,12 +46,9 @@ def follow(
 class FollowerExecutor(PipelineExecutor):
     """The executor of a node that joined: its link is watched before its ranks start."""
 
-    @classmethod
-    def joined(cls, vllm_config: object, link: object) -> "FollowerExecutor":
-        executor = cls.__new__(cls)
-        executor._link_to_head = link
-        executor.__init__(vllm_config, monitor_workers=False)
-        return executor
+    def __init__(self, vllm_config: VllmConfig, link: socket.socket) -> None:
+        self._link_to_head = link
+        super().__init__(vllm_config, monitor_workers=False)
 
     def _before_ranks(self) -> None:
         self.watch_link(self._link_to_head)

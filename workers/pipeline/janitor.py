@@ -39,9 +39,11 @@ def start_janitor(token: str) -> "subprocess.Popen[bytes]":
     )
 
 
-def sweep(token: str) -> None:
+def sweep(token: str, *, message_queues: bool = True) -> None:
     """Remove the shared memory and rendezvous files of one launch. May run twice."""
-    owned = [f"{shared_memory_prefix(token)}????", f"{rendezvous_name(token, 0)[:-1]}*"]
+    owned = [f"{rendezvous_name(token, 0)[:-1]}*"]
+    if message_queues:
+        owned.append(f"{shared_memory_prefix(token)}????")
     for place in (Path("/dev/shm"), Path(tempfile.gettempdir())):
         for path in (path for pattern in owned for path in place.glob(pattern)):
             with suppress(FileNotFoundError, IsADirectoryError):

@@ -47,8 +47,14 @@ class StageMap:
 
     @classmethod
     def of_config(cls, additional_config: Mapping[str, Any]) -> Self:
-        fields = additional_config[KEY]
-        return cls(**{k: tuple(v) if isinstance(v, list) else v for k, v in fields.items()})
+        fields: dict[str, Any] = dict(additional_config[KEY])
+        for name in ("tp", "layers", "nodes", "addresses"):
+            fields[name] = tuple(fields[name])
+        return cls(**fields)
+
+    @classmethod
+    def of_vllm(cls, vllm_config: Any) -> Self:
+        return cls.of_config(vllm_config.additional_config)
 
     def as_additional_config(self) -> dict[str, Any]:
         fields = {k: list(v) if isinstance(v, tuple) else v for k, v in asdict(self).items()}
