@@ -16,6 +16,7 @@ from typing import Protocol
 from flows.exit_code import ExitCode
 from shunt.cancellation import carry_on, is_cancelled
 from shunt.collect import ShardsOpen, collect, output_directory
+from shunt.dataset.files import find_files
 from shunt.errors import RunError
 from shunt.event import Event, EventKind, record
 from shunt.fleet.local import LocalFleet, WorkerCommand
@@ -87,11 +88,20 @@ def drive(
     return resume(prepare_run(job, store, around, watcher, sample=sample), store, around, watcher)
 
 
+def check_job(job: Job) -> None:
+    """What is cheap to know before anything is started: the input is there, the output writable.
+
+    Raises `JobError` and `InputError`.
+    """
+    find_files(job.input.path, endpoint_url=job.input.endpoint_url)
+    check_writable(job.output.path)
+
+
 def prepare_run(
     job: Job, store: Store, around: Surroundings, watcher: Watcher, *, sample: int | None = None
 ) -> Manifest:
     """The run's manifest, carrying what this invocation says of fleet, cadence and output."""
-    check_writable(job.output.path)
+    check_job(job)
     renderer = renderer_for(
         job.model.path,
         revision=job.model.revision,

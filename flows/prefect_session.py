@@ -30,6 +30,7 @@ def run_flow(
 def prepare_environment() -> None:
     """Defaults for what the user has not set: no analytics, few log lines, our own database."""
     home = state_directory() / "prefect"
+    home.mkdir(parents=True, exist_ok=True)  # Prefect makes the last directory only
     defaults = {
         "PREFECT_HOME": str(home),
         "PREFECT_SERVER_ANALYTICS_ENABLED": "false",

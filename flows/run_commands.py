@@ -15,7 +15,7 @@ import typer
 from pydantic import TypeAdapter
 from rich.console import Console
 
-from flows.drive import Ending, Watcher, drive, resume
+from flows.drive import Ending, Watcher, check_job, drive, resume
 from flows.exit_code import ExitCode
 from flows.run_view import show_status
 from flows.surroundings import surroundings
@@ -30,7 +30,6 @@ from shunt.pace import Pace
 from shunt.preflight import PreflightReport
 from shunt.prepare import preflight as preflight_job
 from shunt.rendering import renderer_for
-from shunt.results.publishing import check_writable
 from shunt.run_status import RunState, RunStatus, StatusReader
 from shunt.store.config import StoreConfig, open_configured_store
 from shunt.store.protocol import Store
@@ -82,9 +81,10 @@ def run(
     if dry_run:
         _preflight(loaded, as_json=as_json)
         return
+    check_job(loaded)
     with _stop_on_signals(_RUN_STOPS) as stop, _view(as_json=as_json) as watcher:
+        around = surroundings(loaded, stop)
         if no_prefect:
-            around = surroundings(loaded, stop)
             ending = drive(loaded, _store(loaded), around, watcher, sample=sample)
         else:
             # Prefect takes two seconds to import; only this command pays for it.
@@ -248,7 +248,7 @@ def _preflight(job: Job, *, as_json: bool) -> None:
 
 
 def _preflight_report(job: Job) -> PreflightReport:
-    check_writable(job.output.path)
+    check_job(job)
     renderer = renderer_for(
         job.model.path,
         revision=job.model.revision,
