@@ -1,5 +1,9 @@
 """From a prompt to token ids, through the model's own tokenizer and chat template."""
 
+# Transformers types its tokenizers loosely.
+# pyright: reportUnknownMemberType=false, reportUnknownVariableType=false
+# pyright: reportUnknownArgumentType=false, reportUnknownLambdaType=false
+
 import json
 from collections.abc import Sequence
 from dataclasses import dataclass

@@ -1,5 +1,9 @@
 """Shards: fixed slices of the prompts, each one immutable Arrow object."""
 
+# Pyarrow's stubs leave type parameters open.
+# pyright: reportUnknownMemberType=false, reportUnknownVariableType=false
+# pyright: reportUnknownArgumentType=false, reportUnknownLambdaType=false
+
 import json
 from typing import Any
 

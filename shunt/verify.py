@@ -1,5 +1,9 @@
 """Verify: does the log give every prompt exactly one terminal row, and do the results say so?"""
 
+# Pyarrow's stubs leave type parameters open.
+# pyright: reportUnknownMemberType=false, reportUnknownVariableType=false
+# pyright: reportUnknownArgumentType=false, reportUnknownLambdaType=false
+
 import json
 from collections import Counter
 from collections.abc import Iterator

@@ -1,5 +1,9 @@
 """Cutting prompts into shard tables."""
 
+# Pyarrow's stubs leave type parameters open.
+# pyright: reportUnknownMemberType=false, reportUnknownVariableType=false
+# pyright: reportUnknownArgumentType=false, reportUnknownLambdaType=false
+
 import json
 from collections.abc import Iterator
 from dataclasses import dataclass, field

@@ -1,5 +1,9 @@
 """Finding duplicate ids among millions at sixteen bytes each."""
 
+# Numpy's stubs leave array types open.
+# pyright: reportUnknownMemberType=false, reportUnknownVariableType=false
+# pyright: reportUnknownArgumentType=false, reportUnknownLambdaType=false
+
 import numpy as np
 import xxhash
 

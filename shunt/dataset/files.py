@@ -1,5 +1,10 @@
 """The files of a dataset: found by path or glob, local or on S3, opened through decompression."""
 
+# Fsspec has no type information.
+# pyright: reportUnknownMemberType=false, reportUnknownVariableType=false
+# pyright: reportUnknownArgumentType=false, reportUnknownLambdaType=false
+# pyright: reportMissingTypeStubs=false, reportDeprecated=false
+
 import gzip
 import io
 from collections.abc import Iterator, Sequence

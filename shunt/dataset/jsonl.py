@@ -1,5 +1,9 @@
 """JSON lines, one object each."""
 
+# Parsed JSON has no types before it is checked.
+# pyright: reportUnknownMemberType=false, reportUnknownVariableType=false
+# pyright: reportUnknownArgumentType=false, reportUnknownLambdaType=false
+
 import json
 import re
 from collections.abc import Iterator

@@ -1,5 +1,9 @@
 """OpenAI batch request lines: every parameter is translated or refused by name, never dropped."""
 
+# Parsed JSON has no types before it is checked.
+# pyright: reportUnknownMemberType=false, reportUnknownVariableType=false
+# pyright: reportUnknownArgumentType=false, reportUnknownLambdaType=false
+
 from collections.abc import Callable, Mapping
 from typing import Any, NoReturn
 
@@ -68,7 +72,7 @@ def _chat(body: Mapping[str, Any]) -> tuple[dict[str, Any], dict[str, Any]]:
     limit = older if limit is None else limit
     if limit is not None:
         sampling["max_tokens"] = limit
-    return columns, sampling | _common(rest)
+    return columns, sampling | _shared_parameters(rest)
 
 
 def _completion(body: Mapping[str, Any]) -> tuple[dict[str, Any], dict[str, Any]]:
@@ -83,10 +87,10 @@ def _completion(body: Mapping[str, Any]) -> tuple[dict[str, Any], dict[str, Any]
     for name in ("logprobs", "max_tokens"):
         if (value := rest.pop(name, None)) is not None:
             sampling[name] = value
-    return columns, sampling | _common(rest)
+    return columns, sampling | _shared_parameters(rest)
 
 
-def _common(rest: dict[str, Any]) -> dict[str, Any]:
+def _shared_parameters(rest: dict[str, Any]) -> dict[str, Any]:
     """What is left of a body after the parameters that the two endpoints spell differently."""
     sampling: dict[str, Any] = {"temperature": 1.0}  # OpenAI's default
     if (response_format := rest.pop("response_format", None)) is not None:

@@ -1,5 +1,9 @@
 """From an input row to a prompt: which columns it is made of, and whether it can run."""
 
+# Parsed JSON has no types before it is checked.
+# pyright: reportUnknownMemberType=false, reportUnknownVariableType=false
+# pyright: reportUnknownArgumentType=false, reportUnknownLambdaType=false
+
 import json
 from collections.abc import Mapping
 from dataclasses import dataclass
@@ -21,6 +25,7 @@ from shunt.sampling import Sampling
 from shunt.shard import merged
 
 _ROLES = {"system", "user", "assistant", "developer", "tool"}
+_SOURCES = ("prompt", "messages", "token_ids")
 _DEFAULT_ID_COLUMNS = ("custom_id", "id")
 
 
@@ -64,15 +69,13 @@ class PromptReader:
             if not message.startswith(row.place):
                 message = f"{row.place}: {message}"
             error = RowError(RowErrorCode(refusal.code), message)
-            return PromptRow(
-                Prompt(index, prompt_id, self._defaults, error=error), {}, has_own_id
-            )
+            return PromptRow(Prompt(index, prompt_id, self._defaults, error=error), {}, has_own_id)
         return PromptRow(prompt, own, has_own_id)
 
     def _own_id(self, columns: Mapping[str, Any]) -> str | None:
         if self._columns.id is None and not self._openai_batch:
-            value = next((columns[n] for n in _DEFAULT_ID_COLUMNS if n in columns), None)
-            return None if value is None else str(value)
+            given = (columns.get(name) for name in _DEFAULT_ID_COLUMNS)
+            return next((str(value) for value in given if value not in (None, "")), None)
         name = self._columns.id or "custom_id"
         value = columns.get(name)
         if value is None or value == "":
@@ -111,15 +114,20 @@ class PromptReader:
         """The one of text, messages, token_ids that the prompt is."""
         if self._template is not None:
             return self._text(self._rendered(row))
+        given = [name for name in _SOURCES if columns.get(name) is not None]
+        if len(given) > 1:
+            _refuse(RowErrorCode.INVALID_PARAMETER, f"has {' and '.join(given)}; give one of them")
         if (token_ids := columns.get("token_ids")) is not None:
             return {"token_ids": _token_ids(_from_json_text(token_ids, "token_ids"))}
         if (messages := columns.get("messages")) is not None:
-            return {"messages": _messages(_from_json_text(messages, "messages"))}
+            return {"messages": _messages(messages)}
         if (text := columns.get("prompt")) is not None:
             return self._text(text)
         names = self._columns
-        wanted = "messages or prompt" if self._openai_batch else (
-            f"{names.prompt}, {names.messages} or {names.token_ids}"
+        wanted = (
+            "messages or prompt"
+            if self._openai_batch
+            else (f"{names.prompt}, {names.messages} or {names.token_ids}")
         )
         _refuse(RowErrorCode.MISSING_PROMPT, f"needs a column {wanted}")
 
@@ -185,7 +193,13 @@ def _from_json_text(value: Any, name: str) -> Any:
         _refuse(RowErrorCode.INVALID_PARAMETER, f"{name}: is text, but not JSON")
 
 
-def _messages(messages: Any) -> tuple[dict[str, Any], ...]:
+def _messages(given: Any) -> tuple[dict[str, Any], ...]:
+    messages = given
+    if isinstance(given, str):  # tabular files hold lists as JSON text
+        try:
+            messages = json.loads(given)
+        except ValueError:
+            _refuse(RowErrorCode.INVALID_MESSAGES, "messages: is text, but not a JSON list")
     if not isinstance(messages, list):
         _refuse(RowErrorCode.INVALID_MESSAGES, "messages: must be a list")
     if not messages:

@@ -20,7 +20,7 @@ def input_format(job_input: Input, files: Sequence[SourceFile]) -> InputFormat:
     """The one format of all files. Raises `InputError` when they differ or it cannot be told."""
     if job_input.format != "auto":
         return job_input.format
-    formats = {source.format() for source in files}
+    formats: set[InputFormat] = {source.format() for source in files}
     if len(formats) > 1:
         names = ", ".join(sorted(formats))
         raise InputError(f"input.path: names files of several formats: {names}")

@@ -1,5 +1,9 @@
 """Parquet and CSV."""
 
+# Pyarrow's stubs leave type parameters open.
+# pyright: reportUnknownMemberType=false, reportUnknownVariableType=false
+# pyright: reportUnknownArgumentType=false, reportUnknownLambdaType=false
+
 import csv
 import io
 from collections.abc import Iterator, Sequence

@@ -1,5 +1,9 @@
 """What shunt adds to an input row, and under which names."""
 
+# Parsed JSON has no types before it is checked.
+# pyright: reportUnknownMemberType=false, reportUnknownVariableType=false
+# pyright: reportUnknownArgumentType=false, reportUnknownLambdaType=false
+
 import math
 from collections.abc import Collection
 from dataclasses import dataclass

@@ -1,5 +1,9 @@
 """`results.jsonl`: the input rows, each with what was generated."""
 
+# Pyarrow's stubs leave type parameters open.
+# pyright: reportUnknownMemberType=false, reportUnknownVariableType=false
+# pyright: reportUnknownArgumentType=false, reportUnknownLambdaType=false
+
 import base64
 import json
 import math

@@ -1,5 +1,9 @@
 """`results.parquet`: the same rows as a table with one type per column."""
 
+# Pyarrow's stubs leave type parameters open.
+# pyright: reportUnknownMemberType=false, reportUnknownVariableType=false
+# pyright: reportUnknownArgumentType=false, reportUnknownLambdaType=false
+
 import json
 from collections.abc import Iterable, Iterator, Mapping
 from pathlib import Path
@@ -72,7 +76,7 @@ class ColumnTypes:
                 continue
             found = self._type_of(name, value)
             known = self._types.get(name)
-            self._types[name] = found if known is None else _common(known, found)
+            self._types[name] = found if known is None else _type_of_both(known, found)
             if self._types[name] == pa.float64() and name in self._wide:
                 self._types[name] = _JSON_TEXT
 
@@ -96,7 +100,7 @@ _JSON_TEXT = pa.large_string()
 """Stands apart from plain strings, which are not to be quoted as JSON."""
 
 
-def _common(one: pa.DataType, other: pa.DataType) -> pa.DataType:
+def _type_of_both(one: pa.DataType, other: pa.DataType) -> pa.DataType:
     if one == other:
         return one
     if {one, other} == {pa.int64(), pa.float64()}:

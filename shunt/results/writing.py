@@ -1,5 +1,9 @@
 """Writing the result files of a run: streamed, and visible only when they are whole."""
 
+# Pyarrow's stubs leave type parameters open.
+# pyright: reportUnknownMemberType=false, reportUnknownVariableType=false
+# pyright: reportUnknownArgumentType=false, reportUnknownLambdaType=false
+
 from collections import Counter
 from collections.abc import Callable, Collection, Iterable
 from contextlib import ExitStack

@@ -75,5 +75,5 @@ def test_a_cut_segment_is_refused(data: st.DataObject) -> None:
 def test_a_newer_format_says_upgrade() -> None:
     encoded = bytearray(encode_segment(HEADER, []))
     encoded[4] = 2
-    with pytest.raises(CorruptSegment, match="format version 2.*upgrade"):
+    with pytest.raises(CorruptSegment, match=r"format version 2.*upgrade"):
         decode_segment("key", bytes(encoded))

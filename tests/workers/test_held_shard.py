@@ -42,9 +42,7 @@ def hold(store: Store, *requests: Request, term_s: float = 0.0) -> HeldShard:
 
 def request(request_id: str = "0.0", saved: Iterable[int] = ()) -> Request:
     tokens = tuple(saved)
-    return Request(
-        request_id, (1,), Sampling(), Generation(token_ids=tokens) if tokens else None
-    )
+    return Request(request_id, (1,), Sampling(), Generation(token_ids=tokens) if tokens else None)
 
 
 def flush(shard: HeldShard, **progress: Generation) -> int:
