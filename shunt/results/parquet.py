@@ -117,32 +117,34 @@ def write_parquet(
     """Write all shards. `types` are those of JSON rows; None for tabular inputs, whose columns
     keep the types that the first shard has."""
     writer: pq.ParquetWriter | None = None
+    schema = pa.schema([])
     try:
         for shard in shards:
             table = _table(shard, added, types)
             if writer is None:
-                writer = pq.ParquetWriter(path, table.schema, compression="zstd")
-            writer.write_table(table.cast(writer.schema))
+                schema = table.schema
+                writer = pq.ParquetWriter(path, schema, compression="zstd")
+            writer.write_table(table.cast(schema))
     finally:
         if writer is not None:
             writer.close()
 
 
 def _table(shard: ShardOutcomes, added: AddedColumns, types: ColumnTypes | None) -> pa.Table:
-    columns = dict(_native(shard)) if types is None else dict(_typed(shard, types))
+    columns: dict[str, Any] = dict(_native(shard) if types is None else _typed(shard, types))
     values = [added.values(outcome) for outcome in shard.outcomes]
     for column, name in added.names.items():
         columns[name] = pa.array([row[name] for row in values], _ADDED_TYPES[column])
     return pa.table(columns)
 
 
-def _native(shard: ShardOutcomes) -> Iterator[tuple[str, pa.ChunkedArray]]:
+def _native(shard: ShardOutcomes) -> Iterator[tuple[str, Any]]:
     for name in shard.table.column_names:
         if name.startswith(CARRIED_PREFIX):
             yield name.removeprefix(CARRIED_PREFIX), shard.table.column(name)
 
 
-def _typed(shard: ShardOutcomes, types: ColumnTypes) -> Iterator[tuple[str, pa.Array]]:
+def _typed(shard: ShardOutcomes, types: ColumnTypes) -> Iterator[tuple[str, Any]]:
     rows = carried_rows(shard)
     for field in types.schema():
         values = [row.get(field.name) for row in rows]
