@@ -166,7 +166,7 @@ def test_twenty_kills_change_nothing_on_s3(
 @pytest.mark.soak
 @pytest.mark.timeout(3600)
 def test_twenty_kills_change_nothing_with_real_vllm(tmp_path: Path) -> None:
-    from shunt.demo_model import ensure_smollm2
+    from shunt.demo_model.smollm2 import ensure_smollm2
 
     model = {
         "path": str(ensure_smollm2()),
