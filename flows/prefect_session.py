@@ -28,14 +28,15 @@ def run_flow(
 
 
 def prepare_environment() -> None:
-    """Defaults for what the user has not set: no analytics, few log lines, our own database."""
+    """Defaults for what the user has not set: no analytics, a quiet console, our own database."""
     home = state_directory() / "prefect"
     home.mkdir(parents=True, exist_ok=True)  # Prefect makes the last directory only
     defaults = {
         "PREFECT_HOME": str(home),
         "PREFECT_SERVER_ANALYTICS_ENABLED": "false",
         "DO_NOT_TRACK": "1",
-        "PREFECT_LOGGING_LEVEL": "WARNING",
+        # Prefect's page gets the log; the console is ours.
+        "PREFECT_LOGGING_HANDLERS_CONSOLE_LEVEL": "CRITICAL",
         "PREFECT_SERVER_UI_SHOW_PROMOTIONAL_CONTENT": "false",
         # A new database on a busy machine needs more than Prefect's 20 s.
         "PREFECT_SERVER_EPHEMERAL_STARTUP_TIMEOUT_SECONDS": "120",

@@ -1,0 +1,125 @@
+"""The command line as a user has it: a directory, a job file in it, and `shunt` as a process."""
+
+import json
+import os
+import subprocess
+import sys
+import time
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import pytest
+import yaml
+
+REPOSITORY = Path(__file__).resolve().parent.parent.parent
+_TIMEOUT_S = 120.0
+
+
+@dataclass(frozen=True, slots=True)
+class Desk:
+    """A directory with a job for the fake engine, and the command line to run there."""
+
+    directory: Path
+
+    @property
+    def job(self) -> dict[str, Any]:
+        return yaml.safe_load((self.directory / "job.yaml").read_text())
+
+    def shunt(self, *arguments: str) -> "subprocess.CompletedProcess[str]":
+        """Run a command to its end."""
+        with self.start(*arguments) as process:
+            try:
+                stdout, stderr = process.communicate(timeout=_TIMEOUT_S)
+            finally:
+                process.kill()
+        return subprocess.CompletedProcess(arguments, process.returncode, stdout, stderr)
+
+    def start(self, *arguments: str) -> "subprocess.Popen[str]":
+        """Start a command, as the leader of a process group like a shell would."""
+        unset = ("SHUNT_STORE", "SHUNT_ENDPOINT_URL", "PREFECT_API_URL", "PREFECT_HOME")
+        environment = {name: value for name, value in os.environ.items() if name not in unset}
+        return subprocess.Popen(
+            [sys.executable, "-m", "flows", *arguments],
+            cwd=self.directory,
+            env={**environment, "PYTHONPATH": str(REPOSITORY), "COLUMNS": "200"},
+            stdout=subprocess.PIPE,
+            stderr=subprocess.PIPE,
+            text=True,
+            start_new_session=True,
+        )
+
+    def status(self) -> dict[str, Any]:
+        return json.loads(self.shunt("status", "small", "--json").stdout)
+
+    def processes(self) -> list[str]:
+        """Command lines of the living processes that name this directory."""
+        found: list[str] = []
+        for path in Path("/proc").glob("[0-9]*/cmdline"):
+            try:
+                command = path.read_bytes().replace(b"\0", b" ").decode(errors="replace")
+            except (FileNotFoundError, ProcessLookupError):
+                continue  # it ended while we looked
+            if str(self.directory) in command:
+                found.append(command)
+        return found
+
+    def segments(self) -> list[Path]:
+        return list(self.directory.glob("runs/runs/*/shards/*/segments/*"))
+
+    def rows(self) -> list[dict[str, Any]]:
+        """The result rows of the only run, in their order."""
+        (results,) = self.directory.glob("results/*/results.jsonl")
+        return [json.loads(line) for line in results.read_text().splitlines()]
+
+    def texts(self) -> dict[str, str]:
+        return {row["id"]: row["generated_text"] for row in self.rows()}
+
+
+def wait_until(condition: Callable[[], object], timeout_s: float = 60.0) -> None:
+    deadline_s = time.monotonic() + timeout_s
+    while not condition():
+        assert time.monotonic() < deadline_s, f"not so after {timeout_s} s"
+        time.sleep(0.05)
+
+
+def lay_out(directory: Path, *, tokens_per_s: float | None, bad_lines: Sequence[str] = ()) -> Desk:
+    """Sixty prompts and `job.yaml`, which runs them in six shards on two workers."""
+    prompts = [json.dumps({"id": f"row-{n}", "prompt": f"prompt {n}"}) for n in range(60)]
+    (directory / "prompts.jsonl").write_text("\n".join([*prompts, *bad_lines]) + "\n")
+    model: dict[str, object] = {"path": "none", "engine_kind": "fake"}
+    if tokens_per_s is not None:
+        model["fake_tokens_per_s"] = tokens_per_s
+    job = {
+        "name": "small",
+        "model": model,
+        "input": {"path": "prompts.jsonl"},
+        "fleet": {"workers": 2},
+        "shard_prompts": 10,
+        "checkpoint_interval_s": 0.2,
+        "lease_term_s": 2,
+    }
+    (directory / "job.yaml").write_text(yaml.safe_dump(job))
+    return Desk(directory)
+
+
+@pytest.fixture
+def desk(tmp_path: Path) -> Desk:
+    """A job that is done as soon as its workers are up."""
+    return lay_out(tmp_path, tokens_per_s=None)
+
+
+@pytest.fixture
+def slow_desk(tmp_path: Path) -> Desk:
+    """A job that takes many seconds, so that there is a middle to be interrupted in."""
+    return lay_out(tmp_path, tokens_per_s=8)
+
+
+@pytest.fixture(scope="module")
+def finished(tmp_path_factory: pytest.TempPathFactory) -> Desk:
+    """A desk whose job has run; for tests that only look."""
+    desk = lay_out(tmp_path_factory.mktemp("finished"), tokens_per_s=None)
+    done = desk.shunt("run", "job.yaml", "--no-prefect")
+    assert done.returncode == 0, done.stderr
+    return desk

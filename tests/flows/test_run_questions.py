@@ -1,0 +1,111 @@
+"""The commands that ask about a run or a job: status, watch, verify, collect, preflight, schema."""
+
+import json
+import shutil
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+from tests.flows.conftest import Desk, wait_until
+
+pytestmark = pytest.mark.timeout(240)
+
+
+def test_status_tells_counts_shards_and_events(finished: Desk) -> None:
+    status = finished.status()
+
+    assert (status["state"], status["rows_terminal"], status["rows_failed"]) == ("collected", 60, 0)
+    assert [shard["done"] for shard in status["shards"]] == [True] * 6
+    assert {event["kind"] for event in status["events"]} >= {"worker_started", "collected"}
+    plain = finished.shunt("status", "small")
+    assert "is collected: 60 of 60 rows" in plain.stdout
+
+
+def test_status_without_a_run_lists_them(finished: Desk) -> None:
+    (run_id,) = json.loads(finished.shunt("status", "--json").stdout)["runs"]
+    assert run_id.startswith("small-")
+
+
+def test_watch_follows_to_the_end(slow_desk: Desk) -> None:
+    run = slow_desk.start("run", "job.yaml", "--no-prefect", "--set", "model.fake_tokens_per_s=30")
+    wait_until(lambda: list(slow_desk.directory.glob("runs/runs/*/manifest.json")))
+    watched = slow_desk.shunt("watch", "small")
+    run.communicate(timeout=120)
+
+    assert watched.returncode == 0
+    assert "/60 rows" in watched.stdout
+
+
+def test_verify_proves_the_results_and_notices_a_changed_one(
+    finished: Desk, tmp_path: Path
+) -> None:
+    good = finished.shunt("verify", "small", "--json")
+    assert good.returncode == 0
+    assert json.loads(good.stdout)["problems"] == []
+
+    (results,) = finished.directory.glob("results/*/results.jsonl")
+    saved = shutil.copy2(results, tmp_path)
+    results.write_text(results.read_text().replace('"row-7"', '"row-77"', 1))
+    bad = finished.shunt("verify", "small", "--json")
+    shutil.copy2(saved, results)
+
+    assert bad.returncode == 1
+    assert json.loads(bad.stdout)["problems"]
+
+
+def test_collect_writes_to_another_directory(finished: Desk, tmp_path: Path) -> None:
+    done = finished.shunt("collect", "small", "--output", str(tmp_path / "copy"), "--json")
+
+    assert json.loads(done.stdout)["summary"]["directory"] == str(tmp_path / "copy")
+    (first,) = finished.directory.glob("results/*/results.jsonl")
+    assert (tmp_path / "copy" / "results.jsonl").read_bytes() == first.read_bytes()
+
+
+def test_an_open_run_is_neither_collected_nor_verified(slow_desk: Desk) -> None:
+    late = ("--set", "limits.deadline=2020-01-01T00:00:00Z")
+    assert slow_desk.shunt("run", "job.yaml", "--no-prefect", *late).returncode == 4
+
+    for command in ("collect", "verify"):
+        refused = slow_desk.shunt(command, "small")
+        assert refused.returncode == 1
+        assert "not finished" in refused.stderr + refused.stdout
+        assert "Traceback" not in refused.stderr
+
+
+def test_preflight_tells_file_and_line_of_every_mistake(desk: Desk) -> None:
+    with (desk.directory / "prompts.jsonl").open("a") as prompts:
+        prompts.write('{broken\n{"id": "e", "prompt": ""}\n')
+    told = desk.shunt("preflight", "job.yaml", "--json")
+
+    assert told.returncode == 0
+    report = json.loads(told.stdout)
+    assert report["errors"] == {"malformed_row": 1, "empty_prompt": 1}
+    plain = desk.shunt("preflight", "job.yaml", "--strict")
+    assert plain.returncode == 2
+    assert "prompts.jsonl:61" in plain.stdout
+    assert "prompts.jsonl:62" in plain.stdout
+
+
+def test_preflight_with_a_sample_runs_it(desk: Desk) -> None:
+    done = desk.shunt("preflight", "job.yaml", "--sample", "5", "--json")
+
+    assert done.returncode == 0, done.stderr
+    assert json.loads(done.stdout)["summary"]["num_rows"] == 5
+
+
+def test_the_schema_describes_a_job(desk: Desk) -> None:
+    schema = json.loads(desk.shunt("schema").stdout)
+
+    assert set(desk.job) <= set(schema["properties"])
+    assert schema["additionalProperties"] is False
+
+
+def test_asking_does_not_import_prefect() -> None:
+    """Prefect takes seconds to import; `shunt status` must not."""
+    script = "import sys, flows.cli; print('prefect' in sys.modules)"
+    told = subprocess.run(
+        [sys.executable, "-c", script], capture_output=True, text=True, check=True
+    )
+    assert told.stdout.strip() == "False"
