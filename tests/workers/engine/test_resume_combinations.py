@@ -17,6 +17,8 @@ from workers.testing.option_cases import GRAMMAR, JSON_SCHEMA, PROMPTS, REGEX
 
 pytestmark = [pytest.mark.vllm, pytest.mark.asyncio(loop_scope="session")]
 
+_UNCHECKED = (HealthCheck.function_scoped_fixture, HealthCheck.too_slow, HealthCheck.data_too_large)
+
 BATCH = 12
 """Requests of one example, generated together."""
 
@@ -90,7 +92,7 @@ async def _differing(engine: Any, new_request: Callable[..., Request], drawn: An
     deadline=None,
     derandomize=True,
     phases=[Phase.generate],
-    suppress_health_check=list(HealthCheck),
+    suppress_health_check=_UNCHECKED,
 )
 @given(drawn=_requests)
 async def test_drawn_combinations(
@@ -106,7 +108,7 @@ async def test_drawn_combinations(
     max_examples=40,
     deadline=None,
     phases=[Phase.generate],
-    suppress_health_check=list(HealthCheck),
+    suppress_health_check=_UNCHECKED,
 )
 @given(drawn=_requests)
 async def test_many_drawn_combinations(

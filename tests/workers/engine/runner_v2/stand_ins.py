@@ -38,7 +38,9 @@ class InterpretedWorker(ResumeWorker):
     """`worker_extension_cls`: importing it puts the stand-ins in place."""
 
 
-sampler.apply_top_k_top_p_triton = lambda logits, k, p: sampler.apply_top_k_top_p_pytorch(
-    logits, k, p
-)
-structured_outputs._apply_grammar_bitmask_kernel = _GrammarBitmask()
+def _top_k_top_p(logits: Any, k: Any, p: Any) -> Any:
+    return sampler.apply_top_k_top_p_pytorch(logits, k, p)
+
+
+setattr(sampler, "apply_top_k_top_p_triton", _top_k_top_p)  # noqa: B010  # imported there from Triton
+setattr(structured_outputs, "_apply_grammar_bitmask_kernel", _GrammarBitmask())  # noqa: B010
