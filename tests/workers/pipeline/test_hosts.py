@@ -15,6 +15,7 @@ from tests.workers.pipeline.processes import left_in_shared_memory, start, token
 
 pytestmark = [
     pytest.mark.vllm,
+    pytest.mark.soak,
     pytest.mark.timeout(600),
     pytest.mark.skipif(
         os.geteuid() != 0 or shutil.which("ip") is None, reason="needs root and iproute2"

@@ -14,7 +14,7 @@ from tests.workers.pipeline.processes import (
     tokens_of,
 )
 
-pytestmark = [pytest.mark.vllm, pytest.mark.timeout(600)]
+pytestmark = [pytest.mark.vllm, pytest.mark.soak, pytest.mark.timeout(600)]
 
 NOTICE_LIMIT_S = 2.0
 STOPPED_LIMIT_S = 10.0
