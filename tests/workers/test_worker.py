@@ -183,7 +183,7 @@ def test_a_stalled_worker_finds_itself_fenced_and_its_late_writes_do_not_count()
         awake.wait()
 
     async def main() -> tuple[ExitCode, ExitCode]:
-        first = bench.worker(FaultyStore(store, wait_while_stopped), node_id="first")
+        first = bench.worker(FaultyStore(store, wait_while_stopped), term_s=60.0, node_id="first")
         stopped = asyncio.create_task(first.run())
         while bench.num_generated < 100:
             await asyncio.sleep(0)
