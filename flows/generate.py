@@ -55,6 +55,8 @@ class Session:
 
     watcher: Watcher = field(default_factory=Headless)
     stop: threading.Event = field(default_factory=threading.Event)
+    keep_handlers: Callable[[], None] = lambda: None
+    """Called inside the flow: Prefect has put its own SIGTERM handler in place by then."""
 
 
 _SESSION: ContextVar[Session | None] = ContextVar("shunt_session", default=None)
@@ -79,6 +81,7 @@ def generate_in(session: Session, job: Job, *, sample: int | None = None) -> End
 def generate(job: Job, sample: int | None = None) -> State[None]:
     """Generate every row of a job; started again, it goes on where it stopped."""
     session = _SESSION.get() or Session()
+    session.keep_handlers()
     around = surroundings(job, session.stop)
     store = open_configured_store(job.store, environment=around.environment)
     show = FlowView(session.watcher, around.monotonic)

@@ -4,6 +4,7 @@ Prefect reads its settings when it is imported, so `prepare_environment` comes f
 """
 
 import os
+import signal
 import threading
 import urllib.error
 import urllib.request
@@ -24,7 +25,13 @@ def run_flow(
     # Only now: importing Prefect reads the environment.
     from flows.generate import Session, generate_in
 
-    return generate_in(Session(watcher, stop), job, sample=sample)
+    ours = signal.getsignal(signal.SIGTERM)
+    session = Session(watcher, stop, lambda: _set_sigterm(ours))
+    return generate_in(session, job, sample=sample)
+
+
+def _set_sigterm(handler: "signal._HANDLER") -> None:
+    signal.signal(signal.SIGTERM, handler)
 
 
 def prepare_environment() -> None:

@@ -1,0 +1,59 @@
+"""The Prefect flow, as `shunt run` starts it: on an ephemeral server, with no set-up."""
+
+import json
+import signal
+import sqlite3
+from pathlib import Path
+
+import pytest
+
+from tests.flows.conftest import Desk, wait_until
+
+pytestmark = [pytest.mark.prefect, pytest.mark.timeout(280)]
+
+
+def test_a_run_is_a_flow_run_with_a_task_run_per_worker(desk: Desk) -> None:
+    """In a directory that has never seen Prefect."""
+    done = desk.shunt("run", "job.yaml", "--json")
+
+    assert done.returncode == 0, done.stderr
+    assert json.loads(done.stdout)["summary"]["num_ok"] == 60
+    assert query(desk, "select name, state_type from flow_run") == [("small", "COMPLETED")]
+    tasks = query(desk, "select name, state_type from task_run order by name")
+    assert tasks == [(name, "COMPLETED") for name in ("prepare", "worker-0", "worker-1")]
+    kinds = {key.split("-")[0] for (key,) in query(desk, "select key from artifact")}
+    assert kinds == {"shards", "summary"}
+    logged = [message for (message,) in query(desk, "select message from log")]
+    assert any("worker started" in message for message in logged)
+
+
+@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
+def test_a_signal_ends_a_flow_as_it_ends_a_plain_run(
+    slow_desk: Desk, number: signal.Signals
+) -> None:
+    run = slow_desk.start("run", "job.yaml")
+    wait_until(lambda: len(slow_desk.segments()) > 4, timeout_s=120)
+    run.send_signal(number)
+    stdout, stderr = run.communicate(timeout=60)
+
+    assert run.returncode == 75, stderr
+    assert "Go on with: shunt resume" in stdout
+    assert slow_desk.processes() == []
+
+
+def test_a_wrong_row_in_strict_mode_is_told_as_without_prefect(desk: Desk) -> None:
+    with (desk.directory / "prompts.jsonl").open("a") as prompts:
+        prompts.write("{broken\n")
+    refused = desk.shunt("run", "job.yaml", "--strict")
+
+    assert refused.returncode == 2
+    assert "prompts.jsonl:61" in refused.stderr
+    assert "Traceback" not in refused.stderr
+
+
+def query(desk: Desk, sql: str) -> list[tuple[str, ...]]:
+    database = Path(desk.directory, ".shunt/prefect/prefect.db")
+    with sqlite3.connect(database) as connection:
+        rows = connection.execute(sql).fetchall()
+    connection.close()
+    return rows
