@@ -12,6 +12,8 @@ from shunt.store.protocol import Store
 
 SILENT_S = 15.0
 """Seven missed heartbeats."""
+STARTING_S = 600.0
+"""An engine that starts says nothing for minutes: it reads weights and compiles."""
 
 
 class NodeState(StrEnum):
@@ -55,7 +57,8 @@ class NodeStatus(BaseModel):
 
     def silent(self, now: datetime) -> bool:
         """Whether it has not been heard of for a while: for display, as clocks may differ."""
-        return (now - self.updated_at).total_seconds() > SILENT_S
+        limit_s = STARTING_S if self.state is NodeState.STARTING else SILENT_S
+        return (now - self.updated_at).total_seconds() > limit_s
 
 
 def write_status(store: Store, run_id: str, status: NodeStatus) -> None:
