@@ -4,15 +4,13 @@ Prefect shows and schedules; it owns nothing. A task run stands for a step or fo
 worker, never for a prompt or a shard, and its state is display: leases in the store decide.
 """
 
+import logging
 import threading
-from collections import defaultdict
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from contextvars import ContextVar
 from dataclasses import dataclass, field
-from queue import SimpleQueue
 
 from prefect import flow, get_run_logger, task
-from prefect.artifacts import create_markdown_artifact, create_table_artifact
 from prefect.cache_policies import NO_CACHE
 from prefect.client.schemas.objects import State
 from prefect.runtime import flow_run
@@ -20,7 +18,7 @@ from prefect.states import Completed, Failed
 
 from flows.drive import Ending, Surroundings, Watcher, prepare_run, results_of, resume
 from flows.exit_code import ExitCode
-from flows.shard_table import run_summary_markdown, shard_table
+from flows.flow_view import SERVER_ERRORS, FlowView
 from flows.surroundings import surroundings
 from shunt.event import Event
 from shunt.job import Job
@@ -32,7 +30,7 @@ from shunt.run_status import RunStatus
 from shunt.store.config import open_configured_store
 from shunt.store.protocol import Store
 
-ARTIFACT_INTERVAL_S = 20.0
+log = logging.getLogger(__name__)
 
 
 class Headless:
@@ -64,16 +62,23 @@ _ENDINGS: ContextVar[list[Ending] | None] = ContextVar("shunt_endings", default=
 
 
 def generate_in(session: Session, job: Job, *, sample: int | None = None) -> Ending:
-    """Run the flow in this process and give back how it ended. Raises what the flow raised."""
+    """Run the flow in this process and give back how it ended. Raises what the flow raised.
+
+    A server that is lost on the way changes nothing about the ending.
+    """
     endings: list[Ending] = []
     tokens = _SESSION.set(session), _ENDINGS.set(endings)
     try:
         state = generate(job, sample=sample, return_state=True)
+        if not endings:
+            state.result()  # raises
+    except SERVER_ERRORS as error:
+        if not endings:
+            raise
+        log.warning("prefect did not record how the flow run ended: %s", error)
     finally:
         _SESSION.reset(tokens[0])
         _ENDINGS.reset(tokens[1])
-    if not endings:
-        state.result()  # raises
     return endings[0]
 
 
@@ -93,12 +98,12 @@ def generate(job: Job, sample: int | None = None) -> State[None]:
     try:
         ending = resume(manifest, store, around, show)
     finally:
-        show.close()
+        show.close(job.fleet.workers)
         for lane in lanes:
             lane.wait()
     if (endings := _ENDINGS.get()) is not None:
         endings.append(ending)
-    create_markdown_artifact(run_summary_markdown(ending), key=artifact_key("summary", manifest))
+    show.show_summary(ending, manifest)
     if ending.code is ExitCode.OK:
         return Completed(message=f"{manifest.num_rows} rows in {results_of(manifest)}")
     return Failed(message=ending.reason)
@@ -106,13 +111,13 @@ def generate(job: Job, sample: int | None = None) -> State[None]:
 
 @task(name="prepare", task_run_name="prepare", cache_policy=NO_CACHE)
 def _prepare(
-    job: Job, store: Store, around: Surroundings, show: "FlowView", sample: int | None
+    job: Job, store: Store, around: Surroundings, show: FlowView, sample: int | None
 ) -> Manifest:
     return prepare_run(job, store, around, show, sample=sample)
 
 
 @task(name="worker", cache_policy=NO_CACHE)
-def _lane(show: "FlowView", slot: str) -> str:
+def _lane(show: FlowView, slot: str) -> str:
     """Stands for one worker's place while the run goes on; its log tells who filled it."""
     logger = get_run_logger()
     last = "no worker was needed"
@@ -120,56 +125,3 @@ def _lane(show: "FlowView", slot: str) -> str:
         last = f"{event.node_id} {event.kind.value.replace('_', ' ')}: {event.detail}"
         logger.info(last)
     return last
-
-
-class FlowView:
-    """Passes everything on to the watcher, and shows it on the flow run's page."""
-
-    def __init__(self, watcher: Watcher, monotonic: Callable[[], float]) -> None:
-        self._watcher = watcher
-        self._monotonic = monotonic
-        self._lanes: dict[str, SimpleQueue[Event | None]] = defaultdict(SimpleQueue)
-        self._shown_s = -ARTIFACT_INTERVAL_S
-        self._manifest: Manifest | None = None
-
-    def events_of(self, slot: str) -> Iterator[Event]:
-        """What happens in a worker's place, as it happens, until the run ends."""
-        while (event := self._lanes[slot].get()) is not None:
-            yield event
-
-    def close(self) -> None:
-        assert self._manifest is not None
-        for number in range(self._manifest.job.fleet.workers):
-            self._lanes[f"worker-{number}"].put(None)
-
-    def preflighted(self, report: PreflightReport) -> None:
-        self._watcher.preflighted(report)
-
-    def prepared(self, manifest: Manifest) -> None:
-        self._manifest = manifest
-        self._watcher.prepared(manifest)
-
-    def seen(self, status: RunStatus, pace: Pace) -> None:
-        self._watcher.seen(status, pace)
-        now_s = self._monotonic()
-        finished = status.rows_left == 0
-        if self._manifest and (finished or now_s - self._shown_s >= ARTIFACT_INTERVAL_S):
-            self._shown_s = now_s
-            create_table_artifact(shard_table(status), key=artifact_key("shards", self._manifest))
-
-    def happened(self, event: Event) -> None:
-        self._watcher.happened(event)
-        self._lanes[slot_of(event.node_id)].put(event)
-
-    def collected(self, summary: ResultSummary) -> None:
-        self._watcher.collected(summary)
-
-
-def slot_of(node_id: str) -> str:
-    """`{tag}-worker-3-7` fills the place `worker-3`."""
-    return "-".join(node_id.split("-")[1:3])
-
-
-def artifact_key(what: str, manifest: Manifest) -> str:
-    """Artifact keys may hold lower-case letters, digits and dashes only."""
-    return f"{what}-{manifest.run_id.lower().replace('_', '-')}"

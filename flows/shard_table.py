@@ -7,7 +7,10 @@ MAX_ROWS = 200
 """Of the table; a page with thousands of rows helps nobody. Open shards come first."""
 
 
-def shard_table(status: RunStatus) -> list[dict[str, str | int]]:
+ShardRow = dict[str, str | int]
+
+
+def shard_table(status: RunStatus) -> list[ShardRow]:
     """One row per shard, the open ones first."""
     ordered = sorted(status.shards, key=lambda shard: (shard.done, shard.shard_id))
     return [

@@ -14,7 +14,7 @@ from typing import Any
 
 import pytest
 import yaml
-from playwright.sync_api import sync_playwright
+from playwright.sync_api import Page, sync_playwright
 
 from deployments.server import prefect_server, prefect_worker, server_environment
 
@@ -132,7 +132,22 @@ def test_the_page_of_a_run_names_its_workers(server: Server) -> None:
         browser = playwright.chromium.launch(executable_path=CHROMIUM, args=_ARGUMENTS)
         page = browser.new_page(viewport={"width": 1400, "height": 1000})
         page.goto(f"{server.url}/runs/flow-run/{run['id']}")
-        for name in ("prepare", "worker-0", "worker-1", "Completed"):
-            page.get_by_text(name).first.wait_for(timeout=60_000)
+        page.get_by_text("Task Runs", exact=True).click(timeout=60_000)
+        for name in ("prepare", "worker-0", "worker-1"):
+            page.get_by_role("link", name=name, exact=True).first.wait_for(timeout=60_000)
+        page.get_by_text("Completed").first.wait_for(timeout=60_000)
         page.screenshot(path=server.directory / "flow-run.png")
+        page.get_by_text("Artifacts", exact=True).click()
+        for name in ("shards-scheduled-", "summary-scheduled-"):
+            page.get_by_text(name).first.wait_for(timeout=60_000)
+        page.screenshot(path=server.directory / "artifacts.png")
+        assert_form(page, server)
         browser.close()
+
+
+def assert_form(page: Page, server: Server) -> None:
+    """The deployment's custom run asks for the job's own fields."""
+    (deployment,) = server.post("/deployments/filter", {"limit": 1})
+    page.goto(f"{server.url}/deployments/deployment/{deployment['id']}/run")
+    page.get_by_text("Shard Prompts").first.wait_for(timeout=60_000)
+    page.screenshot(path=server.directory / "form.png")

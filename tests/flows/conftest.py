@@ -5,8 +5,8 @@ import os
 import subprocess
 import sys
 import time
-from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
@@ -22,6 +22,13 @@ class Desk:
     """A directory with a job for the fake engine, and the command line to run there."""
 
     directory: Path
+    started: "list[subprocess.Popen[str]]" = field(default_factory=list)
+
+    def end(self) -> None:
+        """End what a failed test has left running."""
+        for process in self.started:
+            with process:
+                process.kill()
 
     @property
     def job(self) -> dict[str, Any]:
@@ -29,26 +36,30 @@ class Desk:
 
     def shunt(self, *arguments: str) -> "subprocess.CompletedProcess[str]":
         """Run a command to its end."""
-        with self.start(*arguments) as process:
-            try:
-                stdout, stderr = process.communicate(timeout=_TIMEOUT_S)
-            finally:
-                process.kill()
+        process = self.start(*arguments)
+        stdout, stderr = process.communicate(timeout=_TIMEOUT_S)
         return subprocess.CompletedProcess(arguments, process.returncode, stdout, stderr)
 
-    def start(self, *arguments: str) -> "subprocess.Popen[str]":
+    def start(self, *arguments: str, **environment_too: str) -> "subprocess.Popen[str]":
         """Start a command, as the leader of a process group like a shell would."""
         unset = ("SHUNT_STORE", "SHUNT_ENDPOINT_URL", "PREFECT_API_URL", "PREFECT_HOME")
         environment = {name: value for name, value in os.environ.items() if name not in unset}
-        return subprocess.Popen(
+        process = subprocess.Popen(
             [sys.executable, "-m", "flows", *arguments],
             cwd=self.directory,
-            env={**environment, "PYTHONPATH": str(REPOSITORY), "COLUMNS": "200"},
+            env={
+                **environment,
+                "PYTHONPATH": str(REPOSITORY),
+                "COLUMNS": "200",
+                **environment_too,
+            },
             stdout=subprocess.PIPE,
             stderr=subprocess.PIPE,
             text=True,
             start_new_session=True,
         )
+        self.started.append(process)
+        return process
 
     def status(self) -> dict[str, Any]:
         return json.loads(self.shunt("status", "small", "--json").stdout)
@@ -105,21 +116,26 @@ def lay_out(directory: Path, *, tokens_per_s: float | None, bad_lines: Sequence[
 
 
 @pytest.fixture
-def desk(tmp_path: Path) -> Desk:
+def desk(tmp_path: Path) -> Iterator[Desk]:
     """A job that is done as soon as its workers are up."""
-    return lay_out(tmp_path, tokens_per_s=None)
+    desk = lay_out(tmp_path, tokens_per_s=None)
+    yield desk
+    desk.end()
 
 
 @pytest.fixture
-def slow_desk(tmp_path: Path) -> Desk:
+def slow_desk(tmp_path: Path) -> Iterator[Desk]:
     """A job that takes many seconds, so that there is a middle to be interrupted in."""
-    return lay_out(tmp_path, tokens_per_s=8)
+    desk = lay_out(tmp_path, tokens_per_s=8)
+    yield desk
+    desk.end()
 
 
 @pytest.fixture(scope="module")
-def finished(tmp_path_factory: pytest.TempPathFactory) -> Desk:
+def finished(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Desk]:
     """A desk whose job has run; for tests that only look."""
     desk = lay_out(tmp_path_factory.mktemp("finished"), tokens_per_s=None)
     done = desk.shunt("run", "job.yaml", "--no-prefect")
     assert done.returncode == 0, done.stderr
-    return desk
+    yield desk
+    desk.end()

@@ -2,11 +2,13 @@
 
 import json
 import signal
+import socket
 import sqlite3
 from pathlib import Path
 
 import pytest
 
+from deployments.server import prefect_server, server_environment
 from tests.flows.conftest import Desk, wait_until
 
 pytestmark = [pytest.mark.prefect, pytest.mark.timeout(280)]
@@ -49,6 +51,30 @@ def test_a_wrong_row_in_strict_mode_is_told_as_without_prefect(desk: Desk) -> No
     assert refused.returncode == 2
     assert "prompts.jsonl:61" in refused.stderr
     assert "Traceback" not in refused.stderr
+
+
+def test_a_server_that_is_lost_on_the_way_changes_nothing(slow_desk: Desk) -> None:
+    with socket.socket() as free:
+        free.bind(("127.0.0.1", 0))
+        port = free.getsockname()[1]
+    environment = server_environment(slow_desk.directory / "server", port)
+    url = environment["PREFECT_API_URL"]
+    quick = ("--set", "model.fake_tokens_per_s=15")
+    with prefect_server(environment, port=port, log=slow_desk.directory / "server.log"):
+        run = slow_desk.start("run", "job.yaml", *quick, PREFECT_API_URL=url)
+        wait_until(lambda: len(slow_desk.segments()) > 4, timeout_s=120)
+    _, stderr = run.communicate(timeout=120)
+
+    assert run.returncode == 0, stderr
+    assert len(slow_desk.rows()) == 60
+
+
+def test_a_server_that_does_not_answer_is_named(desk: Desk) -> None:
+    run = desk.start("run", "job.yaml", PREFECT_API_URL="http://127.0.0.1:9/api")
+    _, stderr = run.communicate(timeout=60)
+
+    assert run.returncode == 2
+    assert "PREFECT_API_URL is http://127.0.0.1:9/api, but no server answers" in stderr
 
 
 def query(desk: Desk, sql: str) -> list[tuple[str, ...]]:
