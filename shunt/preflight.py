@@ -4,10 +4,12 @@ from collections import Counter
 from dataclasses import dataclass, field
 
 from shunt.errors import InputError
+from shunt.prompt import Prompt
 from shunt.row_error import RowError, RowErrorCode
 
 MAX_EXAMPLES = 20
 _SHOWN = 5
+_BYTES_PER_TOKEN = 4  # of English text, roughly: https://help.openai.com/articles/4936856
 
 
 @dataclass(slots=True)
@@ -32,7 +34,22 @@ class PreflightReport:
     def num_good_rows(self) -> int:
         return self.num_rows - self.num_error_rows
 
-    def count(self, error: RowError) -> None:
+    def count_plain(self, count: int, *, num_bytes: int, max_output_tokens: int) -> None:
+        """Good rows of that much text together, and of so many output tokens each."""
+        self.num_rows += count
+        self.num_prompt_bytes += num_bytes
+        self.max_output_tokens += count * max_output_tokens
+
+    def count_row(self, prompt: Prompt, num_bytes: int) -> None:
+        """A row, good or bad, of that much text or of token ids."""
+        self.num_rows += 1
+        if prompt.error is not None:
+            self.count_error(prompt.error)
+            return
+        self.num_prompt_bytes += num_bytes or _BYTES_PER_TOKEN * len(prompt.token_ids or ())
+        self.max_output_tokens += prompt.sampling.max_tokens * prompt.sampling.n
+
+    def count_error(self, error: RowError) -> None:
         self.errors[error.code] += 1
         if len(self.examples) < MAX_EXAMPLES:
             self.examples.append(error)

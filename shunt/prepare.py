@@ -3,7 +3,7 @@
 import hashlib
 import json
 from collections.abc import Callable, Iterator
-from concurrent.futures import ThreadPoolExecutor
+from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass, field
 from datetime import datetime
 from itertools import islice
@@ -16,7 +16,8 @@ from shunt import keys
 from shunt.dataset.cutting import ShardCutter
 from shunt.dataset.duplicates import IdRegister
 from shunt.dataset.files import SourceFile, find_files
-from shunt.dataset.prompt_row import PromptReader, PromptRow
+from shunt.dataset.input_row import Chunk
+from shunt.dataset.prompt_row import PromptReader
 from shunt.dataset.reading import InputFormat, input_format, read_chunks
 from shunt.errors import InputError, RunMissing
 from shunt.job import Job
@@ -142,31 +143,32 @@ class _Pass:
         report = PreflightReport([file.uri for file in dataset.files], dataset.input_format)
         report.num_bytes = dataset.num_bytes
         batch = dataset.input_format == "openai-batch"
-        cutter = ShardCutter(
-            PromptReader(job, self.renderer, openai_batch=batch), job.shard_prompts
-        )
-        for prompts, table in _pieces(cutter, job, dataset, sample):
-            for made in prompts:
-                self._count(report, made)
-            if table is not None:
-                self._keep(table)
+        reader = PromptReader(job, self.renderer, openai_batch=batch)
+        cutter = ShardCutter(reader, job.shard_prompts, report, self._register)
+        with _Spool(self.spool) as spool:
+            for chunk in self._chunks(sample):
+                for table in cutter.cut(chunk):
+                    self._keep(table, spool)
+            for table in cutter.rest():
+                self._keep(table, spool)
         if report.num_rows == 0:
             raise InputError(f"{', '.join(report.files)}: there is no row in it")
-        self._mark_duplicates(report)
+        self._mark_duplicates(report, reader, sample)
         return report
 
-    def _count(self, report: PreflightReport, made: PromptRow) -> None:
-        prompt = made.prompt
-        report.num_rows += 1
-        if made.has_own_id:
-            self._register.add(prompt.prompt_id, prompt.index)
-        if prompt.error is not None:
-            report.count(prompt.error)
-            return
-        report.num_prompt_bytes += len(prompt.text or "") or 4 * len(prompt.token_ids or ())
-        report.max_output_tokens += prompt.sampling.max_tokens * prompt.sampling.n
+    def _chunks(self, sample: int | None) -> Iterator[Chunk]:
+        """The input, or its first rows."""
+        left = sample
+        for chunk in read_chunks(self.job.input, self.dataset.sources, self.dataset.input_format):
+            if left is None:
+                yield chunk
+                continue
+            yield chunk.first(left)
+            left -= min(left, len(chunk))
+            if left == 0:
+                return
 
-    def _keep(self, table: pa.Table) -> None:
+    def _keep(self, table: pa.Table, spool: "_Spool") -> None:
         entry = ShardEntry(
             shard_id=shard_name(len(self.entries)),
             first_index=table.column("index")[0].as_py(),
@@ -174,80 +176,94 @@ class _Pass:
             num_error_rows=num_error_rows(table),
         )
         self.entries.append(entry)
-        if self.spool is not None:
-            (self.spool / entry.shard_id).write_bytes(encode_shard(table))
+        spool.write(entry.shard_id, table)
 
-    def _mark_duplicates(self, report: PreflightReport) -> None:
+    def _mark_duplicates(
+        self, report: PreflightReport, reader: PromptReader, sample: int | None
+    ) -> None:
         """Every later row of an id becomes an error row; the first one stays."""
-        candidates = self._register.candidates()
-        if not candidates:
-            return
-        ids = self._read_ids({index for group in candidates for index in group})
+        at = 0
         refused: dict[int, RowError] = {}
-        for group in candidates:
-            first: dict[str, str] = {}
-            for index in group:
-                prompt_id, place = ids[index]
-                if prompt_id in first:
-                    message = f"{place}: id {prompt_id!r} is also at {first[prompt_id]}"
-                    refused[index] = RowError(RowErrorCode.DUPLICATE_ID, message)
-                else:
-                    first[prompt_id] = place
-        for position, entry in enumerate(self.entries):
-            within = range(entry.first_index, entry.first_index + entry.num_prompts)
-            here = {index: error for index, error in refused.items() if index in within}
-            if here:
-                self.entries[position] = self._refuse_rows(entry, here, report)
+        for index, error in self._duplicates(reader, sample):
+            while index >= self.entries[at].first_index + self.entries[at].num_prompts:
+                self._refuse_rows(at, refused, report)
+                at, refused = at + 1, {}
+            refused[index] = error
+        self._refuse_rows(at, refused, report)
 
-    def _read_ids(self, wanted: set[int]) -> dict[int, tuple[str, str]]:
-        """Prompt id and place of some rows, by a second pass over the input."""
-        batch = self.dataset.input_format == "openai-batch"
-        reader = PromptReader(self.job, self.renderer, openai_batch=batch)
-        found: dict[int, tuple[str, str]] = {}
-        index = 0
-        for chunk in read_chunks(self.job.input, self.dataset.sources, self.dataset.input_format):
-            for row in chunk.rows:
-                if index in wanted:
-                    found[index] = reader.read(row, index).prompt.prompt_id, row.place
-                index += 1
-        return found
+    def _duplicates(
+        self, reader: PromptReader, sample: int | None
+    ) -> Iterator[tuple[int, RowError]]:
+        """Rows that repeat an id, in order; a second pass over the input compares the ids."""
+        candidates = self._register.candidates()
+        candidate = next(candidates, None)
+        if candidate is None:
+            return
+        places: dict[str, str] = {}
+        first = 0
+        for chunk in self._chunks(sample):
+            while candidate is not None and candidate < first + len(chunk):
+                row = chunk.row(candidate - first)
+                prompt_id = reader.prompt_id(row, candidate)
+                place = places.setdefault(prompt_id, row.place)
+                if place is not row.place:
+                    message = f"{row.place}: id {prompt_id!r} is also at {place}"
+                    yield candidate, RowError(RowErrorCode.DUPLICATE_ID, message)
+                candidate = next(candidates, None)
+            first += len(chunk)
 
     def _refuse_rows(
-        self, entry: ShardEntry, refused: dict[int, RowError], report: PreflightReport
-    ) -> ShardEntry:
+        self, position: int, refused: dict[int, RowError], report: PreflightReport
+    ) -> None:
         """Rewrite a spooled shard with these rows as error rows."""
+        if not refused:
+            return
         if self.spool is None:
             for error in refused.values():
-                report.count(error)
-            return entry
+                report.count_error(error)
+            return
+        entry = self.entries[position]
         path = self.spool / entry.shard_id
         table = read_shard_table(path.read_bytes())
         codes, messages = (table.column(n).to_pylist() for n in ("error_code", "error_message"))
         for index, error in refused.items():
             row = index - entry.first_index
             if codes[row] is None:
-                report.count(error)
+                report.count_error(error)
                 codes[row], messages[row] = error.code.value, error.message
         for name, values in (("error_code", codes), ("error_message", messages)):
             column = pa.array(values, pa.string())
             table = table.set_column(table.column_names.index(name), name, column)
         path.write_bytes(encode_shard(table))
-        return entry.model_copy(update={"num_error_rows": num_error_rows(table)})
+        self.entries[position] = entry.model_copy(update={"num_error_rows": num_error_rows(table)})
 
 
-def _pieces(
-    cutter: ShardCutter, job: Job, dataset: Dataset, sample: int | None
-) -> Iterator[tuple[list[PromptRow], pa.Table | None]]:
-    """The prompts of the input, each piece with the shard table that it completes."""
-    left = sample
-    for chunk in read_chunks(job.input, dataset.sources, dataset.input_format):
-        if left is not None:
-            chunk = chunk.first(left)
-            left -= len(chunk.rows)
-        yield from cutter.cut(chunk)
-        if left == 0:
-            break
-    yield [], cutter.rest()
+class _Spool:
+    """Writes shards to a directory beside the reading, one at a time; without one, nowhere."""
+
+    def __init__(self, directory: Path | None) -> None:
+        self._directory = directory
+        self._pool = ThreadPoolExecutor(1)
+        self._written: Future[int] | None = None
+
+    def __enter__(self) -> "_Spool":
+        return self
+
+    def __exit__(self, *_exception: object) -> None:
+        with self._pool:
+            self._settle()
+
+    def write(self, name: str, table: pa.Table) -> None:
+        """Begin to write, once the shard before is written."""
+        if self._directory is None:
+            return
+        self._settle()
+        path = self._directory / name
+        self._written = self._pool.submit(lambda: path.write_bytes(encode_shard(table)))
+
+    def _settle(self) -> None:
+        if self._written is not None:
+            self._written.result()
 
 
 def _upload(store: Store, run_id: str, shards: dict[str, Path]) -> None:

@@ -58,7 +58,12 @@ class Renderer:
         if prompt.token_ids is not None:
             return True
         text = prompt.text if prompt.text is not None else json.dumps(prompt.messages)
-        return len(text.encode()) + TEMPLATE_MARGIN_TOKENS >= self.max_model_len
+        return len(text.encode()) > self.surely_fitting_bytes
+
+    @property
+    def surely_fitting_bytes(self) -> int:
+        """Text of so many UTF-8 bytes needs no counting of tokens."""
+        return self.max_model_len - TEMPLATE_MARGIN_TOKENS - 1
 
     def _token_ids(self, prompt: Prompt) -> tuple[int, ...]:
         if prompt.token_ids is not None:

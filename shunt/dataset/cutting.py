@@ -5,83 +5,138 @@
 # pyright: reportUnknownArgumentType=false, reportUnknownLambdaType=false
 
 import json
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
+import numpy as np
 import pyarrow as pa
 
+from shunt.dataset.duplicates import IdRegister
 from shunt.dataset.input_row import Chunk
-from shunt.dataset.prompt_row import PromptReader, PromptRow
+from shunt.dataset.plain_row import PlainBatch
+from shunt.dataset.prompt_row import PromptReader, PromptRow, made_id
+from shunt.preflight import PreflightReport
 from shunt.shard import CARRIED_PREFIX, SCHEMA
 
 MAX_SHARD_BYTES = 64 << 20
 """A shard of very long prompts is cut before it has its number of rows."""
+_RARE = ("messages", "token_ids", "sampling", "error_code", "error_message")
+"""Columns of which a shard of plain rows has only nulls."""
+_SMALL_ROWS = 64
+
+_Rare = dict[int, Any]
 
 
 @dataclass(slots=True)
 class ShardCutter:
-    """Turns chunks into shard tables of `shard_prompts` rows, in order, at constant memory."""
+    """Turns chunks into shard tables of `shard_prompts` rows, in order, at constant memory.
+
+    Counts every row in `report`, and adds every id to `register`, once its shard is cut.
+    """
 
     reader: PromptReader
     shard_prompts: int
+    report: PreflightReport
+    register: IdRegister
     num_rows: int = 0
-    _columns: dict[str, list[Any]] = field(
-        default_factory=lambda: {name: [] for name in SCHEMA.names}
-    )
+    _ids: list[str] = field(default_factory=list[str])
+    _texts: list[str | None] = field(default_factory=list[str | None])
+    _raws: list[bytes | None] = field(default_factory=list[bytes | None])
+    _rare: dict[str, _Rare] = field(default_factory=lambda: {name: {} for name in _RARE})
     _carried: list[pa.Table] = field(default_factory=list[pa.Table])
     _bytes: int = 0
 
-    def cut(self, chunk: Chunk) -> Iterator[tuple[list[PromptRow], pa.Table | None]]:
-        """Yields the prompts of the chunk piece by piece, each with the shard table that it
-        completes, if it does."""
-        piece: list[PromptRow] = []
+    def cut(self, chunk: Chunk) -> Iterator[pa.Table]:
+        """The shard tables that the rows of the chunk complete."""
         first = 0
-        for position, row in enumerate(chunk.rows):
-            made = self.reader.read(row, self.num_rows)
-            self.num_rows += 1
-            piece.append(made)
-            self._append(made, row.raw)
-            if self._full():
-                self._carry(chunk, first, position + 1)
-                yield piece, self.rest()
-                piece, first = [], position + 1
-        self._carry(chunk, first, len(chunk.rows))
-        yield piece, None
+        while first < len(chunk):
+            last = min(len(chunk), first + self.shard_prompts - len(self._ids))
+            self._take(chunk, first, last)
+            if chunk.carried is not None:
+                self._carried.append(chunk.carried.slice(first, last - first))
+            first = last
+            if len(self._ids) >= self.shard_prompts or self._bytes >= MAX_SHARD_BYTES:
+                yield self._table()
 
-    def rest(self) -> pa.Table | None:
+    def rest(self) -> Iterator[pa.Table]:
         """What is not in a shard yet, as the last one."""
-        if not self._columns["index"]:
-            return None
-        table = pa.table(self._columns, schema=SCHEMA)
+        if self._ids:
+            yield self._table()
+
+    def _table(self) -> pa.Table:
+        count = len(self._ids)
+        self.register.add(self._ids)
+        columns: dict[str, Any] = {
+            "index": np.arange(self.num_rows - count, self.num_rows),
+            "prompt_id": self._ids,
+            "text": self._texts,
+            # Checked as UTF-8 by the cast: faster than row by row.
+            "row": pa.array(self._raws, pa.binary()).cast(pa.string()),
+        }
+        for name, values in self._rare.items():
+            kind = SCHEMA.field(name).type
+            given = map(values.get, range(count))
+            columns[name] = pa.array(given, kind) if values else pa.nulls(count, kind)
+        table = pa.table({name: columns[name] for name in SCHEMA.names}, schema=SCHEMA)
         if self._carried:
             carried = pa.concat_tables(self._carried, promote_options="permissive")
             for name in carried.column_names:
                 table = table.append_column(CARRIED_PREFIX + name, carried.column(name))
-        self._columns = {name: [] for name in SCHEMA.names}
+        self._ids, self._texts, self._raws = [], [], []
+        self._rare = {name: {} for name in _RARE}
         self._carried, self._bytes = [], 0
         return table
 
-    def _full(self) -> bool:
-        return len(self._columns["index"]) >= self.shard_prompts or self._bytes >= MAX_SHARD_BYTES
+    def _take(self, chunk: Chunk, first: int, last: int) -> None:
+        """Rows that are all plain at once, others in halves, and small parts row by row."""
+        plain = self.reader.plain
+        columns = None if plain is None else chunk.columns(first, last)
+        found = None if plain is None or columns is None else plain.read(columns)
+        if found is not None:
+            self._append_plain(found, chunk.raw(first, last))
+        elif plain is not None and last - first > _SMALL_ROWS:
+            middle = (first + last) // 2
+            self._take(chunk, first, middle)
+            self._take(chunk, middle, last)
+        else:
+            for position, raw in enumerate(chunk.raw(first, last), start=first):
+                self._append(self.reader.read(chunk.row(position), self.num_rows), raw)
 
-    def _carry(self, chunk: Chunk, first: int, last: int) -> None:
-        if chunk.carried is not None and last > first:
-            self._carried.append(chunk.carried.slice(first, last - first))
+    def _append_plain(self, found: PlainBatch, raws: Sequence[bytes | None]) -> None:
+        count = len(found.texts)
+        if found.prompt_ids is None:
+            self._ids.extend(map(made_id, range(self.num_rows, self.num_rows + count)))
+        else:
+            self._ids.extend(found.prompt_ids)
+        self._texts.extend(found.texts)
+        self._raws.extend(raws)
+        self._bytes += found.num_bytes + sum(map(len, filter(None, raws)))
+        self.num_rows += count
+        self.report.count_plain(
+            count, num_bytes=found.num_bytes, max_output_tokens=self.reader.default_output_tokens
+        )
 
-    def _append(self, made: PromptRow, raw: str | None) -> None:
-        prompt, columns = made.prompt, self._columns
+    def _append(self, made: PromptRow, raw: bytes | None) -> None:
+        prompt, row = made.prompt, len(self._ids)
+        self._ids.append(prompt.prompt_id)
+        self._texts.append(prompt.text)
+        self._raws.append(None if made.is_malformed else raw)
         error = prompt.error
-        columns["index"].append(prompt.index)
-        columns["prompt_id"].append(prompt.prompt_id)
-        columns["text"].append(prompt.text)
-        columns["messages"].append(None if prompt.messages is None else _json(prompt.messages))
-        columns["token_ids"].append(prompt.token_ids)
-        columns["sampling"].append(_json(made.own_sampling) if made.own_sampling else None)
-        columns["error_code"].append(None if error is None else error.code.value)
-        columns["error_message"].append(None if error is None else error.message)
-        columns["row"].append(raw)
-        self._bytes += len(raw or "") + len(prompt.text or "") + 4 * len(prompt.token_ids or ())
+        rare: dict[str, Any] = {
+            "messages": None if prompt.messages is None else _json(prompt.messages),
+            "token_ids": prompt.token_ids,
+            "sampling": _json(made.own_sampling) if made.own_sampling else None,
+            "error_code": None if error is None else error.code.value,
+            "error_message": None if error is None else error.message,
+        }
+        for name, value in rare.items():
+            if value is not None:
+                self._rare[name][row] = value
+        num_bytes = len((prompt.text or rare["messages"] or "").encode())
+        self._bytes += num_bytes + len(raw or b"") + 4 * len(prompt.token_ids or ())
+        self.num_rows += 1
+        self.report.count_row(prompt, num_bytes)
 
 
 def _json(value: object) -> str:

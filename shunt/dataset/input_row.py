@@ -1,8 +1,8 @@
 """A row as a reader hands it on: what the prompt is made of, and what is carried along."""
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, Protocol
 
 import pyarrow as pa
 
@@ -21,15 +21,84 @@ class InputRow:
     error: RowError | None = None
 
 
-@dataclass(frozen=True, slots=True)
-class Chunk:
+class Chunk(Protocol):
     """Some rows in input order, with the columns that are carried natively beside them."""
 
-    rows: list[InputRow]
-    carried: pa.Table | None = None
-    """As many rows; None where the raw text carries everything."""
+    @property
+    def carried(self) -> pa.Table | None:
+        """As many rows; None where the raw text carries everything."""
+        ...
+
+    def __len__(self) -> int: ...
+
+    def row(self, position: int) -> InputRow:
+        """One row, read with all its checks."""
+        ...
+
+    def columns(self, first: int, last: int) -> Sequence[Mapping[str, Any]] | None:
+        """The columns of rows `first` to `last - 1`, quickly; None where only `row` can tell."""
+        ...
+
+    def raw(self, first: int, last: int) -> Sequence[bytes | None]:
+        """The rows' own JSON text, where the file is JSON lines."""
+        ...
 
     def first(self, count: int) -> "Chunk":
         """The first `count` rows."""
+        ...
+
+
+@dataclass(frozen=True, slots=True)
+class TableChunk:
+    """Rows of a table."""
+
+    rows: Sequence[InputRow]
+    carried: pa.Table | None = None
+
+    def __len__(self) -> int:
+        return len(self.rows)
+
+    def row(self, position: int) -> InputRow:
+        return self.rows[position]
+
+    def columns(self, first: int, last: int) -> Sequence[Mapping[str, Any]] | None:
+        rows = self.rows[first:last]
+        return None if any(row.error for row in rows) else [row.columns for row in rows]
+
+    def raw(self, first: int, last: int) -> Sequence[bytes | None]:
+        return [None] * (last - first)
+
+    def first(self, count: int) -> "TableChunk":
         carried = None if self.carried is None else self.carried.slice(0, count)
-        return Chunk(self.rows[:count], carried)
+        return TableChunk(self.rows[:count], carried)
+
+
+@dataclass(frozen=True, slots=True)
+class LineChunk:
+    """Lines of a file, each read when it is asked for."""
+
+    lines: Sequence[bytes]
+    numbers: Sequence[int]
+    """Line numbers from 1."""
+    read_row: Callable[[int, bytes], InputRow]
+    """Of a line's number and text: with all checks."""
+    read_columns: Callable[[Sequence[bytes]], Sequence[Mapping[str, Any]] | None]
+
+    @property
+    def carried(self) -> pa.Table | None:
+        return None
+
+    def __len__(self) -> int:
+        return len(self.lines)
+
+    def row(self, position: int) -> InputRow:
+        return self.read_row(self.numbers[position], self.lines[position])
+
+    def columns(self, first: int, last: int) -> Sequence[Mapping[str, Any]] | None:
+        return self.read_columns(self.lines[first:last])
+
+    def raw(self, first: int, last: int) -> Sequence[bytes | None]:
+        return self.lines[first:last]
+
+    def first(self, count: int) -> "LineChunk":
+        return LineChunk(self.lines[:count], self.numbers[:count], self.read_row, self.read_columns)

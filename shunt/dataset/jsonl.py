@@ -6,39 +6,69 @@
 
 import json
 import re
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from typing import IO, Any, NoReturn
 
 import orjson
 
 from shunt.dataset.files import SourceFile
-from shunt.dataset.input_row import Chunk, InputRow
+from shunt.dataset.input_row import InputRow, LineChunk
 from shunt.row_error import RowError, RowErrorCode
 
 CHUNK_ROWS = 4096
+BLOCK_BYTES = 4 << 20
+MAX_DEPTH = 500
+"""Parsers and writers of JSON recurse, and Python ends at about 1000."""
 _MANY_DIGITS = re.compile(rb"[0-9]{19}")  # what may not fit 64 bits
 _BYTE_ORDER_MARK = b"\xef\xbb\xbf"
 
 
-def read_jsonl(source: SourceFile) -> Iterator[Chunk]:
+def read_jsonl(source: SourceFile) -> Iterator[LineChunk]:
     """The rows, blank lines skipped; a line that is no JSON object becomes an error row."""
+
+    def read_row(number: int, line: bytes) -> InputRow:
+        return _row(f"{source.name}:{number}", line)
+
     with source.open() as stream:
-        rows: list[InputRow] = []
-        for number, line in _lines(stream):
-            rows.append(_row(f"{source.name}:{number}", line))
-            if len(rows) == CHUNK_ROWS:
-                yield Chunk(rows)
-                rows = []
-        if rows:
-            yield Chunk(rows)
+        number = 1
+        for block in _line_blocks(stream):
+            lines = [line.strip() for line in block]
+            for first in range(0, len(lines), CHUNK_ROWS):
+                part = lines[first : first + CHUNK_ROWS]
+                numbers: Sequence[int] = range(number, number + len(part))
+                number += len(part)
+                if b"" in part:
+                    numbers = [n for n, line in zip(numbers, part, strict=True) if line]
+                    part = [line for line in part if line]
+                if part:
+                    yield LineChunk(part, numbers, read_row, quick_columns)
 
 
-def _lines(stream: IO[bytes]) -> Iterator[tuple[int, bytes]]:
-    for number, line in enumerate(stream, start=1):
-        if number == 1:
-            line = line.removeprefix(_BYTE_ORDER_MARK)
-        if stripped := line.strip():
-            yield number, stripped
+def quick_columns(lines: Sequence[bytes]) -> Sequence[Mapping[str, Any]] | None:
+    """The columns of lines that one parser can vouch for. Integers over 64 bits are floats here,
+    so whoever uses a float asks for the whole row instead. None: ask for the whole rows."""
+    if any(map(_may_be_deep, lines)):
+        return None
+    try:
+        rows = list(map(orjson.loads, lines))
+    except orjson.JSONDecodeError:
+        return None
+    return rows if set(map(type, rows)) == {dict} else None
+
+
+def _line_blocks(stream: IO[bytes]) -> Iterator[list[bytes]]:
+    """All lines, some megabytes of them at a time; memory stays at that and one line."""
+    begun: list[bytes] = []
+    """A line that goes on in the next block."""
+    rest = stream.read(len(_BYTE_ORDER_MARK)).removeprefix(_BYTE_ORDER_MARK)
+    while block := rest + stream.read(BLOCK_BYTES):
+        rest = b""
+        lines = block.split(b"\n")
+        begun.append(lines[0])
+        if len(lines) > 1:
+            lines[0], begun = b"".join(begun), [lines.pop()]
+            yield lines
+    yield [b"".join(begun)]
 
 
 def _row(place: str, line: bytes) -> InputRow:
@@ -48,6 +78,9 @@ def _row(place: str, line: bytes) -> InputRow:
         return InputRow(place, {}, None, _malformed(place, f"is not JSON: {error}"))
     if not isinstance(columns, dict):
         return InputRow(place, {}, None, _malformed(place, "is not a JSON object"))
+    if _may_be_deep(line) and _is_deep(columns):
+        why = f"is nested more than {MAX_DEPTH} levels deep"
+        return InputRow(place, {}, None, _malformed(place, why))
     return InputRow(place, columns, line.decode())
 
 
@@ -69,6 +102,26 @@ def _parse_big_integers(text: str) -> Any:
     if "\\u" in text:  # json takes half of a surrogate pair, which no UTF-8 file can hold
         json.dumps(value, ensure_ascii=False).encode()
     return value
+
+
+def _may_be_deep(line: bytes) -> bool:
+    """Nesting takes two brackets a level."""
+    return len(line) > 2 * MAX_DEPTH and line.count(b"[") + line.count(b"{") > MAX_DEPTH
+
+
+def _is_deep(value: Any) -> bool:
+    level = [value]
+    for _ in range(MAX_DEPTH):
+        level = [inner for outer in level for inner in _inside(outer)]
+        if not level:
+            return False
+    return True
+
+
+def _inside(value: Any) -> Iterable[Any]:
+    if isinstance(value, dict):
+        return value.values()
+    return value if isinstance(value, list) else ()
 
 
 def _refuse(constant: str) -> NoReturn:

@@ -15,6 +15,7 @@ from pydantic import ValidationError
 
 from shunt.dataset.input_row import InputRow
 from shunt.dataset.openai_batch import translate
+from shunt.dataset.plain_row import PlainRows
 from shunt.dataset.structure import check_structure
 from shunt.errors import JobError, RequestRefused
 from shunt.job import Columns, Job
@@ -26,6 +27,17 @@ from shunt.shard import merged
 
 _ROLES = {"system", "user", "assistant", "developer", "tool"}
 _SOURCES = ("prompt", "messages", "token_ids")
+_MAX_TOKEN_ID = 2**31 - 1
+"""Shards hold token ids in 32 bits, as engines do."""
+_TEMPLATE_ERRORS = (
+    jinja2.TemplateError,
+    ArithmeticError,  # also of a range that the sandbox refuses
+    AttributeError,
+    LookupError,
+    TypeError,
+    ValueError,
+)
+"""What an expression of a template can raise over a row that it was not made for."""
 _DEFAULT_ID_COLUMNS = ("custom_id", "id")
 
 
@@ -35,7 +47,13 @@ class PromptRow:
 
     prompt: Prompt
     own_sampling: Mapping[str, Any]
-    has_own_id: bool
+    is_malformed: bool = False
+    """The row could not be read at all; there is nothing of it to carry."""
+
+
+def made_id(index: int) -> str:
+    """The id of a row that has none."""
+    return f"row-{index:08d}"
 
 
 class PromptReader:
@@ -53,34 +71,50 @@ class PromptReader:
         self._renderer = renderer
         self._openai_batch = openai_batch
         self._template = _compiled(job.input.template)
+        self._id_columns = _id_columns(job.input.columns, openai_batch)
+        self._needs_id = openai_batch or job.input.columns.id is not None
+        self.default_output_tokens = job.sampling.max_tokens * job.sampling.n
+        self.plain = self._plain_rows()
 
     def read(self, row: InputRow, index: int) -> PromptRow:
         """The prompt of the row; what is wrong with it stands in `prompt.error`."""
-        prompt_id, has_own_id = f"row-{index:08d}", False
+        if row.error is not None:
+            prompt = Prompt(index, made_id(index), self._defaults, error=row.error)
+            return PromptRow(prompt, {}, is_malformed=True)
+        prompt_id = self.prompt_id(row, index)
         try:
-            if row.error is not None:
-                raise RequestRefused(row.error.code, row.error.message)
-            own_id = self._own_id(row.columns)
-            if own_id is not None:
-                prompt_id, has_own_id = own_id, True
+            if self._needs_id and self._own_id(row.columns) is None:
+                _refuse(RowErrorCode.MISSING_ID, f"{self._id_columns[0]}: is missing")
             prompt, own = self._prompt(row, index, prompt_id)
         except RequestRefused as refusal:
-            message = str(refusal)
-            if not message.startswith(row.place):
-                message = f"{row.place}: {message}"
-            error = RowError(RowErrorCode(refusal.code), message)
-            return PromptRow(Prompt(index, prompt_id, self._defaults, error=error), {}, has_own_id)
-        return PromptRow(prompt, own, has_own_id)
+            error = RowError(RowErrorCode(refusal.code), f"{row.place}: {refusal}")
+            return PromptRow(Prompt(index, prompt_id, self._defaults, error=error), {})
+        return PromptRow(prompt, own)
+
+    def prompt_id(self, row: InputRow, index: int) -> str:
+        """The row's own id, or one made from its position."""
+        return self._own_id(row.columns) or made_id(index)
 
     def _own_id(self, columns: Mapping[str, Any]) -> str | None:
-        if self._columns.id is None and not self._openai_batch:
-            given = (columns.get(name) for name in _DEFAULT_ID_COLUMNS)
-            return next((str(value) for value in given if value not in (None, "")), None)
-        name = self._columns.id or "custom_id"
-        value = columns.get(name)
-        if value is None or value == "":
-            _refuse(RowErrorCode.MISSING_ID, f"{name}: is missing")
-        return str(value)
+        given = (columns.get(name) for name in self._id_columns)
+        return next((str(value) for value in given if value is not None and value != ""), None)
+
+    def _plain_rows(self) -> PlainRows | None:
+        """None where every row has to be looked at closely."""
+        if self._openai_batch or self._template is not None or self._as_chat:
+            return None
+        try:
+            self._sampling({})
+        except RequestRefused:
+            return None
+        names = self._columns
+        return PlainRows(
+            id_columns=self._id_columns,
+            needs_id=self._needs_id,
+            prompt=names.prompt,
+            others=(names.messages, names.token_ids, names.sampling),
+            max_prompt_bytes=self._renderer.surely_fitting_bytes,
+        )
 
     def _prompt(
         self, row: InputRow, index: int, prompt_id: str
@@ -145,7 +179,7 @@ class PromptReader:
         assert self._template is not None
         try:
             return self._template.render(row)
-        except (jinja2.TemplateError, TypeError) as error:
+        except _TEMPLATE_ERRORS as error:
             _refuse(RowErrorCode.MISSING_PROMPT, f"input.template: {error}")
 
     def _sampling(self, own: Mapping[str, Any]) -> Sampling:
@@ -169,6 +203,12 @@ class PromptReader:
         if sampling.structured_outputs is not None:
             check_structure(sampling.structured_outputs)
         return sampling
+
+
+def _id_columns(columns: Columns, openai_batch: bool) -> tuple[str, ...]:
+    if columns.id is not None:
+        return (columns.id,)
+    return ("custom_id",) if openai_batch else _DEFAULT_ID_COLUMNS
 
 
 def _compiled(template: str | None) -> jinja2.Template | None:
@@ -237,8 +277,8 @@ def _content(content: Any, number: int) -> str:
 
 def _token_ids(token_ids: Any) -> tuple[int, ...]:
     ids = cast("list[Any]", token_ids) if isinstance(token_ids, list) else None
-    if ids is None or any(not isinstance(i, int) or isinstance(i, bool) or i < 0 for i in ids):
-        _refuse(RowErrorCode.MISSING_PROMPT, "token_ids: must be a list of non-negative integers")
+    if ids is None or not all(type(i) is int and 0 <= i <= _MAX_TOKEN_ID for i in ids):
+        _refuse(RowErrorCode.MISSING_PROMPT, "token_ids: must be a list of 32-bit integers from 0")
     if not ids:
         _refuse(RowErrorCode.EMPTY_PROMPT, "token_ids: is empty")
     return tuple(ids)

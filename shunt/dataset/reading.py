@@ -56,7 +56,8 @@ def _prompt_columns(job_input: Input) -> list[str] | None:
 def _looks_like_a_batch(source: SourceFile) -> bool:
     """Whether the first row that can be read is an OpenAI batch request."""
     for chunk in islice(read_jsonl(source), 1):
-        for row in chunk.rows[:_SAMPLED_ROWS]:
+        for position in range(min(len(chunk), _SAMPLED_ROWS)):
+            row = chunk.row(position)
             if row.error is None:
                 return "custom_id" in row.columns and "body" in row.columns
     return False

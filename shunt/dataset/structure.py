@@ -3,6 +3,7 @@
 import json
 import re
 from functools import lru_cache
+from typing import cast
 
 import jsonschema
 from jsonschema.validators import validator_for
@@ -31,7 +32,14 @@ def check_structure(structure: StructuredOutput) -> None:
 def _check_schema(text: str) -> None:
     """Cached, as most datasets have few schemas and many rows."""
     try:
-        schema = json.loads(text)
+        given = json.loads(text)
+        if not isinstance(given, dict):
+            why = "structured_outputs.json: must be an object"
+            raise RequestRefused(RowErrorCode.INVALID_SCHEMA, why)
+        schema = cast("dict[str, object]", given)
+        if not isinstance(schema.get("$schema", ""), str):
+            why = "structured_outputs.json: $schema must be text"
+            raise RequestRefused(RowErrorCode.INVALID_SCHEMA, why)
         validator_for(schema).check_schema(schema)
     except ValueError as error:
         why = f"structured_outputs.json: is not JSON: {error}"

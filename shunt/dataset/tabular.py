@@ -12,15 +12,16 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 
 from shunt.dataset.files import SourceFile
-from shunt.dataset.input_row import Chunk, InputRow
+from shunt.dataset.input_row import InputRow, TableChunk
 from shunt.errors import InputError
 from shunt.row_error import RowError, RowErrorCode
 
 CHUNK_ROWS = 4096
+CHUNK_BYTES = 8 << 20
 _LARGEST_FIELD_BYTES = 64 << 20
 
 
-def read_parquet(source: SourceFile, wanted: Sequence[str] | None) -> Iterator[Chunk]:
+def read_parquet(source: SourceFile, wanted: Sequence[str] | None) -> Iterator[TableChunk]:
     """All rows; `columns` holds the wanted ones (None: all), `carried` all with their types.
 
     Raises `InputError` when the file is no Parquet.
@@ -29,7 +30,7 @@ def read_parquet(source: SourceFile, wanted: Sequence[str] | None) -> Iterator[C
         try:
             file = pq.ParquetFile(raw)
             first = 1
-            for batch in file.iter_batches(CHUNK_ROWS):
+            for batch in file.iter_batches(_chunk_rows(file.metadata)):
                 table = pa.Table.from_batches([batch])
                 names = [n for n in table.column_names if wanted is None or n in wanted]
                 rows = [
@@ -37,12 +38,19 @@ def read_parquet(source: SourceFile, wanted: Sequence[str] | None) -> Iterator[C
                     for number, columns in enumerate(_dicts(table.select(names)), start=first)
                 ]
                 first += table.num_rows
-                yield Chunk(rows, table)
+                yield TableChunk(rows, table)
         except pa.ArrowInvalid as error:
             raise InputError(f"{source.uri}: is not a readable Parquet file: {error}") from error
 
 
-def read_csv(source: SourceFile) -> Iterator[Chunk]:
+def _chunk_rows(metadata: pq.FileMetaData) -> int:
+    """Fewer rows at a time where they are long."""
+    groups = [metadata.row_group(number) for number in range(metadata.num_row_groups)]
+    longest = max((g.total_byte_size // max(g.num_rows, 1) for g in groups), default=0)
+    return min(CHUNK_ROWS, max(1, CHUNK_BYTES // max(longest, 1)))
+
+
+def read_csv(source: SourceFile) -> Iterator[TableChunk]:
     """All rows, every value as the text that it is in the file; the first line names the columns.
 
     A row with another number of fields becomes an error row. Raises `InputError` for a file
@@ -59,13 +67,15 @@ def read_csv(source: SourceFile) -> Iterator[Chunk]:
                 raise InputError(f"{source.uri}: names a column twice: {', '.join(names)}")
             rows: list[list[str]] = []
             places: list[int] = []
+            num_bytes = 0
             for fields in reader:
                 if fields:
                     rows.append(fields)
                     places.append(reader.line_num)
-                if len(rows) == CHUNK_ROWS:
+                    num_bytes += sum(map(len, fields))
+                if len(rows) == CHUNK_ROWS or num_bytes >= CHUNK_BYTES:
                     yield _csv_chunk(source, names, rows, places)
-                    rows, places = [], []
+                    rows, places, num_bytes = [], [], 0
             if rows:
                 yield _csv_chunk(source, names, rows, places)
         except UnicodeDecodeError as error:
@@ -76,7 +86,7 @@ def read_csv(source: SourceFile) -> Iterator[Chunk]:
 
 def _csv_chunk(
     source: SourceFile, names: list[str], fields: list[list[str]], places: list[int]
-) -> Chunk:
+) -> TableChunk:
     rows: list[InputRow] = []
     carried: dict[str, list[str | None]] = {name: [] for name in names}
     for values, number in zip(fields, places, strict=True):
@@ -91,7 +101,7 @@ def _csv_chunk(
         columns = {} if error else dict(zip(names, values, strict=True))
         rows.append(InputRow(place, columns, error=error))
     schema = pa.schema([(name, pa.string()) for name in names])
-    return Chunk(rows, pa.table(carried, schema=schema))
+    return TableChunk(rows, pa.table(carried, schema=schema))
 
 
 def _dicts(table: pa.Table) -> list[dict[str, object]]:

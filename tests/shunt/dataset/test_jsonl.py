@@ -15,7 +15,7 @@ from shunt.row_error import RowErrorCode
 
 def _rows(path: Path) -> list[InputRow]:
     [source] = find_files(str(path))
-    return [row for chunk in read_jsonl(source) for row in chunk.rows]
+    return [chunk.row(n) for chunk in read_jsonl(source) for n in range(len(chunk))]
 
 
 def _written(tmp_path: Path, data: bytes) -> list[InputRow]:
