@@ -194,7 +194,7 @@ class _Pass:
     def _duplicates(
         self, reader: PromptReader, sample: int | None
     ) -> Iterator[tuple[int, RowError]]:
-        """Rows that repeat an id, in order; a second pass over the input compares the ids."""
+        """Good rows that repeat an id, in order; a second pass over the input compares the ids."""
         candidates = self._register.candidates()
         candidate = next(candidates, None)
         if candidate is None:
@@ -204,10 +204,10 @@ class _Pass:
         for chunk in self._chunks(sample):
             while candidate is not None and candidate < first + len(chunk):
                 row = chunk.row(candidate - first)
-                prompt_id = reader.prompt_id(row, candidate)
-                place = places.setdefault(prompt_id, row.place)
-                if place is not row.place:
-                    message = f"{row.place}: id {prompt_id!r} is also at {place}"
+                prompt = reader.read(row, candidate).prompt
+                place = places.setdefault(prompt.prompt_id, row.place)
+                if place is not row.place and prompt.error is None:
+                    message = f"{row.place}: id {prompt.prompt_id!r} is also at {place}"
                     yield candidate, RowError(RowErrorCode.DUPLICATE_ID, message)
                 candidate = next(candidates, None)
             first += len(chunk)
@@ -216,11 +216,9 @@ class _Pass:
         self, position: int, refused: dict[int, RowError], report: PreflightReport
     ) -> None:
         """Rewrite a spooled shard with these rows as error rows."""
-        if not refused:
-            return
-        if self.spool is None:
-            for error in refused.values():
-                report.count_error(error)
+        for error in refused.values():
+            report.count_error(error)
+        if not refused or self.spool is None:
             return
         entry = self.entries[position]
         path = self.spool / entry.shard_id
@@ -228,9 +226,7 @@ class _Pass:
         codes, messages = (table.column(n).to_pylist() for n in ("error_code", "error_message"))
         for index, error in refused.items():
             row = index - entry.first_index
-            if codes[row] is None:
-                report.count_error(error)
-                codes[row], messages[row] = error.code.value, error.message
+            codes[row], messages[row] = error.code.value, error.message
         for name, values in (("error_code", codes), ("error_message", messages)):
             column = pa.array(values, pa.string())
             table = table.set_column(table.column_names.index(name), name, column)

@@ -7,6 +7,7 @@
 
 import gzip
 import io
+import zlib
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -65,8 +66,9 @@ class SourceFile:
         try:
             with self.filesystem.open(self.path, "rb") as raw:
                 yield raw
-        except (FileNotFoundError, PermissionError, IsADirectoryError) as error:
-            raise InputError(f"{self.uri}: cannot be read: {error.strerror or error}") from error
+        except _read_errors(self.uri) as error:
+            why = error.strerror if isinstance(error, OSError) else None
+            raise InputError(f"{self.uri}: cannot be read: {why or error}") from error
 
     @contextmanager
     def open(self) -> Iterator[IO[bytes]]:
@@ -74,7 +76,7 @@ class SourceFile:
         with self.open_raw() as raw:
             try:
                 yield self._decompressed(raw)
-            except (gzip.BadGzipFile, EOFError, zstandard.ZstdError) as error:
+            except (gzip.BadGzipFile, zlib.error, EOFError, zstandard.ZstdError) as error:
                 raise InputError(f"{self.uri}: the archive is damaged or cut: {error}") from error
 
     def digest(self) -> tuple[int, str]:
@@ -152,9 +154,19 @@ def _expand(path: str, endpoint_url: str | None) -> list[SourceFile]:
                 raise InputError(f"{path}: is a directory; name its files, as in {path}/*.jsonl")
             if not filesystem.exists(name):
                 raise InputError(f"{path}: there is no such file")
-    except (ImportError, ValueError, PermissionError) as error:
+    except (ImportError, ValueError, *_read_errors(path)) as error:
         raise InputError(f"{path}: cannot be read: {error}") from error
     if not names:
         raise InputError(f"{path}: no file matches")
     scheme = path.split("://", 1)[0] + "://" if "://" in path else ""
     return [SourceFile(f"{scheme}{name}", filesystem, name) for name in names]
+
+
+def _read_errors(uri: str) -> tuple[type[Exception], ...]:
+    """What a file system raises when it cannot read."""
+    if not uri.startswith("s3://"):
+        return (OSError,)
+    # Where nothing is on S3, neither s3fs nor its client need be installed.
+    from shunt.aws.read_errors import S3_READ_ERRORS
+
+    return (OSError, *S3_READ_ERRORS)

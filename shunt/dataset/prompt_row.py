@@ -130,31 +130,40 @@ class PromptReader:
         self, columns: Mapping[str, Any]
     ) -> tuple[Mapping[str, Any], Mapping[str, Any]]:
         if self._openai_batch:
-            return translate(columns)
+            return self._translated(columns)
         names = self._columns
         renamed = {
             "prompt": columns.get(names.prompt),
             "messages": columns.get(names.messages),
             "token_ids": columns.get(names.token_ids),
         }
-        own = _from_json_text(columns.get(names.sampling), names.sampling) or {}
+        own = _from_json_text(columns.get(names.sampling), names.sampling)
+        own = {} if own is None else own
         if not isinstance(own, dict):
             _refuse(RowErrorCode.INVALID_PARAMETER, f"{names.sampling}: must be an object")
         given = cast("dict[str, Any]", own)
         # Parquet structs hold every field of every row; null means "not given".
         return renamed, {name: value for name, value in given.items() if value is not None}
 
+    def _translated(self, line: Mapping[str, Any]) -> tuple[Mapping[str, Any], Mapping[str, Any]]:
+        """A request line; its `model` may name an adapter, as in vLLM's server."""
+        columns, own = translate(line)
+        model = line["body"].get("model")
+        known = isinstance(model, str) and model in self._adapters
+        return columns, own | {"adapter": model} if known else own
+
     def _source(self, columns: Mapping[str, Any], row: Mapping[str, Any]) -> dict[str, Any]:
         """The one of text, messages, token_ids that the prompt is."""
         if self._template is not None:
             return self._text(self._rendered(row))
-        given = [name for name in _SOURCES if columns.get(name) is not None]
+        # An empty cell of a tabular file gives nothing, where another column gives a prompt.
+        given = [name for name in _SOURCES if columns.get(name) not in (None, "")]
         if len(given) > 1:
             _refuse(RowErrorCode.INVALID_PARAMETER, f"has {' and '.join(given)}; give one of them")
-        if (token_ids := columns.get("token_ids")) is not None:
-            return {"token_ids": _token_ids(_from_json_text(token_ids, "token_ids"))}
-        if (messages := columns.get("messages")) is not None:
-            return {"messages": _messages(messages)}
+        if "token_ids" in given:
+            return {"token_ids": _token_ids(_from_json_text(columns["token_ids"], "token_ids"))}
+        if "messages" in given:
+            return {"messages": _messages(columns["messages"])}
         if (text := columns.get("prompt")) is not None:
             return self._text(text)
         names = self._columns
@@ -225,8 +234,10 @@ def _compiled(template: str | None) -> jinja2.Template | None:
 
 def _from_json_text(value: Any, name: str) -> Any:
     """Tabular files hold lists and objects as JSON text."""
-    if not isinstance(value, str) or not value:
-        return value or None
+    if not isinstance(value, str):
+        return value
+    if not value:
+        return None
     try:
         return json.loads(value)
     except ValueError:

@@ -39,7 +39,7 @@ def read_parquet(source: SourceFile, wanted: Sequence[str] | None) -> Iterator[T
                 ]
                 first += table.num_rows
                 yield TableChunk(rows, table)
-        except pa.ArrowInvalid as error:
+        except pa.ArrowException as error:
             raise InputError(f"{source.uri}: is not a readable Parquet file: {error}") from error
 
 

@@ -1,0 +1,129 @@
+"""Files are found in order, local or on S3; each that cannot be used is named."""
+
+import gzip
+import os
+import random
+from pathlib import Path
+
+import pyarrow as pa
+import pyarrow.parquet as pq
+import pytest
+import zstandard
+
+from shunt.dataset.files import find_files
+from shunt.errors import InputError
+from shunt.store.s3 import S3Access, S3Store
+from shunt.testing.s3_server import S3Server
+from tests.shunt.dataset.rows import cut, make_job
+
+
+def test_several_paths_and_globs_are_one_sorted_list_without_repeats(tmp_path: Path) -> None:
+    for name in ("b.jsonl", "a.jsonl", "c.jsonl"):
+        (tmp_path / name).touch()
+    found = find_files([str(tmp_path / "*.jsonl"), str(tmp_path / "b.jsonl")])
+    assert [source.name for source in found] == ["a.jsonl", "b.jsonl", "c.jsonl"]
+
+
+def test_rows_of_all_files_are_in_the_order_of_their_names(tmp_path: Path) -> None:
+    (tmp_path / "b.jsonl").write_text('{"prompt": "three"}\n')
+    (tmp_path / "a.jsonl").write_text('{"prompt": "one"}\n{"prompt": "two"}')
+    [table], _ = cut(make_job(tmp_path / "*.jsonl"))
+    assert table.column("text").to_pylist() == ["one", "two", "three"]
+
+
+def test_a_path_that_may_not_be_read_is_refused(tmp_path: Path) -> None:
+    if os.geteuid() == 0:
+        pytest.skip("root may read everything")
+    path = tmp_path / "rows.jsonl"
+    path.touch(mode=0)
+    with pytest.raises(InputError, match="cannot be read"):
+        cut(make_job(path))
+
+
+@pytest.mark.parametrize(
+    ("paths", "message"),
+    [
+        (["a.txt"], "set input.format"),
+        (["a.jsonl", "b.csv"], "names files of several formats: csv, jsonl"),
+    ],
+)
+def test_a_format_that_cannot_be_told_is_asked_for(
+    tmp_path: Path, paths: list[str], message: str
+) -> None:
+    for path in paths:
+        (tmp_path / path).write_text("{}\n")
+    with pytest.raises(InputError, match=message):
+        cut(make_job("", input={"path": [str(tmp_path / path) for path in paths]}))
+
+
+@pytest.mark.parametrize("name", ["rows.jsonl.gz", "rows.jsonl.zst", "rows.parquet"])
+def test_a_damaged_file_is_refused_by_name(tmp_path: Path, name: str) -> None:
+    letters = random.Random(0).choices("abcdefghijklmnopqrstuvwxyz", k=400_000)
+    texts = ["".join(letters[start : start + 40]) for start in range(0, len(letters), 40)]
+    plain = "".join(f'{{"prompt": "{text}"}}\n' for text in texts).encode()
+    path = tmp_path / name
+    if name.endswith(".gz"):
+        path.write_bytes(gzip.compress(plain))
+    elif name.endswith(".zst"):
+        path.write_bytes(zstandard.ZstdCompressor(write_checksum=True).compress(plain))
+    else:
+        pq.write_table(pa.table({"prompt": texts}), path, compression="gzip")
+    data = bytearray(path.read_bytes())
+    assert cut(make_job(path))[1].num_rows == len(texts)
+    middle = len(data) // 3
+    data[middle : middle + 2000] = bytes(2000)
+    path.write_bytes(data)
+    with pytest.raises(InputError, match=f"{name}: "):
+        cut(make_job(path))
+
+
+@pytest.fixture
+def on_s3(s3: S3Server, monkeypatch: pytest.MonkeyPatch) -> S3Server:
+    """The server, with its credentials where s3fs looks for them."""
+    monkeypatch.setenv("AWS_ACCESS_KEY_ID", s3.credentials.access_key_id)
+    monkeypatch.setenv("AWS_SECRET_ACCESS_KEY", s3.credentials.secret_access_key)
+    monkeypatch.setenv("AWS_DEFAULT_REGION", s3.region)
+    return s3
+
+
+@pytest.mark.s3
+def test_files_on_s3_are_read_by_glob(on_s3: S3Server) -> None:
+    access = S3Access(on_s3.endpoint_url, on_s3.region, on_s3.credentials)
+    store = S3Store(on_s3.bucket, "input", access=access)
+    store.put("b.jsonl", b'{"prompt": "two"}\n')
+    store.put("a.jsonl.gz", gzip.compress(b'{"prompt": "one"}\n'))
+    path = f"s3://{on_s3.bucket}/input/*"
+    sources = find_files(path, endpoint_url=on_s3.endpoint_url)
+    assert [source.name for source in sources] == ["a.jsonl.gz", "b.jsonl"]
+    assert sources[0].uri == f"s3://{on_s3.bucket}/input/a.jsonl.gz"
+    lines = []
+    for source in sources:
+        with source.open() as stream:
+            lines.append(stream.read())
+    assert lines == [b'{"prompt": "one"}\n', b'{"prompt": "two"}\n']
+
+
+@pytest.mark.s3
+@pytest.mark.parametrize(
+    ("path", "secret"),
+    [("s3://{bucket}/none.jsonl", None), ("s3://{bucket}/none/*", None),
+     ("s3://no-such-bucket/a.jsonl", None), ("s3://{bucket}/a.jsonl", "wrong")],
+)  # fmt: skip
+def test_what_s3_does_not_have_or_give_is_refused(
+    on_s3: S3Server, monkeypatch: pytest.MonkeyPatch, path: str, secret: str | None
+) -> None:
+    if secret is not None:
+        monkeypatch.setenv("AWS_SECRET_ACCESS_KEY", secret)
+        import s3fs
+
+        s3fs.S3FileSystem.clear_instance_cache()
+    uri = path.format(bucket=on_s3.bucket)
+    with pytest.raises(InputError, match=uri.split("*")[0]):
+        find_files(uri, endpoint_url=on_s3.endpoint_url)
+
+
+@pytest.mark.s3
+def test_an_endpoint_that_is_not_there_is_told(on_s3: S3Server) -> None:
+    uri = f"s3://{on_s3.bucket}/a.jsonl"
+    with pytest.raises(InputError, match="cannot be read"):
+        find_files(uri, endpoint_url="http://127.0.0.1:9")

@@ -1,0 +1,134 @@
+"""Every parameter of a request line is translated, or refused by its name."""
+
+from typing import Any
+
+import pytest
+
+from shunt.dataset.openai_batch import CHAT_URL, COMPLETIONS_URL, translate
+from shunt.errors import RequestRefused
+from shunt.sampling import Sampling
+
+MESSAGES = [{"role": "user", "content": "hi"}]
+SCHEMA = {"type": "object"}
+
+
+def chat(**body: Any) -> dict[str, Any]:
+    body = {"model": "m", "messages": MESSAGES, **body}
+    return {"custom_id": "c", "method": "POST", "url": CHAT_URL, "body": body}
+
+
+def completion(**body: Any) -> dict[str, Any]:
+    body = {"model": "m", "prompt": "hi", **body}
+    return {"custom_id": "c", "method": "POST", "url": COMPLETIONS_URL, "body": body}
+
+
+@pytest.mark.parametrize(
+    ("body", "sampling"),
+    [
+        ({}, {"temperature": 1.0}),
+        ({"temperature": 0}, {"temperature": 0}),
+        ({"max_tokens": 5}, {"temperature": 1.0, "max_tokens": 5}),
+        ({"max_tokens": 5, "max_completion_tokens": 6}, {"temperature": 1.0, "max_tokens": 6}),
+        ({"logprobs": True}, {"temperature": 1.0, "logprobs": 0}),
+        ({"logprobs": True, "top_logprobs": 3}, {"temperature": 1.0, "logprobs": 3}),
+        ({"logprobs": False}, {"temperature": 1.0}),
+        ({"response_format": {"type": "text"}}, {"temperature": 1.0}),
+        (
+            {"response_format": {"type": "json_object"}},
+            {"temperature": 1.0, "structured_outputs": {"json_object": True}},
+        ),
+        (
+            {"response_format": {"type": "json_schema", "json_schema": {"schema": SCHEMA}}},
+            {"temperature": 1.0, "structured_outputs": {"json": SCHEMA}},
+        ),
+        ({"stream": False, "tools": [], "user": "u", "stop": None}, {"temperature": 1.0}),
+    ],
+)
+def test_chat_parameters(body: dict[str, Any], sampling: dict[str, Any]) -> None:
+    columns, own = translate(chat(**body))
+    assert columns == {"messages": MESSAGES}
+    assert own == sampling
+
+
+@pytest.mark.parametrize(
+    ("name", "value"),
+    [
+        ("top_p", 0.5),
+        ("top_k", 4),
+        ("min_p", 0.1),
+        ("n", 2),
+        ("seed", 7),
+        ("stop", ["a"]),
+        ("presence_penalty", 1.0),
+        ("frequency_penalty", 1.0),
+        ("repetition_penalty", 1.1),
+        ("logit_bias", {"5": 1.0}),
+        ("min_tokens", 2),
+        ("stop_token_ids", [1]),
+        ("ignore_eos", True),
+        ("structured_outputs", {"regex": "a+"}),
+    ],
+)
+@pytest.mark.parametrize("line", [chat, completion])
+def test_shared_parameters_reach_sampling(line: Any, name: str, value: Any) -> None:
+    _, own = translate(line(**{name: value}))
+    assert own[name] == value
+    assert Sampling.model_validate(own).model_fields_set >= {name}
+
+
+def test_completions_have_their_own_defaults_and_prompts() -> None:
+    columns, own = translate(completion(logprobs=2))
+    assert columns == {"prompt": "hi"}
+    assert own == {"max_tokens": 16, "temperature": 1.0, "logprobs": 2}
+    columns, _ = translate(completion(prompt=[1, 2]))
+    assert columns == {"token_ids": [1, 2]}
+
+
+@pytest.mark.parametrize(
+    "body",
+    [
+        {"tools": [{"type": "function"}]},
+        {"tool_choice": "auto"},
+        {"functions": [{}]},
+        {"stream": True},
+        {"audio": {"voice": "x"}},
+        {"modalities": ["audio"]},
+        {"parallel_tool_calls": True},
+        {"reasoning_effort": "low"},
+        {"response_format": {"type": "grammar"}},
+        {"response_format": "json"},
+        {"echo": True},
+        {"best_of": 2},
+        {"suffix": "x"},
+        {"store": True},
+        {"guided_regex": "a"},
+        {"temprature": 1},
+    ],
+)
+@pytest.mark.parametrize("line", [chat, completion])
+def test_what_has_no_translation_is_refused_by_name(line: Any, body: dict[str, Any]) -> None:
+    with pytest.raises(RequestRefused, match=next(iter(body))) as refusal:
+        translate(line(**body))
+    assert refusal.value.code == "unsupported_parameter"
+
+
+@pytest.mark.parametrize(
+    ("line", "code", "message"),
+    [
+        (chat() | {"url": "/v1/embeddings"}, "unsupported_url", "url '/v1/embeddings'"),
+        (chat() | {"method": "GET"}, "unsupported_url", "method 'GET'"),
+        (chat() | {"body": []}, "malformed_row", "body: must be an object"),
+        (chat() | {"priority": 1}, "unsupported_parameter", "priority"),
+        (chat(top_logprobs=2), "invalid_parameter", "top_logprobs: needs logprobs: true"),
+        (completion(prompt=["a", "b"]), "unsupported_parameter", "give each its own line"),
+        (
+            chat(response_format={"type": "json_schema"}),
+            "invalid_schema",
+            "json_schema.schema: is missing",
+        ),
+    ],
+)
+def test_a_wrong_line_is_refused(line: dict[str, Any], code: str, message: str) -> None:
+    with pytest.raises(RequestRefused, match=message) as refusal:
+        translate(line)
+    assert refusal.value.code == code
