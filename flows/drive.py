@@ -224,6 +224,8 @@ def _worker_command(manifest: Manifest, around: Surroundings, *, recheck: bool) 
         json.dumps(manifest.job.store.model_dump(exclude_none=True)),
         "--run",
         manifest.run_id,
+        "--job",
+        manifest.job.model_dump_json(by_alias=True, exclude_unset=True),
     ]
     return WorkerCommand(
         argv=(*argv, "--recheck") if recheck else tuple(argv),

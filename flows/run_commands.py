@@ -22,7 +22,7 @@ from flows.surroundings import surroundings
 from flows.view import LiveView, PlainView, show_ending, show_preflight
 from shunt.cancellation import cancel as cancel_run
 from shunt.collect import collect as collect_run
-from shunt.errors import RunMissing
+from shunt.errors import JobError, RunMissing
 from shunt.job import Job
 from shunt.job_file import job_schema, load_job, override_job
 from shunt.manifest import Manifest, list_runs, read_manifest
@@ -57,6 +57,8 @@ Plainly = Annotated[
 
 _errors = Console(stderr=True)
 _WATCH_INTERVAL_S = 1.0
+_DECISIVE = ("name", "input", "sampling", "shard_prompts", "model.dtype", "model.revision",
+             "model.max_model_len", "model.adapters", "model.engine_kind")  # fmt: skip
 _RUN_STOPS = "stopping: workers save what they have and leave"
 _WATCH_ENDS = "no longer watching; the run goes on"
 
@@ -282,7 +284,15 @@ def find_run(run_id: str, uri: str, endpoint_url: str | None) -> tuple[Store, Ma
 def _overridden(
     manifest: Manifest, uri: str, endpoint_url: str | None, overrides: list[str] | None
 ) -> Manifest:
-    """The manifest's job with the store that it was found in, and what the user overrides."""
+    """The manifest's job with the store that it was found in, and what the user overrides.
+
+    Raises `JobError` for a key that decides results: with another value it is another run.
+    """
+    for override in overrides or []:
+        if override.startswith(_DECISIVE):
+            raise JobError(
+                f"--set {override}: this decides results, so it makes another run; use `shunt run`"
+            )
     tree = manifest.job.model_dump(mode="json", by_alias=True, exclude_unset=True)
     if manifest.job.store.uri != uri:
         tree["store"] = {"uri": uri, "endpoint_url": endpoint_url}

@@ -105,12 +105,12 @@ def status_line(status: RunStatus, pace: Pace) -> str:
         f"{status.rows_terminal}/{status.rows_total} rows",
         f"{pace.tokens_per_s:.0f} tok/s",
         f"ETA {_duration(pace.eta_s(status.rows_left))}",
-        f"{len(status.living)} workers",
+        _counted(len(status.living), "worker"),
     ]
     if status.rows_failed:
-        parts.append(f"[yellow]{status.rows_failed} error rows[/]")
+        parts.append(f"[yellow]{_counted(status.rows_failed, 'error row')}[/]")
     if status.num_interruptions:
-        parts.append(f"{status.num_interruptions} interruptions survived")
+        parts.append(f"{_counted(status.num_interruptions, 'interruption')} survived")
     return "  ".join(parts)
 
 
@@ -141,11 +141,15 @@ def show_ending(console: Console, ending: Ending) -> None:
         console.print(f"[bold yellow]{ending.reason}[/]: everything generated so far is saved.")
         console.print(f"Go on with: {ending.go_on}", highlight=False, soft_wrap=True)
         return
+    moved = (
+        f"; {_counted(summary.num_resumed_rows, 'row')} carried over from a lost worker, "
+        f"{summary.num_restarted_rows} of them begun again"
+    )
     console.print(
-        f"[bold green]done[/]: {summary.num_ok} rows, {summary.num_errors} error rows, "
-        f"{summary.num_output_tokens} tokens; {summary.num_resumed_rows} rows were carried over "
-        f"from a lost worker, {summary.num_restarted_rows} of them begun again",
+        f"[bold green]done[/]: {summary.num_ok} rows, {_counted(summary.num_errors, 'error row')}, "
+        f"{summary.num_output_tokens} tokens{moved if summary.num_resumed_rows else ''}",
         highlight=False,
+        soft_wrap=True,
     )
     for code, count in sorted(summary.errors.items()):
         console.print(f"  [yellow]{code}[/]: {count}", highlight=False)
@@ -154,6 +158,10 @@ def show_ending(console: Console, ending: Ending) -> None:
     console.print(f"results: {summary.directory}", highlight=False, soft_wrap=True)
     for file in summary.files:
         console.print(f"  {file.name}  {file.num_bytes / 1e3:.0f} kB", highlight=False)
+
+
+def _counted(count: int, word: str) -> str:
+    return f"{count} {word}" if count == 1 else f"{count} {word}s"
 
 
 def _duration(seconds: float | None) -> str:

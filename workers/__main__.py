@@ -14,6 +14,7 @@ from datetime import UTC, datetime
 
 from shunt.errors import ShuntError
 from shunt.imds import IMDS_URL, Imds
+from shunt.job import Job
 from shunt.manifest import Manifest, read_manifest
 from shunt.store.config import StoreConfig, open_configured_store
 from shunt.store.protocol import Store
@@ -46,7 +47,7 @@ def main(argv: Sequence[str]) -> int:
     store_config = StoreConfig.model_validate_json(options.store)
     store = open_configured_store(store_config, environment=os.environ)
     try:
-        manifest = read_manifest(store, options.run)
+        manifest = _manifest(store, options)
         os.environ.update(
             engine_environment(
                 threads=len(os.sched_getaffinity(0)),
@@ -61,10 +62,19 @@ def main(argv: Sequence[str]) -> int:
     return code
 
 
+def _manifest(store: Store, options: argparse.Namespace) -> Manifest:
+    """The run's manifest, with this invocation's job where it says one."""
+    manifest = read_manifest(store, options.run)
+    if not options.job:
+        return manifest
+    return manifest.model_copy(update={"job": Job.model_validate_json(options.job)})
+
+
 def _options(argv: Sequence[str]) -> argparse.Namespace:
     parser = argparse.ArgumentParser(prog="python -m workers", description=__doc__)
     parser.add_argument("--store", required=True, help="store configuration as JSON")
     parser.add_argument("--run", required=True, help="run id")
+    parser.add_argument("--job", default="", help="this invocation's job, as JSON")
     parser.add_argument("--node", default=f"node-{uuid.uuid4().hex[:8]}", help="name of this node")
     parser.add_argument("--cores", default="", help="cores to stay on, as 0,1")
     parser.add_argument("--watch-parent", action="store_true", help="drain when stdin closes")

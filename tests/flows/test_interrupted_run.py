@@ -44,11 +44,12 @@ def test_a_signal_drains_the_workers_and_says_how_to_go_on(
 def test_a_killed_driver_leaves_no_process_and_loses_no_row(
     slow_desk: Desk, undisturbed: dict[str, str]
 ) -> None:
-    run = slow_desk.start("run", "job.yaml", "--no-prefect")
+    too_slow_to_finish = ("--set", "model.fake_tokens_per_s=1")
+    run = slow_desk.start("run", "job.yaml", "--no-prefect", *too_slow_to_finish)
     wait_until(lambda: len(slow_desk.segments()) > 4)
     os.killpg(run.pid, signal.SIGKILL)
     run.communicate()
-    wait_until(lambda: slow_desk.processes() == [])
+    wait_until(lambda: slow_desk.processes() == [], timeout_s=30)
 
     resumed = slow_desk.shunt("run", "job.yaml", "--no-prefect", *FAST)
     assert resumed.returncode == 0, resumed.stderr
@@ -97,3 +98,21 @@ def test_a_store_elsewhere_is_named_in_the_command_to_go_on(slow_desk: Desk) -> 
     never = ("--set", "limits.deadline=null")
     assert slow_desk.shunt(*command.split(), *FAST, *never).returncode == 0
     assert len(slow_desk.rows()) == 60
+
+
+def test_a_job_that_was_put_right_takes_effect_on_the_next_run(desk: Desk) -> None:
+    """The workers go by the job of this invocation, not by that of the first."""
+    run = desk.start("run", "job.yaml", "--no-prefect", "--set", "model.fake_tokens_per_s=0.1")
+    wait_until(desk.segments)
+    run.send_signal(signal.SIGTERM)
+    run.communicate(timeout=60)
+    assert run.returncode == 75
+
+    assert desk.shunt("run", "job.yaml", "--no-prefect", *FAST).returncode == 0
+
+
+def test_resuming_refuses_to_change_what_decides_results(finished: Desk) -> None:
+    refused = finished.shunt("resume", "small", "--set", "sampling.temperature=1")
+
+    assert refused.returncode == 2
+    assert "makes another run" in refused.stderr
