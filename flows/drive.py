@@ -26,7 +26,7 @@ from shunt.pace import Pace
 from shunt.preflight import PreflightReport
 from shunt.prepare import prepare
 from shunt.reconcile import PlannedInterruption, Reconciler
-from shunt.rendering import renderer_for
+from shunt.rendering import Renderer, renderer_for
 from shunt.results.publishing import check_writable
 from shunt.results.summary import ResultSummary, read_summary
 from shunt.run_status import RunState, RunStatus, StatusReader
@@ -102,18 +102,21 @@ def prepare_run(
 ) -> Manifest:
     """The run's manifest, carrying what this invocation says of fleet, cadence and output."""
     check_job(job)
-    renderer = renderer_for(
+    manifest = prepare(
+        job, store, renderer_of(job), now=around.now(), sample=sample, saw=watcher.preflighted
+    )
+    manifest = manifest.model_copy(update={"job": job})
+    watcher.prepared(manifest)
+    return manifest
+
+
+def renderer_of(job: Job) -> Renderer:
+    return renderer_for(
         job.model.path,
         revision=job.model.revision,
         max_model_len=job.model.max_model_len_tokens,
         fake=job.model.engine_kind == "fake",
     )
-    manifest = prepare(
-        job, store, renderer, now=around.now(), sample=sample, saw=watcher.preflighted
-    )
-    manifest = manifest.model_copy(update={"job": job})
-    watcher.prepared(manifest)
-    return manifest
 
 
 def resume(manifest: Manifest, store: Store, around: Surroundings, watcher: Watcher) -> Ending:

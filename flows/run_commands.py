@@ -15,7 +15,7 @@ import typer
 from pydantic import TypeAdapter
 from rich.console import Console
 
-from flows.drive import Ending, Watcher, check_job, drive, resume
+from flows.drive import Ending, Watcher, check_job, drive, renderer_of, resume
 from flows.exit_code import ExitCode
 from flows.run_view import show_status
 from flows.surroundings import surroundings
@@ -29,7 +29,6 @@ from shunt.manifest import Manifest, list_runs, read_manifest
 from shunt.pace import Pace
 from shunt.preflight import PreflightReport
 from shunt.prepare import preflight as preflight_job
-from shunt.rendering import renderer_for
 from shunt.run_status import RunState, RunStatus, StatusReader
 from shunt.store.config import StoreConfig, open_configured_store
 from shunt.store.protocol import Store
@@ -251,13 +250,7 @@ def _preflight(job: Job, *, as_json: bool) -> None:
 
 def _preflight_report(job: Job) -> PreflightReport:
     check_job(job)
-    renderer = renderer_for(
-        job.model.path,
-        revision=job.model.revision,
-        max_model_len=job.model.max_model_len_tokens,
-        fake=job.model.engine_kind == "fake",
-    )
-    return preflight_job(job, renderer)
+    return preflight_job(job, renderer_of(job))
 
 
 def _store(job: Job) -> Store:

@@ -6,9 +6,16 @@ from pathlib import Path
 
 import pytest
 
+from deployments.catalogue import DEPLOYMENTS
+from flows.drive import renderer_of
+from flows.plan_command import read_sections
+from shunt.job_file import job_schema, load_job
+from shunt.prepare import preflight
 from shunt.sampling import Sampling
 
-PROMPTS = Path(__file__).parent.parent / "examples" / "prompts"
+REPOSITORY = Path(__file__).parent.parent
+EXAMPLES = REPOSITORY / "examples"
+PROMPTS = EXAMPLES / "prompts"
 
 
 def rows(name: str) -> list[dict[str, object]]:
@@ -33,3 +40,35 @@ def test_demo_prompts_are_unique_and_their_sampling_is_valid() -> None:
     for row in demo:
         assert ("prompt" in row) != ("messages" in row)
         Sampling.model_validate(row["sampling"])
+
+
+@pytest.mark.parametrize("path", sorted(EXAMPLES.glob("*.yaml")), ids=lambda path: path.name)
+def test_a_job_file_loads_and_its_rows_are_good(path: Path) -> None:
+    job = load_job(path, ["model.engine_kind=fake"])
+
+    report = preflight(job, renderer_of(job))
+    assert report.num_rows > 0
+    assert report.num_error_rows == 0
+
+
+@pytest.mark.parametrize(
+    "path", sorted(EXAMPLES.glob("planning/*.yaml")), ids=lambda path: path.name
+)
+def test_a_planning_file_is_read(path: Path) -> None:
+    assert read_sections(path).plan.offerings
+
+
+def test_every_script_imports() -> None:
+    for path in EXAMPLES.glob("*.py"):
+        assert "main" in runpy.run_path(str(path), run_name="imported")
+
+
+def test_every_deployment_has_a_job_that_loads() -> None:
+    for deployment in DEPLOYMENTS:
+        assert load_job(deployment.job_file)
+
+
+def test_the_schema_in_the_docs_is_the_job_files() -> None:
+    written = json.loads((REPOSITORY / "docs/job.schema.json").read_text(encoding="utf-8"))
+
+    assert written == job_schema(), "run `shunt schema > docs/job.schema.json`"

@@ -36,6 +36,8 @@ def test_watch_follows_to_the_end(slow_desk: Desk) -> None:
 
     assert watched.returncode == 0
     assert "/60 rows" in watched.stdout
+    again = slow_desk.shunt("watch", "small", "--json")
+    assert json.loads(again.stdout)["state"] == "collected"
 
 
 def test_verify_proves_the_results_and_notices_a_changed_one(
