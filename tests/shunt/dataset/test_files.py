@@ -57,7 +57,8 @@ def test_a_format_that_cannot_be_told_is_asked_for(
 
 
 @pytest.mark.parametrize("name", ["rows.jsonl.gz", "rows.jsonl.zst", "rows.parquet"])
-def test_a_damaged_file_is_refused_by_name(tmp_path: Path, name: str) -> None:
+@pytest.mark.parametrize("damage", [b"\x00", b"\xff"])
+def test_a_damaged_file_is_refused_by_name(tmp_path: Path, name: str, damage: bytes) -> None:
     letters = random.Random(0).choices("abcdefghijklmnopqrstuvwxyz", k=400_000)
     texts = ["".join(letters[start : start + 40]) for start in range(0, len(letters), 40)]
     plain = "".join(f'{{"prompt": "{text}"}}\n' for text in texts).encode()
@@ -71,7 +72,7 @@ def test_a_damaged_file_is_refused_by_name(tmp_path: Path, name: str) -> None:
     data = bytearray(path.read_bytes())
     assert cut(make_job(path))[1].num_rows == len(texts)
     middle = len(data) // 3
-    data[middle : middle + 2000] = bytes(2000)
+    data[middle : middle + 2000] = damage * 2000
     path.write_bytes(data)
     with pytest.raises(InputError, match=f"{name}: "):
         cut(make_job(path))

@@ -8,7 +8,7 @@ import zstandard
 
 from shunt.dataset.files import find_files
 from shunt.dataset.input_row import InputRow
-from shunt.dataset.jsonl import read_jsonl
+from shunt.dataset.jsonl import MAX_DEPTH, read_jsonl
 from shunt.errors import InputError
 from shunt.row_error import RowErrorCode
 
@@ -42,8 +42,9 @@ def test_mark_line_ends_and_blank_lines_are_no_part_of_rows(tmp_path: Path) -> N
         b'{"a": ' + b"[" * 100_000 + b"]" * 100_000 + b"}",
         b'{"a": 1',
         b"[1]",
+        b'{"a": ' + b"[" * MAX_DEPTH + b"]" * MAX_DEPTH + b"}",
     ],
-    ids=["nul", "utf-8", "nan", "infinity", "surrogate", "nesting", "cut", "list"],
+    ids=["nul", "utf-8", "nan", "infinity", "surrogate", "nesting", "cut", "list", "deep"],
 )
 def test_a_bad_line_is_one_error_row_with_its_place(tmp_path: Path, line: bytes) -> None:
     good, bad, after = _written(tmp_path, b'{"a": 1}\n' + line + b'\n{"a": 2}\n')
@@ -61,6 +62,12 @@ def test_integers_of_any_size_and_huge_lines_are_read_whole(tmp_path: Path) -> N
     assert huge.columns == {"a": text}
 
 
+def test_many_brackets_that_are_not_deep_are_a_good_row(tmp_path: Path) -> None:
+    nested = b"[" * (MAX_DEPTH - 2) + b"]" * (MAX_DEPTH - 2)
+    rows = _written(tmp_path, b'{"a": "' + b"[" * 5000 + b'"}\n{"a": ' + nested + b"}")
+    assert [row.error for row in rows] == [None, None]
+
+
 def test_an_empty_file_has_no_rows(tmp_path: Path) -> None:
     assert _written(tmp_path, b"") == []
 
@@ -72,9 +79,11 @@ def test_archives_are_read_and_cut_ones_refused(tmp_path: Path, suffix: str) -> 
     path = tmp_path / f"rows.jsonl{suffix}"
     path.write_bytes(packed)
     assert len(_rows(path)) == 20_000
-    path.write_bytes(packed[: len(packed) // 2])
-    with pytest.raises(InputError, match="damaged or cut"):
-        _rows(path)
+    # Cut in the middle; and with a first block that is none.
+    for damaged in (packed[: len(packed) // 2], packed[:10] + b"\xff" * 100 + packed[110:]):
+        path.write_bytes(damaged)
+        with pytest.raises(InputError, match="damaged or cut"):
+            _rows(path)
 
 
 def test_a_directory_and_a_missing_file_are_refused_by_name(tmp_path: Path) -> None:
