@@ -1,6 +1,6 @@
 """What is saved of a generation: enough to continue it anywhere, and nothing more."""
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from enum import StrEnum
 
 from shunt.row_error import RowError
@@ -62,3 +62,14 @@ class Generation:
     fingerprint: str = ""
     """Numerics fingerprint of the engine that made the tokens; `mixed` after unequal ones."""
     finish: Finish | None = None
+
+
+def tail(generation: Generation, base: int) -> Generation:
+    """The part of the generation from token `base` on, as a segment carries it."""
+    logprobs = generation.logprobs
+    return replace(
+        generation,
+        token_ids=generation.token_ids[base:],
+        logprobs=None if logprobs is None else logprobs[base:],
+        prompt_logprobs=generation.prompt_logprobs if base == 0 else None,
+    )

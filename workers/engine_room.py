@@ -55,9 +55,9 @@ class EngineRoom:
                 self.dead = False
                 return
 
-    def peek(self) -> Mapping[str, Generation]:
-        """Every unfinished request's tokens so far."""
-        return self.engine.progress() if self._engine else {}
+    def peek(self, since: Mapping[str, int] | None = None) -> Mapping[str, Generation]:
+        """`Engine.progress`; empty before the first engine."""
+        return self.engine.progress(since) if self._engine else {}
 
     def admit(self, request: Request) -> None:
         self._requests[request.request_id] = request

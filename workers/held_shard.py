@@ -6,11 +6,14 @@ from dataclasses import dataclass, field, replace
 
 from shunt.checkpoint import CheckpointLog
 from shunt.done import ShardDone
-from shunt.generation import Finish, Generation, Resumption
+from shunt.generation import Finish, Generation, Resumption, tail
 from shunt.request import Request
 from shunt.row_error import RowError
 from shunt.segment import Gain
 from workers.cadence import Cadence
+
+Peek = Callable[[Mapping[str, int]], Mapping[str, Generation]]
+"""`Engine.progress` of the named requests, each from the given token position on."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -75,10 +78,10 @@ class HeldShard:
         saved = self.open[request_id].saved or Generation()
         self.finish(request_id, replace(saved, finish=Finish("error", None, "", error)))
 
-    def unsaved_tokens(self, progress: Mapping[str, Generation]) -> int:
-        return sum(len(gain.generation.token_ids) for gain in self._gains(progress))
+    def unsaved_tokens(self, peek: Peek) -> int:
+        return sum(len(gain.generation.token_ids) for gain in self._gains(peek))
 
-    async def flush(self, progress: Callable[[], Mapping[str, Generation]], now_s: float) -> int:
+    async def flush(self, peek: Peek, now_s: float) -> int:
         """Append what is new; returns the number of tokens made durable.
 
         Raises `Fenced`, and `StoreError` when the store is not to be reached: then the gains are
@@ -86,7 +89,7 @@ class HeldShard:
         """
         async with self._lock:
             await asyncio.to_thread(self.log.settle)
-            gains = self._gains(progress())
+            gains = self._gains(peek)
             if not gains:
                 return 0
             self._mark_saved(gains)
@@ -109,25 +112,32 @@ class HeldShard:
             num_segments=self.log.num_segments + self.log.progress.num_segments,
         )
 
-    def _gains(self, progress: Mapping[str, Generation]) -> list[Gain]:
+    def _gains(self, peek: Peek) -> list[Gain]:
+        progress = peek(self._saved)
         gains: list[Gain] = []
-        for request_id in self.open:
-            generation = self._finished.get(request_id) or progress.get(request_id)
-            if generation is not None:
-                gain = self._gain(request_id, generation)
-                if gain is not None:
-                    gains.append(gain)
+        for request_id, saved in self._saved.items():
+            finished, live = self._finished.get(request_id), progress.get(request_id)
+            if finished is not None:
+                gain = self._gain(request_id, finished)
+            elif live is None:
+                gain = None
+            elif live.resumption is Resumption.RESTARTED:
+                gain = self._gain(request_id, live)
+            else:
+                gain = _gain(request_id, saved, live) if live.token_ids else None
+            if gain is not None:
+                gains.append(gain)
         return gains
 
-    def _gain(self, request_id: str, generation: Generation) -> Gain | None:
+    def _gain(self, request_id: str, whole: Generation) -> Gain | None:
+        """What a finished or restarted generation, known from its first token, adds to the log."""
         saved = self._saved[request_id]
-        base = saved if self._continues(request_id, generation, saved) else 0
-        if base == len(generation.token_ids) and generation.finish is None:
+        base = saved if self._continues(request_id, whole, saved) else 0
+        if base == len(whole.token_ids) and whole.finish is None:
             return None
-        if base > len(generation.token_ids):
+        if base > len(whole.token_ids):
             return None  # a restarted request that has not yet come as far as what is saved
-        index, choice = request_id.split(".")
-        return Gain(int(index), int(choice), base, tail(generation, base))
+        return _gain(request_id, base, tail(whole, base))
 
     def _continues(self, request_id: str, generation: Generation, saved: int) -> bool:
         """Whether the saved tokens are a prefix of the generation: always, unless restarted."""
@@ -156,12 +166,6 @@ class HeldShard:
             )
 
 
-def tail(generation: Generation, base: int) -> Generation:
-    """The part of the generation from token `base` on, as a segment carries it."""
-    logprobs = generation.logprobs
-    return replace(
-        generation,
-        token_ids=generation.token_ids[base:],
-        logprobs=None if logprobs is None else logprobs[base:],
-        prompt_logprobs=generation.prompt_logprobs if base == 0 else None,
-    )
+def _gain(request_id: str, base: int, added: Generation) -> Gain:
+    index, choice = request_id.split(".")
+    return Gain(int(index), int(choice), base, added)

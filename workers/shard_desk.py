@@ -2,7 +2,7 @@
 
 import asyncio
 import logging
-from collections.abc import Awaitable, Callable, Iterable, Mapping
+from collections.abc import Awaitable, Callable, Iterable
 from dataclasses import dataclass, field
 from datetime import datetime
 
@@ -16,15 +16,13 @@ from shunt.row_error import RowError
 from shunt.store.errors import StoreFull, StoreUnavailable
 from shunt.store.protocol import Store
 from workers.cadence import Cadence
-from workers.held_shard import HeldShard
+from workers.held_shard import HeldShard, Peek
 from workers.settings import WorkerSettings
 from workers.shard_opening import OpenedShard
 from workers.shard_supply import ShardSupply
 from workers.tally import Tally
 
 log = logging.getLogger(__name__)
-
-Peek = Callable[[], Mapping[str, Generation]]
 
 
 @dataclass(slots=True)
@@ -74,10 +72,9 @@ class ShardDesk:
 
     async def flush_due(self, peek: Peek) -> None:
         """Append what is due, and complete the shards whose last request has ended."""
-        progress = peek()
         for shard in list(self.shards.values()):
             due = shard.num_unfinished == 0 or shard.cadence.due(
-                self.monotonic(), shard.unsaved_tokens(progress)
+                self.monotonic(), shard.unsaved_tokens(peek)
             )
             if due:
                 await self._guarded(shard, self._flush(shard, peek))

@@ -13,7 +13,7 @@ import pytest
 import pytest_asyncio
 
 from shunt.errors import EngineDied, RequestRefused
-from shunt.generation import Generation, Resumption
+from shunt.generation import Generation, Resumption, tail
 from shunt.request import Request
 from shunt.row_error import RowErrorCode
 from shunt.sampling import Sampling
@@ -130,6 +130,20 @@ async def test_progress_grows_and_ends(engine: Engine) -> None:
     assert lengths == sorted(lengths)
     assert lengths[-1] <= len(whole.token_ids)
     assert "0.0" not in engine.progress()
+
+
+async def test_progress_since_a_position_is_the_tail(engine: Engine) -> None:
+    requests = [_request(f"{n}.0", max_tokens=200, logprobs=1) for n in range(2)]
+    tasks = [asyncio.create_task(engine.generate(request)) for request in requests]
+    while len(engine.progress().get("0.0", Generation()).token_ids) < 6:
+        await asyncio.sleep(0)
+    whole = engine.progress()["0.0"]
+    tails = engine.progress({"0.0": 4, "9.0": 0})
+    assert tails == {"0.0": tail(whole, 4)}
+    assert len(tails["0.0"].logprobs or ()) == len(whole.token_ids) - 4
+    for task in tasks:
+        task.cancel()
+    await asyncio.wait(tasks)
 
 
 async def test_cancelling_takes_the_request_out(engine: Engine) -> None:

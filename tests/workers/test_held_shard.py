@@ -1,7 +1,7 @@
 """A held shard: what it saves, when it is complete, and what a restart means."""
 
 import asyncio
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from contextlib import nullcontext
 from pathlib import Path
 
@@ -9,7 +9,7 @@ import pytest
 
 from shunt.checkpoint import CheckpointLog
 from shunt.errors import Fenced
-from shunt.generation import Finish, Generation, Resumption
+from shunt.generation import Finish, Generation, Resumption, tail
 from shunt.lease import LeaseObserver
 from shunt.progress import replay
 from shunt.request import Request
@@ -47,7 +47,13 @@ def request(request_id: str = "0.0", saved: Iterable[int] = ()) -> Request:
 
 def flush(shard: HeldShard, **progress: Generation) -> int:
     named = {name.replace("r", "").replace("_", "."): g for name, g in progress.items()}
-    return asyncio.run(shard.flush(lambda: named, 0.0))
+
+    def peek(since: Mapping[str, int]) -> Mapping[str, Generation]:
+        live = {name: named[name] for name in since if name in named}
+        restarted = Resumption.RESTARTED
+        return {n: g if g.resumption is restarted else tail(g, since[n]) for n, g in live.items()}
+
+    return asyncio.run(shard.flush(peek, 0.0))
 
 
 def tokens_of(store: Store) -> tuple[int, ...]:

@@ -13,7 +13,7 @@ from collections.abc import Awaitable, Callable, Mapping
 from dataclasses import dataclass, field, replace
 
 from shunt.errors import EngineDied, RequestRefused
-from shunt.generation import Finish, Generation, Resumption, TokenLogprobs
+from shunt.generation import Finish, Generation, Resumption, TokenLogprobs, tail
 from shunt.request import Request
 from shunt.row_error import RowErrorCode
 from shunt.sampling import Sampling
@@ -84,8 +84,11 @@ class FakeEngine:
         del self._live[request.request_id]
         return generation
 
-    def progress(self) -> Mapping[str, Generation]:
-        return {name: replace(live, finish=None) for name, live in self._live.items()}
+    def progress(self, since: Mapping[str, int] | None = None) -> Mapping[str, Generation]:
+        live = {name: replace(live, finish=None) for name, live in self._live.items()}
+        if since is None:
+            return live
+        return {name: tail(live[name], first) for name, first in since.items() if name in live}
 
     async def pause(self) -> None:
         self._running.clear()

@@ -28,10 +28,12 @@ class Engine(Protocol):
         """
         ...
 
-    def progress(self) -> Mapping[str, Generation]:
+    def progress(self, since: Mapping[str, int] | None = None) -> Mapping[str, Generation]:
         """Every unfinished request's tokens so far by request id, saved ones included.
 
-        Costs under a millisecond and never awaits; works after the engine core has died.
+        With `since`, only the requests it names, each from that token position on: the price is
+        that of the new tokens. A restarted generation is told whole all the same, as what was
+        saved of it may be another. Never awaits; works after the engine core has died.
         """
         ...
 

@@ -13,7 +13,7 @@ from vllm.inputs.engine import tokens_input
 from vllm.lora.request import LoRARequest
 
 from shunt.errors import EngineDied, RequestRefused
-from shunt.generation import Finish, Generation
+from shunt.generation import Finish, Generation, Resumption, tail
 from shunt.request import Request
 from shunt.row_error import RowErrorCode
 from workers.engine.config import EngineConfig
@@ -100,8 +100,14 @@ class VllmEngine:
         start = restarted(saved, reason=reason, fingerprint=self.fingerprint)
         return await self._run(LiveRequest(request, start), params)
 
-    def progress(self) -> Mapping[str, Generation]:
-        return {request_id: self._read(live) for request_id, live in self._live.items()}
+    def progress(self, since: Mapping[str, int] | None = None) -> Mapping[str, Generation]:
+        if since is None:
+            return {request_id: self._read(live) for request_id, live in self._live.items()}
+        return {
+            request_id: self._read(self._live[request_id], start)
+            for request_id, start in since.items()
+            if request_id in self._live
+        }
 
     async def pause(self) -> None:
         try:
@@ -223,23 +229,26 @@ class VllmEngine:
             self._private.prime_state(state, live.start.token_ids, live.start.logprobs)
         live.state = state
 
-    def _read(self, live: LiveRequest) -> Generation:
+    def _read(self, live: LiveRequest, first: int = 0) -> Generation:
+        """The generation from token `first` on; a restarted one from its beginning."""
         start, state, private = live.start, live.state, self._private
+        if start.resumption is Resumption.RESTARTED:
+            first = 0
         if state is None or private is None:
-            return start
+            return tail(start, first)
         logprobs = None
         if (flat := private.read_logprobs(state)) is not None:
             live.rows.extend(rows_of(flat, len(live.rows)))
-            logprobs = tuple(live.rows)
+            logprobs = tuple(live.rows[first:])
         prompt_logprobs = start.prompt_logprobs
         if prompt_logprobs is None and (flat := private.read_prompt_logprobs(state)) is not None:
             if live.prompt_rows is None and len(flat) == len(live.request.prompt_token_ids):
                 live.prompt_rows = (None, *rows_of(flat, 1))
             prompt_logprobs = live.prompt_rows
         return Generation(
-            token_ids=tuple(private.read_token_ids(state)),
+            token_ids=tuple(private.read_token_ids(state)[first:]),
             logprobs=logprobs,
-            prompt_logprobs=prompt_logprobs,
+            prompt_logprobs=prompt_logprobs if first == 0 else None,
             num_prompt_tokens=len(live.request.prompt_token_ids),
             num_cached_tokens=(start if start.token_ids else state).num_cached_tokens,
             num_resumes=start.num_resumes,

@@ -18,6 +18,7 @@ from typing import Any
 from unittest.mock import patch
 
 from workers.engine.vllm_private import MultiprocExecutor, WorkerProc
+from workers.pipeline.batches import BatchesInFlight
 from workers.pipeline.janitor import (
     rendezvous_name,
     shared_memory_prefix,
@@ -31,6 +32,8 @@ from workers.pipeline.stage_map import StageMap
 JOIN_DEADLINE_S = 300.0
 """Followers may boot and load for this long before the head gives up."""
 EXIT_LOST = 1
+BATCH_STARTS = "shunt_batch_starts"
+"""A collective RPC of this name is answered here, by `BatchesInFlight.starts`."""
 
 log = logging.getLogger(__name__)
 
@@ -46,6 +49,7 @@ class PipelineExecutor(MultiprocExecutor):
 
     def __init__(self, vllm_config: Any, monitor_workers: bool = True) -> None:
         self._links: list[socket.socket] = []
+        self._batches = BatchesInFlight()
         super().__init__(vllm_config, monitor_workers)
 
     def _init_executor(self) -> None:
@@ -75,6 +79,22 @@ class PipelineExecutor(MultiprocExecutor):
         """End this node's part with `link`."""
         self._links.append(link)
         keep_alive(link, self._on_link_lost)
+
+    def execute_model(self, scheduler_output: Any, non_block: bool = False) -> Any:
+        if scheduler_output.total_num_scheduled_tokens:
+            self._batches.begin()
+        return super().execute_model(scheduler_output, non_block)
+
+    def sample_tokens(self, grammar_output: Any, non_block: bool = False) -> Any:
+        reply = super().sample_tokens(grammar_output, non_block)
+        if non_block:  # as with every pipeline: the engine core keeps a queue of batches
+            self._batches.end_with(reply)
+        return reply
+
+    def collective_rpc(self, method: Any, *args: Any, **options: Any) -> Any:
+        if method == BATCH_STARTS:
+            return self._batches.starts
+        return super().collective_rpc(method, *args, **options)
 
     def shutdown(self) -> None:
         if self._ending:
