@@ -2,13 +2,28 @@
 
 from typing import Annotated
 
-from pydantic import BaseModel, ConfigDict, Field, JsonValue, model_validator
+from pydantic import (
+    BaseModel,
+    ConfigDict,
+    Field,
+    FiniteFloat,
+    JsonValue,
+    field_validator,
+    model_validator,
+)
 
 _STRUCTURE_OPTIONS = {
     "disable_any_whitespace",
     "disable_additional_properties",
     "whitespace_pattern",
 }
+
+_NUMBERS = (
+    *("max_tokens", "min_tokens", "n", "temperature", "top_p", "top_k", "min_p", "seed"),
+    *("presence_penalty", "frequency_penalty", "repetition_penalty", "stop_token_ids"),
+    *("logprobs", "logprob_token_ids", "prompt_logprobs", "allowed_token_ids"),
+    "thinking_token_budget",
+)
 
 
 class RepetitionDetection(BaseModel):
@@ -84,8 +99,9 @@ class Sampling(BaseModel):
     top_k: Annotated[int, Field(ge=-1)] = 0
     """0 or -1: no limit."""
     min_p: Annotated[float, Field(ge=0.0, le=1.0)] = 0.0
-    seed: int | None = None
-    """Unset with temperature > 0: derived from run id, prompt and choice, so a rerun repeats."""
+    seed: Annotated[int, Field(ge=-(2**63), le=2**63 - 128)] | None = None
+    """Unset with temperature > 0: derived from run id, prompt and choice, so a rerun repeats.
+    Choice c adds c; the sum must fit 64 bits, or torch refuses it and the engine ends."""
     stop: list[str] | str | None = None
     stop_token_ids: list[int] | None = None
     include_stop_str_in_output: bool = False
@@ -98,7 +114,7 @@ class Sampling(BaseModel):
     logprob_token_ids: Annotated[list[int], Field(max_length=128)] | None = None
     """Logprobs of exactly these tokens per position, instead of the best ones."""
     prompt_logprobs: Annotated[int, Field(ge=0)] | None = None
-    logit_bias: dict[int, float] | None = None
+    logit_bias: dict[int, FiniteFloat] | None = None
     bad_words: list[str] | None = None
     allowed_token_ids: list[int] | None = None
     structured_outputs: StructuredOutput | None = None
@@ -109,6 +125,15 @@ class Sampling(BaseModel):
     spaces_between_special_tokens: bool = True
     adapter: str | None = None
     """Name of a LoRA adapter of the job's `model.adapters`."""
+
+    @field_validator(*_NUMBERS, mode="before")
+    @classmethod
+    def _no_number_in_disguise(cls, value: JsonValue) -> JsonValue:
+        """Pydantic would take `true` and `"8"` for numbers."""
+        for given in value if isinstance(value, list) else [value]:
+            if isinstance(given, bool | str):
+                raise ValueError(f"must be a number, not {given!r}")
+        return value
 
     @model_validator(mode="after")
     def _lengths(self) -> "Sampling":

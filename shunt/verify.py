@@ -26,7 +26,7 @@ from shunt.store.protocol import Store
 
 MAX_PROBLEMS = 50
 _BATCH_ROWS = 1024
-_FLOAT_COLUMNS = ("logprobs", "generations")
+_FLOAT_COLUMNS = ("logprobs", "prompt_logprobs", "generations")
 """Hold 32-bit floats in Parquet: their digest is checked, their values are not compared again."""
 
 

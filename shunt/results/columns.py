@@ -5,7 +5,7 @@
 # pyright: reportUnknownArgumentType=false, reportUnknownLambdaType=false
 
 import math
-from collections.abc import Collection
+from collections.abc import Collection, Sequence
 from dataclasses import dataclass
 
 from pydantic import JsonValue
@@ -21,6 +21,7 @@ ADDED = (
     "num_output_tokens",
     "generations",
     "logprobs",
+    "prompt_logprobs",
     "error_code",
     "error_message",
     "resumption",
@@ -73,7 +74,8 @@ def added_values(outcome: Outcome) -> dict[str, JsonValue]:
         "num_prompt_tokens": first.num_prompt_tokens,
         "num_output_tokens": sum(len(g.token_ids) for g in generations),
         "generations": [_choice(g) for g in generations] if len(generations) > 1 else None,
-        "logprobs": _logprobs(first),
+        "logprobs": _logprobs(first.logprobs),
+        "prompt_logprobs": _logprobs(first.prompt_logprobs),
         "error_code": None if error is None else error.code.value,
         "error_message": None if error is None else whole_text(error.message),
         "resumption": weakest_resumption(generations).value,
@@ -102,15 +104,18 @@ def _choice(generation: Generation) -> JsonValue:
         "text": whole_text(finish.text) if finish else None,
         "finish_reason": finish.finish_reason if finish else None,
         "num_output_tokens": len(generation.token_ids),
-        "logprobs": _logprobs(generation),
+        "logprobs": _logprobs(generation.logprobs),
     }
 
 
-def _logprobs(generation: Generation) -> JsonValue:
-    """Per position: sampled token first, then the best by rank."""
-    if generation.logprobs is None:
+def _logprobs(rows: Sequence[TokenLogprobs | None] | None) -> JsonValue:
+    """Per position: the token that stands there first, then the best by rank.
+
+    The first token of a prompt has none.
+    """
+    if rows is None:
         return None
-    return [_position(row) for row in generation.logprobs]
+    return [None if row is None else _position(row) for row in rows]
 
 
 def _position(row: TokenLogprobs) -> JsonValue:

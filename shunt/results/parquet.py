@@ -43,6 +43,7 @@ _ADDED_TYPES: Mapping[str, pa.DataType] = {
         )
     ),
     "logprobs": _LOGPROBS,
+    "prompt_logprobs": _LOGPROBS,
     "error_code": pa.string(),
     "error_message": pa.string(),
     "resumption": pa.string(),

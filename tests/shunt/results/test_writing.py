@@ -1,6 +1,7 @@
 """Result files of rows that are hard to write."""
 
 import json
+from dataclasses import replace
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
@@ -67,6 +68,15 @@ def test_half_surrogate_in_generated_text_is_replaced(tmp_path: Path) -> None:
 def test_infinite_logprobs_are_the_lowest_number(tmp_path: Path) -> None:
     write(tmp_path, {"row": ['{"a": 1}']}, generated(logprobs=INFINITE))
     assert lines(tmp_path / "results.jsonl")[0]["logprobs"][0]["logprobs"] == [-0.5, -9999.0]
+
+
+def test_prompt_logprobs_are_a_column(tmp_path: Path) -> None:
+    asked = replace(generated(), prompt_logprobs=(None, TokenLogprobs((7, 9), (-0.5, -1.5), 1)))
+    write(tmp_path, {"row": ['{"a": 1}']}, asked)
+    expected = [None, {"token_ids": [7, 9], "logprobs": [-0.5, -1.5], "rank": 1}]
+    assert lines(tmp_path / "results.jsonl")[0]["prompt_logprobs"] == expected
+    table = pq.read_table(tmp_path / "results.parquet")
+    assert table.column("prompt_logprobs").to_pylist() == [expected]
 
 
 def test_nan_of_a_tabular_column_is_null_in_json(tmp_path: Path) -> None:
