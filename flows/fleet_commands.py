@@ -11,10 +11,12 @@ import typer
 from rich.console import Console
 from rich.table import Table
 
+from flows.offers_command import Region, offers
 from shunt.aws.account_setup import AccountSettings, Step, perform, setup_steps, teardown_steps
 from shunt.aws.api import AwsApi, client_of
 from shunt.aws.inventory import list_nodes
-from shunt.aws.offerings import OfferingSheet, cached, look
+from shunt.aws.offerings import Desk, look
+from shunt.aws.price_list import PRICE_LIST_REGION
 from shunt.aws.reaper import condemned, reap
 from shunt.drill.simulation import DrillSettings, Handling, simulate
 from shunt.drill.trace import read_trace
@@ -22,34 +24,12 @@ from shunt.errors import JobError, RunMissing
 from shunt.run_status import RunState, StatusReader
 from shunt.store.config import StoreConfig, open_configured_store
 
-Region = Annotated[str, typer.Option(help="AWS region.")]
 Yes = Annotated[bool, typer.Option("--yes", help="Do it; without, only say it.")]
 
-CACHE = Path.home() / ".cache" / "shunt"
-OFFERS_MAX_AGE_S = 600.0
 DEPLOYMENT_FILES = Path(__file__).parents[1] / "deployments" / "aws"
 ALIVE_STATES = (RunState.OPEN,)
 
 aws = typer.Typer(no_args_is_help=True, help="Prepare an AWS account, look at it, clear it.")
-
-
-def offers(
-    region: Region = "us-east-1",
-    types: Annotated[list[str] | None, typer.Option("--type", help="Instance type.")] = None,
-    offline: Annotated[bool, typer.Option(help="The last sheet, however old.")] = False,
-) -> None:
-    """Show what EC2 sells now: GPU types with their spot prices per zone."""
-    path = CACHE / f"offers-{region}.json"
-    if offline and not path.exists():
-        raise JobError(f"no sheet of {region} was kept yet in {path}; run once without --offline")
-    now = datetime.now(UTC)
-
-    def ask() -> OfferingSheet:
-        ec2, quotas = _api("ec2", region), _api("service-quotas", region)
-        return look(ec2, quotas, region=region, now=now, instance_types=types or ())
-
-    sheet = cached(path, max_age_s=float("inf") if offline else OFFERS_MAX_AGE_S, now=now, ask=ask)
-    _show_offers(sheet, now)
 
 
 def nodes(region: Region = "us-east-1") -> None:
@@ -151,9 +131,9 @@ def aws_teardown(region: Region = "us-east-1", yes: Yes = False) -> None:
 def aws_doctor(region: Region = "us-east-1") -> None:
     """Say what of the account is missing: permissions, quotas, setup."""
     ec2 = _api("ec2", region)
-    quotas = _api("service-quotas", region)
+    desk = Desk(ec2, _api("service-quotas", region), _api("pricing", PRICE_LIST_REGION))
     types = ("g6.xlarge", "g6e.xlarge", "g5.xlarge")
-    sheet = look(ec2, quotas, region=region, now=datetime.now(UTC), instance_types=types)
+    sheet = look(desk, region=region, now=datetime.now(UTC))
     console = Console()
     for line in sheet.missing:
         console.print(f"missing  {line}")
@@ -174,28 +154,6 @@ def _go(steps: Sequence[Step], verb: str, *, yes: bool) -> None:
         console.print(f"{perform(steps)} steps done")
     else:
         console.print("nothing was changed; add --yes")
-
-
-def _show_offers(sheet: OfferingSheet, now: datetime) -> None:
-    console = Console()
-    types = {t.instance_type: t for t in sheet.types}
-    table = Table("type", "GPUs", "zone", "spot USD/h", "spot quota, vCPU")
-    for price in sorted(sheet.prices, key=lambda p: (p.usd_per_hour, p.instance_type)):
-        known = types.get(price.instance_type)
-        quota = sheet.quota_vcpus(price.instance_type, "spot")
-        table.add_row(
-            price.instance_type,
-            f"{known.gpu_count} x {known.gpu}" if known else "",
-            price.zone,
-            f"{price.usd_per_hour:.4f}",
-            "" if quota is None else f"{quota:g}",
-        )
-    console.print(table)
-    for zone, score in sorted(sheet.scores.items()):
-        console.print(f"placement score {zone}: {score} of 10")
-    for line in sheet.missing:
-        console.print(line)
-    console.print(f"{sheet.region}, {(now - sheet.taken_at).total_seconds():.0f} s old")
 
 
 def _run_lives(store_uri: str) -> Callable[[str], bool]:

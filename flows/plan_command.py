@@ -5,6 +5,7 @@ found, 1 there is none, 2 the input is wrong.
 """
 
 import json
+from datetime import UTC, datetime
 from pathlib import Path
 from typing import Annotated, cast
 
@@ -13,6 +14,7 @@ import yaml
 from pydantic import BaseModel, ConfigDict, ValidationError
 from rich.console import Console
 
+from flows.offers_command import Region, offering_sheet, one_line
 from flows.plan_view import plan_console, show_explanation, show_plan
 from placement.calibration import calibrate as fit_constants
 from placement.calibration import error_summary
@@ -23,8 +25,14 @@ from placement.known_model import known_shape
 from placement.measured_run import engine_profile, predict, read_runs
 from placement.picture import draw_html, draw_png
 from placement.plan_builder import Answer, answer
-from placement.planning_input import PlanningInput, make_question
+from placement.planning_input import PlanningInput, catalogue_of, make_question, offering_rows
+from placement.question import Question
 from placement.replan import replan_answer
+from placement.sheet_answer import sheet_answer
+from placement.sheet_offerings import Wanted, offerings_of
+from placement.snapshot import ON_DEMAND_REGION
+from shunt.errors import InputError
+from shunt.offering_sheet import OfferingSheet
 from shunt.plan import Plan
 
 OK, INFEASIBLE, BAD_INPUT = 0, 1, 2
@@ -38,7 +46,7 @@ class _ModelSection(BaseModel):
     path: str
 
 
-class _PlanSections(BaseModel):
+class PlanSections(BaseModel):
     """The two sections of a job file that planning reads; the others are not its business."""
 
     model_config = ConfigDict(extra="ignore")
@@ -60,6 +68,14 @@ def plan(
     horizon_hours: Annotated[
         float, typer.Option(help="With --current: hours that a new plan has to pay back in.")
     ] = 1.0,
+    offers: Annotated[
+        str | None,
+        typer.Option(
+            help="Prices and quotas: `live` (AWS now), `offline` (the last look or the shipped "
+            "snapshot), or a file of `shunt offers --json`. Without offerings in the job: all.",
+        ),
+    ] = None,
+    region: Region = ON_DEMAND_REGION,
 ) -> None:
     """Find the best pipelines for a job, with a bound on how much better any plan could be."""
     console = plan_console()
@@ -67,8 +83,11 @@ def plan(
     try:
         if plot is not None and plot.suffix not in {".png", ".html"}:
             raise BadInput(f"--plot {plot}: the file must end in .png or .html")
-        found = _answer(job, current, horizon_hours)
-    except BadInput as error:
+        sections = read_sections(job)
+        running = None if current is None else _read_plan(current)
+        sheet = None if offers is None else offering_sheet(offers, region, now=datetime.now(UTC))
+        found = _answer(sections, job.parent, running, horizon_hours, sheet, errors)
+    except (BadInput, InputError) as error:
         errors.print(f"bad input: {error}", style="red", markup=False, soft_wrap=True)
         raise typer.Exit(BAD_INPUT) from error
     except Infeasible as error:
@@ -87,21 +106,46 @@ def plan(
         console.print(f"picture: {plot}")
 
 
-def _answer(job: Path, current: Path | None, horizon_hours: float) -> Answer:
-    sections = read_sections(job)
-    question = make_question(sections.plan, sections.model.path, folder=job.parent)
-    if current is None:
-        return answer(question)
+def _answer(
+    sections: PlanSections,
+    folder: Path,
+    running: Plan | None,
+    horizon_hours: float,
+    sheet: OfferingSheet | None,
+    errors: Console,
+) -> Answer:
+    """The plan, or what to change of the running one; with a sheet, within its quotas."""
+
+    def solved(question: Question) -> Answer:
+        if running is None:
+            return answer(question)
+        return replan_answer(question, running, horizon_s=horizon_hours * 3600.0)
+
+    model = sections.model.path
+    if sheet is None:
+        return solved(make_question(sections.plan, model, folder=folder))
+    wanted = [
+        Wanted(o.instance_type, o.market, o.zone, o.max_nodes, o.interruptions_per_hour)
+        for o in offering_rows(sections.plan, folder)
+    ]
+    found = offerings_of(sheet, catalogue_of(sections.plan, folder), wanted)
+    told = f"{len(found.offerings)} offerings: {one_line(sheet, datetime.now(UTC))}"
+    for line in (told, *sheet.missing, *found.notes):
+        errors.print(line, style="dim", markup=False, soft_wrap=True)
+    question = make_question(sections.plan, model, folder=folder, offerings=found.offerings)
+    return sheet_answer(question, sheet, plan=solved)
+
+
+def _read_plan(path: Path) -> Plan:
     try:
-        running = Plan.model_validate_json(current.read_text(encoding="utf-8"))
+        return Plan.model_validate_json(path.read_text(encoding="utf-8"))
     except OSError as error:
-        raise BadInput(f"plan {current}: cannot be read ({error.strerror})") from error
+        raise BadInput(f"plan {path}: cannot be read ({error.strerror})") from error
     except ValidationError as error:
-        raise BadInput(f"plan {current}: {_first(error)}") from error
-    return replan_answer(question, running, horizon_s=horizon_hours * 3600.0)
+        raise BadInput(f"plan {path}: {_first(error)}") from error
 
 
-def read_sections(job: Path) -> _PlanSections:
+def read_sections(job: Path) -> PlanSections:
     """The job's model and plan sections. Raises `BadInput` naming the field."""
     try:
         raw: object = yaml.safe_load(job.read_text(encoding="utf-8"))
@@ -112,7 +156,7 @@ def read_sections(job: Path) -> _PlanSections:
     if not isinstance(raw, dict):
         raise BadInput(f"job {job}: expected a mapping with `model:` and `plan:`")
     try:
-        return _PlanSections.model_validate(cast("dict[str, object]", raw))
+        return PlanSections.model_validate(cast("dict[str, object]", raw))
     except ValidationError as error:
         raise BadInput(f"job {job}: {_first(error)}") from error
 

@@ -59,6 +59,8 @@ class InstanceType:
     nvme_bytes: float
     ondemand_usd_per_hour: float | None
     source: str
+    vcpus: int = 0
+    """What AWS counts quotas in; 0: not known."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -178,6 +180,7 @@ def _instance(where: str, row: dict[str, str], known: Catalogue) -> InstanceType
         nvme_bytes=positive(where, row, "nvme_gb", optional=True) * GIGA,
         ondemand_usd_per_hour=positive(where, row, "ondemand_usd_per_hour", optional=True) or None,
         source=row.get("source", ""),
+        vcpus=int(positive(where, row, "vcpus", optional=True)),
     )
 
 

@@ -119,20 +119,24 @@ class PlanningInput(_Section):
     """How close to the bound the search goes before it stops."""
 
 
-def make_question(plan: PlanningInput, model: str, *, folder: Path) -> Question:
+def make_question(
+    plan: PlanningInput,
+    model: str,
+    *,
+    folder: Path,
+    offerings: tuple[Offering, ...] | None = None,
+) -> Question:
     """The question that a job file asks. Relative paths are taken from `folder`.
 
-    `model` is a path, or the name of a shipped shape. Raises `BadInput` or `Infeasible`.
+    `model` is a path, or the name of a shipped shape; `offerings` go before those of the job file.
+    Raises `BadInput` or `Infeasible`.
     """
-    catalogue = load_catalogue(
-        [folder / file for file in plan.catalogue.gpus],
-        [folder / file for file in plan.catalogue.instances],
-    )
     own = plan.catalogue.constants
     wanted = plan.objective
     if wanted.deadline_hours is not None and wanted.deadline_hours <= 0:
         raise BadInput(f"objective: deadline_hours {wanted.deadline_hours:g} must be above zero")
-    offerings = _offerings(plan, catalogue, folder)
+    if offerings is None:
+        offerings = _offerings(plan, catalogue_of(plan, folder), folder)
     if wanted.kind is Kind.VALUE and any(o.usd_per_hour == 0 for o in offerings):
         raise BadInput(
             "objective value: prompts per USD have no limit where an offering costs nothing; ask "
@@ -167,6 +171,22 @@ def make_question(plan: PlanningInput, model: str, *, folder: Path) -> Question:
     )
 
 
+def catalogue_of(plan: PlanningInput, folder: Path) -> Catalogue:
+    """The shipped catalogue with the user's own hardware."""
+    return load_catalogue(
+        [folder / file for file in plan.catalogue.gpus],
+        [folder / file for file in plan.catalogue.instances],
+    )
+
+
+def offering_rows(plan: PlanningInput, folder: Path) -> list[OfferingInput]:
+    """The offerings of the job file and of its offerings file, as they are written."""
+    given = list(plan.offerings)
+    if plan.offerings_file is not None:
+        given += [_offering_row(where, row) for where, row in rows_of(folder / plan.offerings_file)]
+    return given
+
+
 def _shape(plan: PlanningInput, model: str, folder: Path) -> ModelShape:
     path = folder / model
     if path.exists():
@@ -194,11 +214,11 @@ def _workload(given: WorkloadInput, folder: Path) -> Workload:
 
 
 def _offerings(plan: PlanningInput, catalogue: Catalogue, folder: Path) -> tuple[Offering, ...]:
-    given = list(plan.offerings)
-    if plan.offerings_file is not None:
-        given += [_offering_row(where, row) for where, row in rows_of(folder / plan.offerings_file)]
+    given = offering_rows(plan, folder)
     if not given:
-        raise BadInput("plan: no offerings; give plan.offerings or plan.offerings_file")
+        raise BadInput(
+            "plan: no offerings; give plan.offerings or plan.offerings_file, or --offers"
+        )
     snapshot = spot_snapshot()
     return tuple(
         make_offering(

@@ -8,9 +8,17 @@ from typing import Any, cast
 import boto3  # pyright: ignore[reportMissingTypeStubs]
 from botocore.config import Config  # pyright: ignore[reportMissingTypeStubs]
 from botocore.exceptions import (  # pyright: ignore[reportMissingTypeStubs]
+    BotoCoreError,
     ClientError,
+    ConnectionError,
+    CredentialRetrievalError,
     HTTPClientError,
+    LoginError,
     NoCredentialsError,
+    PartialCredentialsError,
+    ProfileNotFound,
+    SSOError,
+    TokenRetrievalError,
 )
 
 from shunt.aws.errors import AwsError, OutcomeUnknown, ThrottledError, error_of
@@ -20,10 +28,27 @@ AWS_RETRY = RetryPolicy(attempts=8, total_s=120.0, first_wait_s=0.5, max_wait_s=
 """EC2 refills its request buckets within seconds."""
 
 
+ASK_RETRY = RetryPolicy(attempts=3, total_s=15.0, first_wait_s=0.5, max_wait_s=3.0)
+"""For a person who waits, and for questions whose answer one can do without."""
+
+_NO_CREDENTIALS = (
+    CredentialRetrievalError,
+    LoginError,
+    NoCredentialsError,
+    PartialCredentialsError,
+    ProfileNotFound,
+    SSOError,
+    TokenRetrievalError,
+)
+
+
 def client_of(service: str, region: str) -> Any:
-    """A boto3 client that does not retry: one layer does, and it is `AwsApi`."""
+    """A boto3 client that does not retry: one layer does, and it is `AwsApi`. Raises `AwsError`."""
     config = Config(retries={"total_max_attempts": 1}, connect_timeout=5, read_timeout=30)
-    return cast(Any, boto3).client(service, region_name=region, config=config)
+    try:
+        return cast(Any, boto3).client(service, region_name=region, config=config)
+    except BotoCoreError as error:
+        raise _translated(f"client of {service}", error) from error
 
 
 @dataclass(slots=True)
@@ -32,6 +57,7 @@ class AwsApi:
 
     client: Any
     sleep: Callable[[float], None] = time.sleep
+    retry: RetryPolicy = AWS_RETRY
     calls: dict[str, int] = field(default_factory=dict[str, int])
     """Requests sent, by operation."""
 
@@ -40,7 +66,7 @@ class AwsApi:
         changes something carries a client token or is idempotent by nature. Raises `AwsError`."""
         return call_with_retry(
             lambda: self._once(operation, params),
-            policy=AWS_RETRY,
+            policy=self.retry,
             transient=(ThrottledError, OutcomeUnknown),
             sleep=self.sleep,
         )
@@ -62,10 +88,17 @@ class AwsApi:
         except ClientError as error:
             told = cast(dict[str, Any], cast(Any, error).response)["Error"]
             raise error_of(operation, told["Code"], told.get("Message", "")) from error
-        except NoCredentialsError as error:
-            raise error_of(operation, "NoCredentials", str(error)) from error
-        except HTTPClientError as error:
-            raise error_of(operation, "ConnectionFailed", str(error)) from error
+        except BotoCoreError as error:
+            raise _translated(operation, error) from error
 
 
-__all__ = ["AWS_RETRY", "AwsApi", "AwsError", "client_of"]
+def _translated(operation: str, error: BotoCoreError) -> AwsError:
+    """What the client itself refused or could not do, without a reply of AWS."""
+    if isinstance(error, _NO_CREDENTIALS):
+        return error_of(operation, "NoCredentials", str(error))
+    if isinstance(error, (ConnectionError, HTTPClientError)):
+        return error_of(operation, "ConnectionFailed", str(error))
+    return error_of(operation, type(error).__name__, str(error))
+
+
+__all__ = ["ASK_RETRY", "AWS_RETRY", "AwsApi", "AwsError", "client_of"]

@@ -4,7 +4,8 @@ AwsError                 (a ShuntError)
 |- CapacityError         a pool has none: block the pool for a while, take another
 |- QuotaError            the account may have no more: block the family in the region
 |- ThrottledError        asked too often: back off and ask again
-|- PermissionRefused     credentials or IAM: stop, and say which permission
+|- PermissionRefused     IAM: stop, and say which permission
+|  |- CredentialsRefused  nobody, or nobody any more: stop, and say so
 |- ConfigurationError    the request can never work: stop
 |- OutcomeUnknown        no reply: ask again with the same token, then list by tag
 """
@@ -12,6 +13,8 @@ AwsError                 (a ShuntError)
 import re
 
 from shunt.errors import ShuntError
+
+_CREDENTIALS = "valid AWS credentials (AWS_PROFILE, aws sso login, or a role)"
 
 
 class AwsError(ShuntError):
@@ -38,10 +41,18 @@ class ThrottledError(AwsError):
 class PermissionRefused(AwsError):
     """The caller was not allowed to do it."""
 
-    def __init__(self, operation: str, code: str, message: str) -> None:
+    def __init__(self, operation: str, code: str, message: str, permission: str = "") -> None:
         named = re.search(r"perform: (\S+)", message)  # only to tell people, never to decide
-        self.permission = named[1] if named else f"the permission for {operation}"
+        told = named[1] if named else f"the permission for {operation}"
+        self.permission = permission or told
         super().__init__(operation, code, f"needs {self.permission}. {message}")
+
+
+class CredentialsRefused(PermissionRefused):
+    """There were no credentials, or AWS does not take them (any more)."""
+
+    def __init__(self, operation: str, code: str, message: str) -> None:
+        super().__init__(operation, code, message, _CREDENTIALS)
 
 
 class ConfigurationError(AwsError):
@@ -88,14 +99,19 @@ _CLASSES: dict[type[AwsError], frozenset[str]] = {
             "UnauthorizedOperation",
             "AccessDenied",
             "AccessDeniedException",
+            "OptInRequired",
+        }
+    ),
+    CredentialsRefused: frozenset(
+        {
             "AuthFailure",
             "ExpiredToken",
             "ExpiredTokenException",
             "InvalidClientTokenId",
             "NoCredentials",
-            "OptInRequired",
             "RequestExpired",
             "SignatureDoesNotMatch",
+            "UnrecognizedClientException",
         }
     ),
     OutcomeUnknown: frozenset(

@@ -1,126 +1,89 @@
-"""What EC2 sells now: GPU types, spot prices per zone, placement scores and quotas, with their age.
+"""What EC2 sells now: GPU types, spot prices per zone, on-demand prices, scores and quotas.
 
 A permission that is missing costs its column and leaves a line that names it, nothing else.
 """
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field
 from datetime import datetime
-from pathlib import Path
-from typing import Any, Literal
-
-from pydantic import AwareDatetime, BaseModel, ConfigDict, ValidationError
+from typing import Any, TypeVar
 
 from shunt.aws.api import AwsApi
-from shunt.aws.errors import AwsError, PermissionRefused
+from shunt.aws.errors import AwsError, CredentialsRefused, OutcomeUnknown, PermissionRefused
+from shunt.aws.price_list import on_demand_prices
+from shunt.offering_sheet import GpuType, OfferingSheet, SpotPrice
 
-_TYPES_PER_SCORE = 10
+T = TypeVar("T")
+
 SCORE_TARGET_NODES = 10
-_MIN_TYPES_FOR_A_SCORE = 3
-"""With fewer types EC2 always answers low (EC2 documentation)."""
+SCORE_TYPES = (
+    *("g5.xlarge", "g5.12xlarge", "g6.xlarge", "g6.12xlarge", "g6.48xlarge"),
+    *("g6e.xlarge", "g6e.12xlarge", "g6e.48xlarge", "p4d.24xlarge", "p5.48xlarge"),
+)
+"""Always the same ten: EC2 answers few different questions for scores a day, and with fewer than
+three types the score is always low (EC2 documentation)."""
 
 
-class _Record(BaseModel):
-    model_config = ConfigDict(extra="forbid", frozen=True)
+@dataclass(frozen=True, slots=True)
+class Desk:
+    """The services that know a part of it."""
+
+    ec2: AwsApi
+    quotas: AwsApi
+    pricing: AwsApi
 
 
-class GpuType(_Record):
-    instance_type: str
-    gpu: str
-    gpu_count: int
-    gpu_memory_mib: int
-    """Of one GPU."""
-    vcpus: int
-    nvme_gb: int
+@dataclass(slots=True)
+class _Asking:
+    """Asks one thing after the other, and says what it did not get."""
 
+    missing: list[str] = field(default_factory=list[str])
+    hopeless: bool = False
+    """Nobody answers, or not to us: the next question would only wait for the same."""
 
-class SpotPrice(_Record):
-    instance_type: str
-    zone: str
-    usd_per_hour: float
-    since: AwareDatetime
-
-
-class OfferingSheet(_Record):
-    """One look at the market."""
-
-    format_version: Literal[1] = 1
-    region: str
-    taken_at: AwareDatetime
-    types: tuple[GpuType, ...] = ()
-    prices: tuple[SpotPrice, ...] = ()
-    scores: dict[str, int] = {}
-    """Placement score (1 to 10, advice only) by zone id, for the types together."""
-    quotas: dict[str, float] = {}
-    """vCPU quotas by their name in Service Quotas; names differ by family, codes are not sure."""
-    missing: tuple[str, ...] = ()
-    """Sentences: which column is empty, and what it needs."""
-
-    def quota_vcpus(self, instance_type: str, market: str) -> float | None:
-        """The quota that the type falls under, by name; None where none was found."""
-        family = instance_type.split(".", 1)[0].upper()
-        letters = family.rstrip("ABCDEFGHIJKLMNOPQRSTUVWXYZ").rstrip("0123456789")
-        generation = family[: len(letters) + 1]  # P5 of p5en, G6 of g6e
-        for name in (generation, letters):
-            for quota, value in self.quotas.items():
-                words = quota.replace("/", " ").replace(",", " ").split()
-                if name in words and ("Spot" in quota) == (market == "spot"):
-                    return value
-        return None
-
-
-def look(
-    ec2: AwsApi,
-    quotas: AwsApi,
-    *,
-    region: str,
-    now: datetime,
-    instance_types: Sequence[str] = (),
-) -> OfferingSheet:
-    """Ask everything once: at most a handful of calls, whatever the number of types."""
-    missing: list[str] = []
-
-    def tried(what: str, ask: Callable[[], Any], otherwise: Any) -> Any:
+    def tried(self, what: str, ask: Callable[[], T], otherwise: T) -> T:
+        if self.hopeless:
+            return otherwise
         try:
             return ask()
+        except (CredentialsRefused, OutcomeUnknown) as error:
+            self.hopeless = True
+            needs = "it needs " + getattr(error, "permission", "AWS to be reachable")
+            self.missing.append(f"{what} and all after it: not shown; {needs} ({error.code})")
         except PermissionRefused as error:
-            missing.append(f"{what}: not shown; it needs {error.permission}")
+            self.missing.append(f"{what}: not shown; it needs {error.permission}")
         except AwsError as error:
-            missing.append(f"{what}: not shown; {error}")
+            self.missing.append(f"{what}: not shown; {error}")
         return otherwise
 
-    types = tried("GPU types", lambda: _gpu_types(ec2, instance_types), ())
-    names = [t.instance_type for t in types] or list(instance_types)
+
+def look(desk: Desk, *, region: str, now: datetime) -> OfferingSheet:
+    """Ask everything once: about fifteen calls, most of them pages of instance types."""
+    asking = _Asking()
+    ec2 = desk.ec2
+    types = asking.tried("GPU types", lambda: _gpu_types(ec2), ())
+    names = [t.instance_type for t in types] or list(SCORE_TYPES)
+    prices = asking.tried("spot prices", lambda: _prices(ec2, names, now), ())
+    on_demand = asking.tried(
+        "on-demand prices", lambda: on_demand_prices(desk.pricing, region), dict[str, float]()
+    )
+    zones = asking.tried("names of zones", lambda: _zones(ec2), dict[str, str]())
+    scores = asking.tried("placement scores", lambda: _scores(ec2, region, zones), dict[str, int]())
     return OfferingSheet(
         region=region,
         taken_at=now,
         types=types,
-        prices=tried("spot prices", lambda: _prices(ec2, names, now), ()) if names else (),
-        scores=tried("placement scores", lambda: _scores(ec2, names, region), {}),
-        quotas=tried("quotas", lambda: _quotas(quotas), {}),
-        missing=tuple(missing),
+        prices=prices,
+        on_demand=on_demand,
+        scores=scores,
+        score_types=SCORE_TYPES if scores else (),
+        quotas=asking.tried("quotas", lambda: _quotas(desk.quotas), dict[str, float]()),
+        missing=tuple(asking.missing),
     )
 
 
-def cached(
-    path: Path, *, max_age_s: float, now: datetime, ask: Callable[[], OfferingSheet]
-) -> OfferingSheet:
-    """The sheet in the file while it is young, else a new one; an unreadable file is asked anew."""
-    if path.exists():
-        try:
-            sheet = OfferingSheet.model_validate_json(path.read_bytes())
-        except ValidationError:
-            sheet = None
-        if sheet is not None and 0 <= (now - sheet.taken_at).total_seconds() < max_age_s:
-            return sheet
-    sheet = ask()
-    path.parent.mkdir(parents=True, exist_ok=True)
-    path.write_text(sheet.model_dump_json(indent=1))
-    return sheet
-
-
-def _gpu_types(ec2: AwsApi, wanted: Sequence[str]) -> tuple[GpuType, ...]:
-    params: dict[str, Any] = {"InstanceTypes": list(wanted)} if wanted else {}
-    rows = ec2.pages("describe_instance_types", params, "InstanceTypes")
+def _gpu_types(ec2: AwsApi) -> tuple[GpuType, ...]:
+    rows = ec2.pages("describe_instance_types", {"MaxResults": 100}, "InstanceTypes")
     return tuple(_gpu_type(row) for row in rows if row.get("GpuInfo", {}).get("Gpus"))
 
 
@@ -143,31 +106,38 @@ def _prices(ec2: AwsApi, types: Sequence[str], now: datetime) -> tuple[SpotPrice
         "StartTime": now,
         "EndTime": now,
     }
-    newest: dict[tuple[str, str], SpotPrice] = {}
+    newest: dict[tuple[str, str], dict[str, Any]] = {}
     for row in ec2.pages("describe_spot_price_history", params, "SpotPriceHistory"):
-        price = SpotPrice(
-            instance_type=row["InstanceType"],
-            zone=row["AvailabilityZone"],
+        key = (row["InstanceType"], row["AvailabilityZone"])
+        if key not in newest or newest[key]["Timestamp"] < row["Timestamp"]:
+            newest[key] = row
+    return tuple(
+        SpotPrice(
+            instance_type=name,
+            zone=zone,
             usd_per_hour=float(row["SpotPrice"]),
             since=row["Timestamp"],
         )
-        key = (price.instance_type, price.zone)
-        if key not in newest or newest[key].since < price.since:
-            newest[key] = price
-    return tuple(newest[key] for key in sorted(newest))
+        for (name, zone), row in sorted(newest.items(), key=lambda found: found[0])
+    )
 
 
-def _scores(ec2: AwsApi, types: Sequence[str], region: str) -> dict[str, int]:
-    if len(types) < _MIN_TYPES_FOR_A_SCORE:
-        return {}
+def _zones(ec2: AwsApi) -> dict[str, str]:
+    """Name by id: the ids are the same for everybody, the names are an account's own."""
+    rows = ec2.call("describe_availability_zones", {})["AvailabilityZones"]
+    return {row["ZoneId"]: row["ZoneName"] for row in rows}
+
+
+def _scores(ec2: AwsApi, region: str, zones: Mapping[str, str]) -> dict[str, int]:
     params = {
-        "InstanceTypes": list(types)[:_TYPES_PER_SCORE],
+        "InstanceTypes": list(SCORE_TYPES),
         "TargetCapacity": SCORE_TARGET_NODES,
         "SingleAvailabilityZone": True,
         "RegionNames": [region],
     }
     rows = ec2.pages("get_spot_placement_scores", params, "SpotPlacementScores")
-    return {row["AvailabilityZoneId"]: row["Score"] for row in rows}
+    named = {row["AvailabilityZoneId"]: row["Score"] for row in rows}
+    return {zones.get(zone_id, zone_id): score for zone_id, score in named.items()}
 
 
 def _quotas(quotas: AwsApi) -> dict[str, float]:

@@ -1,6 +1,5 @@
 """The commands about nodes: what they say before they do it, and without an account."""
 
-from datetime import UTC, datetime
 from pathlib import Path
 
 import pytest
@@ -9,14 +8,12 @@ from moto import mock_aws
 from typer.testing import CliRunner
 
 from flows import fleet_commands
-from shunt.aws.offerings import OfferingSheet
 
 
 @pytest.fixture
-def app(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> typer.Typer:
+def app(monkeypatch: pytest.MonkeyPatch) -> typer.Typer:
     monkeypatch.setenv("AWS_ACCESS_KEY_ID", "testing")
     monkeypatch.setenv("AWS_SECRET_ACCESS_KEY", "testing")
-    monkeypatch.setattr(fleet_commands, "CACHE", tmp_path)
     made = typer.Typer()
     for name, command in fleet_commands.COMMANDS.items():
         made.command(name)(command)
@@ -44,13 +41,6 @@ def test_nothing_of_ours_is_nothing_to_end(app: typer.Typer, tmp_path: Path) -> 
     with mock_aws():
         assert "nothing to end" in said(app, "reap", "--store", str(tmp_path / "runs"))
         assert "node" in said(app, "nodes")
-
-
-def test_offers_offline_needs_a_sheet_and_shows_its_age(app: typer.Typer, tmp_path: Path) -> None:
-    assert CliRunner().invoke(app, ["offers", "--offline"]).exit_code != 0
-    sheet = OfferingSheet(region="us-east-1", taken_at=datetime(2026, 3, 1, tzinfo=UTC))
-    (tmp_path / "offers-us-east-1.json").write_text(sheet.model_dump_json())
-    assert "s old" in said(app, "offers", "--offline")
 
 
 def test_a_drill_compares_three_ways(app: typer.Typer, tmp_path: Path) -> None:
