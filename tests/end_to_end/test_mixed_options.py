@@ -1,0 +1,115 @@
+"""Every class of sampling options in one job, workers of real vLLM killed under it."""
+
+import json
+import os
+import random
+import signal
+import time
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+import pytest
+import yaml
+
+from shunt.demo_model.smollm2 import ensure_smollm2
+from shunt.testing.processes import descendants
+from tests.end_to_end.chaos import rows_of, start, verify, wait_until_gone
+from workers.testing.option_cases import CASES, PROMPTS
+
+SAID = (
+    " The capital of France is Paris, a city known for its history, culture, and the food that"
+    " people from all over the world come to enjoy in its streets."
+)
+"""Stands for the greedy answer, out of which the cases take their stop strings."""
+LOGPROB_TOLERANCE = 1e-3
+
+
+def write_job(directory: Path, *, num_prompts: int) -> Path:
+    """One row per class of options and prompt, and some with several choices."""
+    directory.mkdir(parents=True)
+    rows: list[dict[str, Any]] = []
+    for number, prompt in enumerate(PROMPTS[:num_prompts]):
+        for name, case in CASES.items():
+            sampling = case(number, SAID).model_dump(by_alias=True, exclude_unset=True)
+            rows.append({"id": f"{name}, {number}", "prompt": prompt, "sampling": sampling})
+        choices = {"n": 3, "temperature": 0.9, "max_tokens": 40, "logprobs": 1}
+        rows.append({"id": f"three choices, {number}", "prompt": prompt, "sampling": choices})
+    (directory / "prompts.jsonl").write_text("\n".join(json.dumps(row) for row in rows))
+    job = {
+        "name": "mixed",
+        "model": {
+            "path": str(ensure_smollm2()),
+            "dtype": "float32",
+            "max_model_len_tokens": 512,
+            "engine": {"enforce_eager": True, "max_num_seqs": 8},
+        },
+        "input": {"path": "prompts.jsonl"},
+        "store": {"uri": "runs"},
+        "fleet": {"workers": 2, "max_crashes": 100},
+        "shard_prompts": 8,
+        "checkpoint_interval_s": 0.3,
+        "lease_term_s": 4,
+    }
+    path = directory / "job.yaml"
+    path.write_text(yaml.safe_dump(job))
+    return path
+
+
+def run_with_kills_of_generations(job: Path, rng: random.Random, *, kills: int) -> None:
+    """Kill the driver or a process below it soon after new tokens were saved; again and again."""
+    driver = start(job)
+    seen: set[int] = set()
+    deadline_s = time.monotonic() + 240 + 120 * kills
+    done, known = 0, 0
+    while driver.poll() != 0:
+        assert time.monotonic() < deadline_s, "the run does not end"
+        if driver.returncode is not None:
+            driver = start(job)
+        saved = len(list(job.parent.glob("runs/**/segments/**/*")))
+        if saved > known and done < kills:
+            time.sleep(rng.uniform(0.0, 1.0))
+            below = descendants(driver.pid)
+            seen |= set(below)
+            os.kill(rng.choice([driver.pid, *below, *below]), signal.SIGKILL)
+            done += 1
+            known = len(list(job.parent.glob("runs/**/segments/**/*")))
+        time.sleep(0.05)
+    assert done == kills
+    wait_until_gone(seen)
+
+
+def assert_same(quiet: Sequence[Mapping[str, Any]], wild: Sequence[Mapping[str, Any]]) -> None:
+    """Equal to the byte, but for logprobs: a prefill moves them in their sixth digit."""
+    assert len(quiet) == len(wild)
+    for one, other in zip(quiet, wild, strict=True):
+        assert _same(one, other), (one, other)
+
+
+def _same(one: Any, other: Any) -> bool:
+    if isinstance(one, float) and isinstance(other, float):
+        return abs(one - other) < LOGPROB_TOLERANCE
+    if isinstance(one, dict) and isinstance(other, dict):
+        return one.keys() == other.keys() and all(_same(one[k], other[k]) for k in one)
+    if isinstance(one, list) and isinstance(other, list):
+        return len(one) == len(other) and all(map(_same, one, other))
+    return bool(one == other)
+
+
+@pytest.mark.parametrize(
+    ("kills", "num_prompts"),
+    [
+        pytest.param(3, 1, marks=pytest.mark.timeout(900)),
+        pytest.param(20, 3, marks=[pytest.mark.timeout(5400), pytest.mark.soak]),
+    ],
+)
+def test_kills_change_no_option(tmp_path: Path, kills: int, num_prompts: int) -> None:
+    quiet = write_job(tmp_path / "quiet", num_prompts=num_prompts)
+    assert start(quiet).wait(600) == 0
+    wild = write_job(tmp_path / "wild", num_prompts=num_prompts)
+    run_with_kills_of_generations(wild, random.Random(kills), kills=kills)
+    assert_same(rows_of(quiet.parent), rows_of(wild.parent))
+    (path,) = wild.parent.glob("results/*/results.jsonl")
+    moved = [row for row in map(json.loads, path.read_text().splitlines()) if row["num_resumes"]]
+    assert {row["resumption"] for row in moved} == {"state-exact"}
+    verify(wild, ["mixed"])
