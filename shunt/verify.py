@@ -16,6 +16,7 @@ import pyarrow.parquet as pq
 from pydantic import JsonValue
 
 from shunt.collect import Cuts, find_cuts, read_outcomes, run_layout
+from shunt.dataset.duplicates import IdRegister
 from shunt.manifest import Manifest
 from shunt.outcome import Outcome
 from shunt.results.columns import AddedColumns
@@ -56,7 +57,8 @@ def verify(store: Store, manifest: Manifest) -> VerifyReport:
     summary = read_summary(store, manifest.run_id)
     cuts: Cuts = find_cuts(store, manifest) if summary is None else summary.cuts
     report.num_segments = sum(last + 1 for cut in cuts.values() for last in cut.values())
-    _check_rows(report, store, manifest, cuts)
+    expected = _Expected(store, manifest, cuts)
+    _check_rows(report, expected)
     if summary is None:
         report.problem("results are not collected yet: run `shunt collect`")
         return report
@@ -66,7 +68,6 @@ def verify(store: Store, manifest: Manifest) -> VerifyReport:
         return report
     _check_files(report, summary, directory)
     added = run_layout(store, manifest).added
-    expected = _Expected(store, manifest, cuts)
     if (directory / JSONL_NAME).exists():
         _compare(report, JSONL_NAME, expected, added, _json_rows(directory / JSONL_NAME))
     if (directory / PARQUET_NAME).exists():
@@ -88,22 +89,38 @@ class _Expected:
             yield from shard.outcomes
 
 
-def _check_rows(report: VerifyReport, store: Store, manifest: Manifest, cuts: Cuts) -> None:
-    """Every index once, in order, and every outcome terminal."""
-    seen: Counter[str] = Counter()
-    for expected_index, outcome in enumerate(_Expected(store, manifest, cuts).outcomes()):
+def _check_rows(report: VerifyReport, expected: _Expected) -> None:
+    """Every index once, in order; every outcome terminal; no id with two good rows."""
+    ids = IdRegister()
+    good: list[str] = []
+    for expected_index, outcome in enumerate(expected.outcomes()):
         report.num_rows += 1
         if outcome.index != expected_index:
             report.problem(f"row {expected_index}: the shards hold row {outcome.index} there")
         if outcome.error is None:
-            seen[outcome.prompt_id] += 1
             unfinished = [g for g in outcome.generations if g.finish is None]
             if not outcome.generations or unfinished:
                 report.problem(f"row {outcome.index} ({outcome.prompt_id}): is not terminal")
-            if seen[outcome.prompt_id] == 2:
-                report.problem(f"id {outcome.prompt_id}: has two good rows")
-    if report.num_rows != manifest.num_rows:
-        report.problem(f"the shards hold {report.num_rows} rows, not {manifest.num_rows}")
+            good.append(outcome.prompt_id)
+        if len(good) == _BATCH_ROWS:
+            ids.add(good)
+            good = []
+    ids.add(good)
+    _check_ids(report, expected, set(ids.candidates()))
+    num_rows = expected.manifest.num_rows
+    if report.num_rows != num_rows:
+        report.problem(f"the shards hold {report.num_rows} rows, not {num_rows}")
+
+
+def _check_ids(report: VerifyReport, expected: _Expected, candidates: set[int]) -> None:
+    """`candidates`: numbers among the good rows whose ids may be another's too."""
+    if not candidates:
+        return
+    good = (outcome.prompt_id for outcome in expected.outcomes() if outcome.error is None)
+    counts = Counter(name for number, name in enumerate(good) if number in candidates)
+    for prompt_id, count in counts.items():
+        if count > 1:
+            report.problem(f"id {prompt_id}: has {count} good rows")
 
 
 def _check_files(report: VerifyReport, summary: ResultSummary, directory: Path) -> None:

@@ -1,19 +1,23 @@
 """A whole small run without engines: prepared, checkpointed, collected, verified."""
 
 import json
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from dataclasses import replace
 from datetime import UTC, datetime
 from pathlib import Path
+from typing import Any
 
 import pyarrow.parquet as pq
 import pytest
 
+import shunt.verify
 from shunt.checkpoint import CheckpointLog
 from shunt.collect import ShardsOpen, collect
 from shunt.generation import Finish, Generation
 from shunt.job import Job
 from shunt.lease import LeaseObserver
 from shunt.manifest import Manifest
+from shunt.outcome import ShardOutcomes
 from shunt.prepare import prepare
 from shunt.progress import replay
 from shunt.rendering import renderer_for
@@ -114,3 +118,17 @@ def test_cut_and_missing_files_are_found(tmp_path: Path) -> None:
     problems = " ".join(verify(store, manifest).problems)
     assert "is missing" in problems
     assert "cannot be read" in problems
+
+
+def test_an_id_with_two_good_rows_is_found(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """`prepare` never lets it come to that, so the log is made to say it."""
+    store, manifest = run(tmp_path)
+    real = shunt.verify.read_outcomes
+
+    def doubled(*arguments: Any) -> Iterator[ShardOutcomes]:
+        for shard in real(*arguments):
+            outcomes = (replace(o, prompt_id=f"row-{o.index // 2}") for o in shard.outcomes)
+            yield replace(shard, outcomes=tuple(outcomes))
+
+    monkeypatch.setattr(shunt.verify, "read_outcomes", doubled)
+    assert "id row-0: has 2 good rows" in verify(store, manifest).problems
