@@ -3,29 +3,23 @@
 The command line and the Prefect flow both call `drive`; they differ in who watches.
 """
 
-import json
 import shlex
-import threading
-import uuid
-from collections.abc import Callable, Mapping
 from dataclasses import dataclass, replace
-from datetime import datetime
-from pathlib import Path
 from typing import Protocol
 
 from flows.exit_code import ExitCode
+from flows.nodes import hold_nodes
+from flows.surroundings import Surroundings
 from shunt.cancellation import carry_on, is_cancelled
 from shunt.collect import ShardsOpen, collect, output_directory
 from shunt.dataset.files import find_files
 from shunt.errors import RunError
 from shunt.event import Event, EventKind, record
-from shunt.fleet.local import LocalFleet, WorkerCommand
 from shunt.job import Job
 from shunt.manifest import Manifest
 from shunt.pace import Pace
 from shunt.preflight import PreflightReport
 from shunt.prepare import prepare
-from shunt.reconcile import PlannedInterruption, Reconciler
 from shunt.rendering import Renderer, renderer_for
 from shunt.results.publishing import check_writable
 from shunt.results.summary import ResultSummary, read_summary
@@ -48,19 +42,6 @@ class Watcher(Protocol):
     def happened(self, event: Event) -> None: ...
 
     def collected(self, summary: ResultSummary) -> None: ...
-
-
-@dataclass(frozen=True, slots=True)
-class Surroundings:
-    """What a drive needs of the process that it runs in."""
-
-    environment: Mapping[str, str]
-    worker_python: Path
-    log_directory: Path
-    now: Callable[[], datetime]
-    monotonic: Callable[[], float]
-    stop: threading.Event
-    """Set it to have the workers drain and the drive end."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -146,7 +127,7 @@ def _generate(
     manifest: Manifest, store: Store, around: Surroundings, watcher: Watcher, *, recheck: bool
 ) -> Ending:
     """Hold the fleet as wanted until every worker has left because nothing is left to do."""
-    run_id, job = manifest.run_id, manifest.job
+    run_id = manifest.run_id
     reader, pace = StatusReader(store, run_id), Pace()
     status = reader.read()
     if status.state is RunState.GENERATED and not recheck:
@@ -156,42 +137,35 @@ def _generate(
         record(store, run_id, event)
         watcher.happened(event)
 
-    with LocalFleet(
-        command=_worker_command(manifest, around, recheck=recheck),
-        run_tag=uuid.uuid4().hex[:6],
-        num_slots=job.fleet.workers,
-    ) as fleet:
-        reconciler = Reconciler(
-            fleet=fleet,
-            slots=[f"worker-{number}" for number in range(job.fleet.workers)],
-            max_crashes=job.fleet.max_crashes,
-            monotonic=around.monotonic,
-            now=around.now,
-            tell=tell,
-            interruptions=[
-                PlannedInterruption(i.after_s, f"worker-{i.worker}", i.notice_s)
-                for i in job.fleet.interruptions
-            ],
-        )
-        while not reconciler.done:
-            reconciler.step(status.output_tokens)
+    ending = Ending(ExitCode.OK, run_id)
+    with hold_nodes(manifest, store, around, tell, recheck=recheck) as nodes:
+        while not nodes.done:
+            nodes.step(status, pace.eta_s(status.rows_left))
             status = reader.read()
             if status.state is RunState.GENERATED and not recheck:
                 break
             pace.saw(around.monotonic(), rows=status.rows_terminal, tokens=status.output_tokens)
             watcher.seen(status, pace)
-            if reconciler.failed:
-                raise RunError(
-                    run_id, f"every worker failed; their logs are in {around.log_directory}"
-                )
-            if (early := _stopped_early(manifest, store, around)) is not None:
-                return replace(early, num_lost=reconciler.num_lost)
+            if nodes.failed:
+                raise RunError(run_id, _every_worker_failed(manifest, around))
+            if (early := _stopped_early(manifest, store, around, nodes.limit)) is not None:
+                ending = early
+                break
             around.stop.wait(POLL_S)
-        watcher.seen(reader.read(), pace)
-        return Ending(ExitCode.OK, run_id, num_lost=reconciler.num_lost)
+        ending = replace(ending, num_lost=nodes.num_lost)
+    watcher.seen(reader.read(), pace)
+    return ending
 
 
-def _stopped_early(manifest: Manifest, store: Store, around: Surroundings) -> Ending | None:
+def _every_worker_failed(manifest: Manifest, around: Surroundings) -> str:
+    if manifest.job.fleet.kind == "ec2":
+        return "every node's worker failed; `shunt status` has how, the nodes' journals have why"
+    return f"every worker failed; their logs are in {around.log_directory}"
+
+
+def _stopped_early(
+    manifest: Manifest, store: Store, around: Surroundings, limit: str
+) -> Ending | None:
     run_id, deadline = manifest.run_id, manifest.job.limits.deadline
     if around.stop.is_set():
         return Ending(ExitCode.INTERRUPTED, run_id, "interrupted")
@@ -199,7 +173,7 @@ def _stopped_early(manifest: Manifest, store: Store, around: Surroundings) -> En
         return Ending(ExitCode.INTERRUPTED, run_id, "cancelled")
     if deadline is not None and around.now() >= deadline:
         return Ending(ExitCode.LIMIT, run_id, f"the deadline {deadline.isoformat()} has passed")
-    return None
+    return Ending(ExitCode.LIMIT, run_id, limit) if limit else None
 
 
 def _ended(manifest: Manifest, summary: ResultSummary, num_lost: int) -> Ending:
@@ -216,25 +190,6 @@ def _go_on(manifest: Manifest) -> str:
     store = manifest.job.store
     endpoint = [] if store.endpoint_url is None else ["--endpoint-url", store.endpoint_url]
     return shlex.join(["shunt", "resume", manifest.run_id, "--store", store.uri, *endpoint])
-
-
-def _worker_command(manifest: Manifest, around: Surroundings, *, recheck: bool) -> WorkerCommand:
-    argv = [
-        str(around.worker_python),
-        "-m",
-        "workers",
-        "--store",
-        json.dumps(manifest.job.store.model_dump(exclude_none=True)),
-        "--run",
-        manifest.run_id,
-        "--job",
-        manifest.job.model_dump_json(by_alias=True, exclude_unset=True),
-    ]
-    return WorkerCommand(
-        argv=(*argv, "--recheck") if recheck else tuple(argv),
-        environment=dict(around.environment),
-        log_directory=around.log_directory,
-    )
 
 
 def results_of(manifest: Manifest) -> str:

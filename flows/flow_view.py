@@ -82,7 +82,7 @@ class FlowView:
 
     def happened(self, event: Event) -> None:
         self._watcher.happened(event)
-        self._lanes[slot_of(event.node_id)].put(event)
+        self._lanes[event.slot].put(event)
 
     def collected(self, summary: ResultSummary) -> None:
         self._watcher.collected(summary)
@@ -132,11 +132,6 @@ def recorded(what: str, record: Callable[[], object]) -> bool:
         log.warning("prefect did not record %s: %s", what, error)
         return False
     return True
-
-
-def slot_of(node_id: str) -> str:
-    """`{tag}-worker-3-7` fills the place `worker-3`."""
-    return "-".join(node_id.split("-")[1:3])
 
 
 def artifact_key(what: str, manifest: Manifest) -> str:

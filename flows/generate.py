@@ -16,10 +16,10 @@ from prefect.client.schemas.objects import State
 from prefect.runtime import flow_run
 from prefect.states import Completed, Failed
 
-from flows.drive import Ending, Surroundings, Watcher, prepare_run, results_of, resume
+from flows.drive import Ending, Watcher, prepare_run, results_of, resume
 from flows.exit_code import ExitCode
 from flows.flow_view import SERVER_ERRORS, FlowView
-from flows.surroundings import surroundings
+from flows.surroundings import Surroundings, surroundings
 from shunt.event import Event
 from shunt.job import Job
 from shunt.manifest import Manifest

@@ -3,7 +3,7 @@
 from rich.console import Console
 from rich.table import Table
 
-from flows.view import event_line
+from flows.view import event_line, spend_line
 from shunt.run_status import RunStatus
 
 _SHOWN_EVENTS = 12
@@ -18,6 +18,12 @@ def show_status(console: Console, status: RunStatus) -> None:
         f"generated, {status.num_interruptions} interruptions",
         highlight=False,
     )
+    if (spend := status.spend) is not None:
+        console.print(
+            f"{spend_line(spend)}, {spend.num_nodes} of {spend.num_launched} nodes live, "
+            f"as of {spend.at:%Y-%m-%d %H:%M:%S}",
+            highlight=False,
+        )
     open_shards = [shard for shard in status.shards if not shard.done]
     if open_shards:
         shards = Table("shard", "rows", "terminal", "held by", box=None, header_style="dim")

@@ -3,23 +3,42 @@
 import os
 import threading
 import time
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
 from datetime import UTC, datetime
 from pathlib import Path
 
-from flows.drive import Surroundings
 from shunt.errors import JobError
 from shunt.job import Job
+from shunt.store.opening import directory_of
 
 REPOSITORY = Path(__file__).resolve().parent.parent
 WORKER_PYTHON = "SHUNT_WORKER_PYTHON"
 """Environment variable: interpreter of the worker environment."""
+EC2_ENDPOINT = "AWS_ENDPOINT_URL_EC2"
+"""Boto3's environment variable for an EC2 that is not AWS: the double, whose nodes are here."""
+
+
+@dataclass(frozen=True, slots=True)
+class Surroundings:
+    """What a drive needs of the process that it runs in."""
+
+    environment: Mapping[str, str]
+    worker_python: Path
+    log_directory: Path
+    now: Callable[[], datetime]
+    monotonic: Callable[[], float]
+    stop: threading.Event
+    """Set it to have the workers drain and the drive end."""
 
 
 def surroundings(job: Job, stop: threading.Event) -> Surroundings:
-    """Raises `JobError` when there is no worker environment."""
+    """Raises `JobError` when workers could not start, or could not reach their store."""
     named = job.fleet.worker_python or os.environ.get(WORKER_PYTHON)
     worker_python = Path(named) if named else REPOSITORY / ".venv/worker/bin/python"
-    if not worker_python.exists():
+    if job.fleet.kind == "ec2":
+        _check_reachable(job)
+    elif not worker_python.exists():
         raise JobError(
             f"{worker_python}: the worker environment is not there; run `make environments`, or "
             f"set fleet.worker_python or {WORKER_PYTHON}"
@@ -32,6 +51,19 @@ def surroundings(job: Job, stop: threading.Event) -> Surroundings:
         monotonic=time.monotonic,
         stop=stop,
     )
+
+
+def _check_reachable(job: Job) -> None:
+    """A node's worker has its store's address from a tag, and its rights from its role."""
+    store = job.store
+    if os.environ.get(EC2_ENDPOINT):
+        return
+    if directory_of(store.uri) is not None:
+        raise JobError(f"store.uri {store.uri}: nodes on EC2 reach s3:// stores only")
+    if store.endpoint_url or store.access_key_id_env:
+        raise JobError(
+            "store: nodes on EC2 reach AWS's own S3 by their role; remove endpoint_url and *_env"
+        )
 
 
 def state_directory() -> Path:

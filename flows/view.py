@@ -15,10 +15,12 @@ from shunt.pace import Pace
 from shunt.preflight import PreflightReport
 from shunt.results.summary import ResultSummary
 from shunt.run_status import RunStatus
+from shunt.spend import Spend
 
 LINE_INTERVAL_S = 5.0
 _TOLD = {EventKind.INTERRUPTED, EventKind.SHARD_RESUMED, EventKind.ENGINE_DIED,
-         EventKind.PROMPT_ISOLATED, EventKind.FENCED}  # fmt: skip
+         EventKind.PROMPT_ISOLATED, EventKind.FENCED, EventKind.NOT_LAUNCHED, EventKind.MARKET,
+         EventKind.REBALANCE, EventKind.FLEET_ENDED}  # fmt: skip
 
 
 class PlainView:
@@ -109,9 +111,17 @@ def status_line(status: RunStatus, pace: Pace) -> str:
     ]
     if status.rows_failed:
         parts.append(f"[yellow]{_counted(status.rows_failed, 'error row')}[/]")
+    if status.spend is not None:
+        parts.append(spend_line(status.spend))
     if status.num_interruptions:
         parts.append(f"{_counted(status.num_interruptions, 'interruption')} survived")
     return "  ".join(parts)
+
+
+def spend_line(spend: Spend) -> str:
+    """Money so far, of how much, and how fast it goes."""
+    limit = "" if spend.max_cost_usd is None else f" of {spend.max_cost_usd:.2f}"
+    return f"{spend.usd:.2f}{limit} USD ({spend.usd_per_hour:.2f}/h)"
 
 
 def event_line(event: Event) -> str:

@@ -22,6 +22,14 @@ class EventKind(StrEnum):
     FENCED = "fenced"
     ENGINE_DIED = "engine_died"
     PROMPT_ISOLATED = "prompt_isolated"
+    UNLIKE_PLAN = "unlike_plan"
+    """Something is not as the plan said, such as the size of the KV cache."""
+    REBALANCE = "rebalance"
+    """The provider advised to leave a node; the policy is to wait for a notice."""
+    MARKET = "market"
+    """From now on nodes are bought in another market, or by another plan."""
+    FLEET_ENDED = "fleet_ended"
+    """Nothing of the run is left in the account."""
     COLLECTED = "collected"
     CANCELLED = "cancelled"
 
@@ -35,6 +43,8 @@ class Event(BaseModel):
     at: AwareDatetime
     kind: EventKind
     node_id: str = ""
+    slot: str = ""
+    """The place that the node fills, where the controller tells."""
     shard_id: str = ""
     detail: str = ""
     """A sentence for people."""

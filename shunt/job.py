@@ -4,6 +4,8 @@ from typing import Annotated, Literal, Self
 
 from pydantic import AwareDatetime, BaseModel, ConfigDict, Field, JsonValue, model_validator
 
+from shunt.budget import OnDemandPolicy
+from shunt.plan import Pipeline
 from shunt.sampling import Sampling
 from shunt.store.config import StoreConfig
 
@@ -112,9 +114,10 @@ class Interruption(_Section):
 class Fleet(_Section):
     """The nodes."""
 
-    kind: Literal["local"] = "local"
+    kind: Literal["local", "ec2"] = "local"
+    """`local`: processes of this machine; `ec2`: nodes that cost money, described by `ec2`."""
     workers: Annotated[int, Field(ge=1, le=256)] = 1
-    """Worker processes; each has an engine of its own."""
+    """Workers; each has an engine of its own, and on EC2 a node of its own."""
     max_crashes: Annotated[int, Field(ge=0)] = 3
     """Failures of a worker in a row, without progress of the run, before its place is given up."""
     worker_python: str | None = None
@@ -123,6 +126,37 @@ class Fleet(_Section):
 
     @model_validator(mode="after")
     def _workers_exist(self) -> Self:
+class Ec2(_Section):
+    """Where the nodes of `kind: ec2` are bought, and how."""
+
+    region: str
+    subnets: Annotated[dict[str, str], Field(min_length=1)]
+    """Subnet by availability zone. Nodes are bought in these zones only."""
+    instance_types: Annotated[list[str], Field(min_length=1)]
+    """Any of these may fill a place: EC2 takes the cheapest that it has plenty of."""
+    launch_template: str = "shunt-worker"
+    """As `shunt aws setup` makes it."""
+    on_demand: OnDemandPolicy = "never"
+    """`at-deadline`: on-demand nodes once spot nodes would miss `limits.deadline`."""
+    on_demand_usd_per_hour: dict[str, Annotated[float, Field(gt=0)]] = {}
+    """On-demand prices of this region; unset: those of the shipped catalogue."""
+    startup_s: Annotated[float, Field(ge=0)] = 240.0
+    """From a launch to the first token: what an on-demand node needs of the slack."""
+    notice_queue_url: str | None = None
+    """SQS queue that EventBridge fills with spot notices; only this run reads it."""
+    replace_at_rebalance: bool = False
+    """Replace a node at the provider's early advice, before there is any notice."""
+    silent_s: Annotated[float, Field(gt=0)] = 180.0
+    """A node whose worker is not heard of for so long is replaced and ended."""
+    boot_limit_s: Annotated[float, Field(gt=0)] = 1200.0
+    """The same for a node whose worker was never heard of."""
+    observe_interval_s: Annotated[float, Field(gt=0)] = 5.0
+    """How often EC2 is asked. Teardown and spend go by it too."""
+    max_node_hours: Annotated[float, Field(gt=0)] = 24.0
+    """A node ends itself after so long, or ten minutes after `limits.deadline`, whatever happens
+    to whoever launched it."""
+
+
         for interruption in self.interruptions:
             if interruption.worker >= self.workers:
                 raise ValueError(
@@ -134,6 +168,8 @@ class Fleet(_Section):
 
 class ErrorPolicy(_Section):
     """What bad rows mean for the run."""
+    ec2: Ec2 | None = None
+    """Needed for `kind: ec2`, and has no effect otherwise."""
 
     strict: bool = False
     """Refuse to start when preflight finds a bad row."""
@@ -145,8 +181,21 @@ class ErrorPolicy(_Section):
     """Engines that a prompt may kill at one token before it is isolated."""
 
 
+    @model_validator(mode="after")
+    def _fits_its_kind(self) -> Self:
+        if self.kind == "local":
+            return self
+        if self.ec2 is None:
+            raise ValueError("kind ec2 needs the section fleet.ec2: region, subnets, ...")
+        if self.interruptions or self.worker_python:
+            raise ValueError(
+                "interruptions and worker_python are of the local fleet; remove them, or set "
+                "kind: local"
+            )
+        return self
+
 class Limits(_Section):
-    """Where to stop. They bind fleets that cost money; the local fleet has only the deadline."""
+    """Where to stop, with what is done saved. A local fleet has only the deadline."""
 
     max_cost_usd: Annotated[float, Field(gt=0)] | None = None
     deadline: AwareDatetime | None = None
@@ -163,6 +212,7 @@ class Job(_Section):
     sampling: Sampling = Sampling()
     """Defaults; a row's own parameters go over them."""
     store: StoreConfig = StoreConfig(uri="runs")
+    """Of the run's nodes, over all invocations; its nodes end before it is passed."""
     """Where the run keeps its state."""
     fleet: Fleet = Fleet()
     checkpoint_interval_s: Annotated[float, Field(gt=0)] = 10.0

@@ -14,6 +14,7 @@ runs/{run_id}/orders/{number}.json                        created if absent: can
 runs/{run_id}/intents/{slot}/{number}.json                created if absent, before a launch
 runs/{run_id}/intents/{slot}/{number}.outcome.json        created if absent, after it
 runs/{run_id}/usage/{node_id}.json                        created if absent, when a node has ended
+runs/{run_id}/spend.json                                  overwritten by the run's controller alone
 runs/{run_id}/results/...                                 written once by collect
 ```
 
@@ -140,6 +141,10 @@ def usage_prefix(run_id: str) -> str:
 
 def usage(run_id: str, node_id: str) -> str:
     return f"{usage_prefix(run_id)}{node_id}.json"
+
+
+def spend(run_id: str) -> str:
+    return f"runs/{run_id}/spend.json"
 
 
 def result(run_id: str, name: str) -> str:

@@ -11,6 +11,7 @@ from shunt.event import Event, EventKind, read_events
 from shunt.manifest import Manifest, read_manifest
 from shunt.node import NodeState, NodeStatus, read_statuses
 from shunt.results.summary import read_summary
+from shunt.spend import Spend, read_spend
 from shunt.store.protocol import Store
 
 
@@ -52,6 +53,8 @@ class RunStatus:
     shards: tuple[ShardStatus, ...]
     nodes: tuple[NodeStatus, ...]
     events: tuple[Event, ...] = field(default=())
+    spend: Spend | None = None
+    """None for a run whose nodes cost nothing."""
 
     @property
     def rows_left(self) -> int:
@@ -102,6 +105,7 @@ class StatusReader:
             shards=shards,
             nodes=nodes,
             events=tuple(event for _, event in sorted(self._events.items())),
+            spend=read_spend(self.store, self.run_id),
         )
 
     def _state(self, all_done: bool) -> RunState:

@@ -74,7 +74,8 @@ def engine_config(job: Job) -> EngineConfig:
         enable_prefix_caching=engine.enable_prefix_caching,
         tensor_parallel_size=engine.tensor_parallel_size,
         pipeline_parallel_size=engine.pipeline_parallel_size,
-        gpu_memory_utilization=engine.gpu_memory_utilization or DEVICE_SHARE / job.fleet.workers,
+        gpu_memory_utilization=engine.gpu_memory_utilization
+        or DEVICE_SHARE / _engines_a_device(job),
         adapters=model.adapters,
         extra=engine.extra,
     )
@@ -93,6 +94,11 @@ def _shard_opener(job: Job) -> Callable[[Lease, Cadence], OpenedShard]:
 
 def renderer_of(job: Job) -> Renderer:
     """What makes token ids of the job's prompts."""
+def _engines_a_device(job: Job) -> int:
+    """Local workers share the machine; a node of EC2 has one worker."""
+    return job.fleet.workers if job.fleet.kind == "local" else 1
+
+
     return renderer_for(
         job.model.path,
         revision=job.model.revision,

@@ -14,7 +14,13 @@ from shunt.aws import tags
 from shunt.aws.api import AwsApi
 from shunt.aws.errors import AwsError, CapacityError, QuotaError, error_of
 from shunt.aws.intent import Intent, Outcome, declare, new_token, read_intents, settle
-from shunt.aws.inventory import LIVING_STATES, describe_run, terminate_instances, wait_until_gone
+from shunt.aws.inventory import (
+    LIVING_STATES,
+    SETTLE_S,
+    describe_run,
+    terminate_instances,
+    wait_until_gone,
+)
 from shunt.aws.launch_request import LaunchSettings, launch_request
 from shunt.aws.pool import Blocklist, Pool, SlotSpec
 from shunt.fleet.protocol import FleetNode, NotLaunched
@@ -26,6 +32,8 @@ VISIBLE_WITHIN_S = 60.0
 """A launched instance may be missing from a listing for so long (eventual consistency)."""
 LOST = -9
 """How a node ended that did not say so itself: as if killed."""
+FAILED = 1
+"""How a node ended that powered itself off, and whose worker did not say that it was done."""
 
 
 @dataclass(slots=True)
@@ -43,16 +51,24 @@ class Ec2Fleet:
     now: Callable[[], datetime]
     monotonic: Callable[[], float]
     sleep: Callable[[float], None]
+    settle_s: float = SETTLE_S
+    """Between the listings of teardown."""
     blocklist: Blocklist = field(init=False)
     _intents: dict[str, list[tuple[Intent, Outcome | None]]] = field(init=False)
     _ended: dict[str, int] = field(default_factory=dict[str, int])
     _missing_since: dict[str, float] = field(default_factory=dict[str, float])
+    _vacated: set[str] = field(default_factory=set[str])
 
     def __post_init__(self) -> None:
         self.blocklist = Blocklist(self.monotonic)
         self._intents = {}
         for intent, outcome in read_intents(self.store, self.run_id):
             self._intents.setdefault(intent.slot, []).append((intent, outcome))
+
+    @property
+    def ever_launched(self) -> bool:
+        """Whether there can be anything of the run in the account."""
+        return bool(self._intents)
 
     def nodes(self) -> Sequence[FleetNode]:
         """Every node that was ever launched for the run; unfinished launches are finished first."""
@@ -72,7 +88,8 @@ class Ec2Fleet:
         settled = self._intents.get(slot, [])
         if settled:
             outcome = settled[-1][1]
-            if outcome and outcome.instance_id and outcome.instance_id not in self._ended:
+            gone = self._ended.keys() | self._vacated
+            if outcome and outcome.instance_id and outcome.instance_id not in gone:
                 return outcome.instance_id
         spec = self.specs[slot]
         pools = self.blocklist.open_pools(spec.pools)
@@ -86,14 +103,33 @@ class Ec2Fleet:
             raise NotLaunched(slot, outcome.reason, retry_after_s=0.0)
         return outcome.instance_id
 
+    def vacate(self, node_id: str) -> None:
+        self._vacated.add(node_id)
+
+    def block_pool_of(self, node_id: str) -> None:
+        """The provider takes the node: its pool is not asked for a while."""
+        for intents in self._intents.values():
+            for _, outcome in intents:
+                if outcome is not None and outcome.instance_id == node_id:
+                    self.blocklist.block(_pool_of(outcome))
+
     def interrupt(self, node_id: str, *, notice_s: float | None) -> None:
         """End the node. EC2 gives no notice on demand; its shutdown sends SIGTERM."""
         del notice_s
         terminate_instances(self.ec2, [node_id])
 
     def terminate(self) -> None:
-        """End every node, whether or not the store knows it, and see that nothing is left."""
-        wait_until_gone(self.ec2, self.run_id, now=self.now, sleep=self.sleep)
+        """End every node, whether or not the store knows it, and see that nothing is left.
+
+        Raises `NotGone` and `AwsError`.
+        """
+        wait_until_gone(
+            self.ec2,
+            self.run_id,
+            monotonic=self.monotonic,
+            sleep=self.sleep,
+            settle_s=self.settle_s,
+        )
         for intents in self._intents.values():
             intent, outcome = intents[-1]
             if outcome is None:
@@ -195,19 +231,25 @@ class Ec2Fleet:
         elif instance["State"]["Name"] in LIVING_STATES:
             self._missing_since.pop(node_id, None)
             return None
-        elif instance.get("StateReason", {}).get("Code", "").startswith("Server.Spot"):
-            self.blocklist.block(Pool(outcome.instance_type, outcome.zone, outcome.market))
-        self._ended[node_id] = self._said(node_id)
+        reason = (instance or {}).get("StateReason", {}).get("Code", "")
+        if reason.startswith("Server.Spot"):
+            self.blocklist.block(_pool_of(outcome))
+        silent = FAILED if reason == "Client.InstanceInitiatedShutdown" else LOST
+        self._ended[node_id] = self._said(node_id, silent)
         return self._ended[node_id]
 
-    def _said(self, node_id: str) -> int:
+    def _said(self, node_id: str, otherwise: int) -> int:
         """The exit code that the worker wrote before it went, if it did."""
         try:
             raw = self.store.get(keys.node(self.run_id, node_id))
         except ObjectMissing:
-            return LOST
+            return otherwise
         code = NodeStatus.model_validate_json(raw).exit_code
-        return LOST if code is None else code
+        return otherwise if code is None else code
+
+
+def _pool_of(outcome: Outcome) -> Pool:
+    return Pool(outcome.instance_type, outcome.zone, outcome.market)
 
 
 def _refusal(told: Mapping[str, str]) -> AwsError:

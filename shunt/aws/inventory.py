@@ -59,10 +59,15 @@ def terminate_instances(ec2: AwsApi, instance_ids: Sequence[str]) -> None:
 
 
 def wait_until_gone(
-    ec2: AwsApi, run_id: str, *, now: Callable[[], datetime], sleep: Callable[[float], None]
+    ec2: AwsApi,
+    run_id: str,
+    *,
+    monotonic: Callable[[], float],
+    sleep: Callable[[float], None],
+    settle_s: float = SETTLE_S,
 ) -> None:
     """End all of the run and return once two listings in a row show nothing. Raises `NotGone`."""
-    started = now()
+    started_s = monotonic()
     empty = 0
     while True:
         present = [i for i in describe_run(ec2, run_id) if i["State"]["Name"] in _BILLED_STATES]
@@ -72,10 +77,10 @@ def wait_until_gone(
         empty = 0 if present else empty + 1
         if empty == 2:
             return
-        if (now() - started).total_seconds() > GONE_WITHIN_S:
+        if monotonic() - started_s > GONE_WITHIN_S:
             left = ", ".join(i["InstanceId"] for i in present)
             raise NotGone(f"run {run_id}: still there after {GONE_WITHIN_S:.0f} s: {left}")
-        sleep(SETTLE_S)
+        sleep(settle_s)
 
 
 def _describe(ec2: AwsApi, filters: list[dict[str, Any]]) -> list[dict[str, Any]]:

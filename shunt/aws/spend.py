@@ -16,7 +16,7 @@ from pydantic import TypeAdapter
 
 from shunt import keys
 from shunt.aws.api import AwsApi
-from shunt.aws.inventory import describe_run
+from shunt.aws.inventory import LIVING_STATES, describe_run
 from shunt.aws.pool import Pool
 from shunt.store.protocol import Store
 
@@ -34,6 +34,7 @@ class Usage:
     start: datetime
     end: datetime
     """Now, while it lives."""
+    lives: bool = False
 
 
 _USAGE = TypeAdapter(Usage)
@@ -123,7 +124,8 @@ def _usage(instance: Mapping[str, Any], now: datetime) -> Usage:
         "spot" if instance.get("InstanceLifecycle") == "spot" else "on-demand",
     )
     start: datetime = instance["LaunchTime"]
-    return Usage(instance["InstanceId"], pool, start, _end(instance) or now)
+    lives = instance["State"]["Name"] in LIVING_STATES
+    return Usage(instance["InstanceId"], pool, start, _end(instance) or now, lives)
 
 
 def _end(instance: Mapping[str, Any]) -> datetime | None:

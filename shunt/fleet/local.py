@@ -103,6 +103,9 @@ class LocalFleet:
         self._processes[node_id] = _Process(slot, popen)
         return node_id
 
+    def vacate(self, node_id: str) -> None:
+        """Nothing to note: every launch starts a new process."""
+
     def interrupt(self, node_id: str, *, notice_s: float | None) -> None:
         process = self._processes[node_id]
         if process.poll() is not None:

@@ -42,6 +42,10 @@ class Fleet(Protocol):
         """
         ...
 
+    def vacate(self, node_id: str) -> None:
+        """The node is going: the next launch for its slot is of another one, beside it."""
+        ...
+
     def interrupt(self, node_id: str, *, notice_s: float | None) -> None:
         """Take the node away: with a notice of so many seconds, or (None) without one."""
         ...

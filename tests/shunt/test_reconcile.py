@@ -17,6 +17,7 @@ class ScriptedFleet:
     def __init__(self) -> None:
         self.exits: dict[str, int | None] = {}
         self.interrupted: list[tuple[str, float | None]] = []
+        self.vacated: list[str] = []
 
     def nodes(self) -> list[FleetNode]:
         return [FleetNode(n, n.rsplit(".", 1)[0], code) for n, code in self.exits.items()]
@@ -25,6 +26,9 @@ class ScriptedFleet:
         node_id = f"{slot}.{len(self.exits)}"
         self.exits[node_id] = None
         return node_id
+
+    def vacate(self, node_id: str) -> None:
+        self.vacated.append(node_id)
 
     def interrupt(self, node_id: str, *, notice_s: float | None) -> None:
         self.interrupted.append((node_id, notice_s))
@@ -134,3 +138,53 @@ def test_planned_interruptions_come_in_time_and_once() -> None:
         bench.now_s = now_s
         bench.reconciler.step(0)
     assert bench.fleet.interrupted == [("worker-0.0", None), ("worker-1.1", 5.0)]
+
+
+def test_a_node_that_is_told_to_go_is_replaced_before_it_is_gone() -> None:
+    bench = Bench()
+    bench.reconciler.step(0)
+    going = bench.fleet.living[0]
+
+    assert bench.reconciler.leave(going, "notice")
+    assert not bench.reconciler.leave(going, "notice"), "no slot has it any more"
+    bench.reconciler.step(0)
+    assert bench.fleet.vacated == [going]
+    assert len(bench.fleet.living) == 3
+    assert [event.kind for event in bench.events].count("interrupted") == 1
+
+    bench.fleet.exits[going] = 75
+    bench.reconciler.step(0)
+    assert len(bench.fleet.living) == 2
+    assert bench.events[-1].kind == "worker_ended"
+    assert bench.reconciler.num_lost == 1
+
+
+def test_a_node_that_was_told_to_go_and_stays_is_ended() -> None:
+    bench = Bench()
+    bench.reconciler.step(0)
+    going = bench.fleet.living[0]
+    bench.reconciler.leave(going, "notice", within_s=180.0)
+    bench.now_s = 179.0
+    bench.reconciler.step(0)
+    assert bench.fleet.interrupted == []
+    bench.now_s = 180.0
+    bench.reconciler.step(0)
+    assert bench.fleet.interrupted == [(going, None)]
+
+
+def test_a_new_controller_keeps_the_newest_node_of_a_slot_and_ends_the_others() -> None:
+    bench = Bench()
+    bench.fleet.exits = {"worker-0.0": None, "worker-1.1": None, "worker-0.2": None}
+    bench.reconciler.step(0)
+    assert bench.reconciler.holding == {"worker-0": "worker-0.2", "worker-1": "worker-1.1"}
+    assert bench.fleet.interrupted == [("worker-0.0", None)]
+    assert len(bench.fleet.exits) == 3
+
+
+def test_slots_that_are_no_longer_wanted_lose_their_node_and_new_ones_get_one() -> None:
+    bench = Bench()
+    bench.reconciler.step(0)
+    bench.reconciler.want(["worker-1", "worker-2"])
+    bench.reconciler.step(0)
+    assert set(bench.reconciler.holding) == {"worker-1", "worker-2"}
+    assert bench.fleet.interrupted == [("worker-0.0", None)]

@@ -103,17 +103,21 @@ class Ec2Double:
             Decimal(0),
         )
 
-    def _before_call(self, model: Any, context: Params, **_: object) -> Any:
-        operation: str = model.name
+    def answer(self, operation: str, params: Params) -> Params | None:
+        """The reply to a call; None where the double has no such operation. Raises `ApiFault`."""
         answer = getattr(self, f"_{_snake(operation)}", None)
         number = len(self.calls)
         self.calls.append(operation)
+        for fault in self.faults:
+            fault(number, operation, "before")
+        reply = self._answered(operation, answer, params) if answer else None
+        for fault in self.faults:
+            fault(number, operation, "after")
+        return reply
+
+    def _before_call(self, model: Any, context: Params, **_: object) -> Any:
         try:
-            for fault in self.faults:
-                fault(number, operation, "before")
-            reply = self._answered(operation, answer, context["shunt_params"]) if answer else None
-            for fault in self.faults:
-                fault(number, operation, "after")
+            reply = self.answer(model.name, context["shunt_params"])
         except ApiFault as fault:
             error = {"Error": {"Code": fault.code, "Message": fault.message}}
             return _Http(400), {**error, "ResponseMetadata": {"HTTPStatusCode": 400}}

@@ -23,10 +23,14 @@ class Instance:
     end_code: str = ""
     notice_at: datetime | None = None
     rebalance_at: datetime | None = None
+    stopped: bool = True
+    """Once ended: whether what stands for it is gone too. EC2 bills until `ended_at`."""
 
     @property
     def state(self) -> str:
-        return "running" if self.ended_at is None else "terminated"
+        if self.ended_at is None:
+            return "running"
+        return "terminated" if self.stopped else "shutting-down"
 
 
 def described(instance: Instance) -> dict[str, Any]:

@@ -1,0 +1,123 @@
+"""A job's EC2 fleet, put together: clients, pools, prices, the meter and the watch."""
+
+import getpass
+import time
+from collections.abc import Callable, Mapping
+from decimal import Decimal
+
+from flows.surroundings import Surroundings
+from placement.hardware import load_catalogue
+from shunt.aws.api import AwsApi, client_of
+from shunt.aws.clock import AwsClock
+from shunt.aws.event_queue import EventQueue
+from shunt.aws.fleet import Ec2Fleet
+from shunt.aws.held_fleet import HeldFleet
+from shunt.aws.launch_request import LaunchSettings
+from shunt.aws.meter import Meter
+from shunt.aws.node_watch import NodeWatch
+from shunt.aws.pool import Pool, SlotSpec
+from shunt.errors import JobError
+from shunt.event import Event
+from shunt.job import Ec2, Job
+from shunt.manifest import Manifest
+from shunt.reconcile import Reconciler
+from shunt.store.protocol import Store
+
+_SETTLE_LOOKS = 2
+"""Teardown looks so many intervals apart: a launch may be late to appear."""
+
+
+def hold_ec2(
+    manifest: Manifest, store: Store, around: Surroundings, tell: Callable[[Event], None]
+) -> HeldFleet:
+    """The run's nodes on EC2, those of an earlier controller included. Buys nothing yet.
+
+    Raises `JobError` and `AwsError`.
+    """
+    job, run_id = manifest.job, manifest.run_id
+    settings = ec2_of(job)
+    ec2, clock = AwsApi(client_of("ec2", settings.region)), AwsClock(around.now)
+    clock.listen(ec2)
+    prices = on_demand_prices(settings)
+    specs = specs_of(job)
+    fleet = Ec2Fleet(
+        ec2=ec2,
+        store=store,
+        run_id=run_id,
+        specs=specs,
+        settings=LaunchSettings(settings.launch_template, settings.subnets),
+        owner=getpass.getuser(),
+        expires_at=clock.now(),  # moved on before every launch
+        now=clock.now,
+        monotonic=around.monotonic,
+        sleep=time.sleep,
+        settle_s=settings.observe_interval_s * _SETTLE_LOOKS,
+    )
+    reconciler = Reconciler(
+        fleet=fleet,
+        slots=list(specs),
+        max_crashes=job.fleet.max_crashes,
+        monotonic=around.monotonic,
+        now=clock.now,
+        tell=tell,
+    )
+    return HeldFleet(
+        fleet=fleet,
+        reconciler=reconciler,
+        watch=NodeWatch(
+            silent_s=settings.silent_s,
+            boot_limit_s=settings.boot_limit_s,
+            monotonic=around.monotonic,
+            now=clock.now,
+            queue=_queue(settings),
+        ),
+        meter=Meter(ec2, store, run_id, prices, job.limits.max_cost_usd, clock.now),
+        settings=settings,
+        limits=job.limits,
+        specs=specs,
+        monotonic=around.monotonic,
+        now=clock.now,
+        tell=tell,
+    )
+
+
+def ec2_of(job: Job) -> Ec2:
+    assert job.fleet.ec2 is not None  # the model checks it for this kind
+    return job.fleet.ec2
+
+
+def specs_of(job: Job) -> dict[str, SlotSpec]:
+    """Every place may be filled from every type in every zone."""
+    settings = ec2_of(job)
+    pools = tuple(
+        Pool(name, zone, "spot") for name in settings.instance_types for zone in settings.subnets
+    )
+    slots = [f"worker-{number}" for number in range(job.fleet.workers)]
+    return {slot: SlotSpec(slot, pools) for slot in slots}
+
+
+def on_demand_prices(settings: Ec2) -> Mapping[str, Decimal]:
+    """The job's own prices over the catalogue's, to count on-demand nodes by.
+
+    Raises `JobError` where on-demand is allowed and a type has no price.
+    """
+    own = settings.on_demand_usd_per_hour
+    known = {
+        name: instance.ondemand_usd_per_hour
+        for name, instance in load_catalogue().instances.items()
+        if instance.ondemand_usd_per_hour is not None
+    }
+    prices = {name: Decimal(str(usd)) for name, usd in {**known, **own}.items()}
+    missing = [name for name in settings.instance_types if name not in prices]
+    if missing and settings.on_demand != "never":
+        raise JobError(
+            f"fleet.ec2.on_demand is {settings.on_demand}, but no on-demand price is known for "
+            f"{', '.join(missing)}; give fleet.ec2.on_demand_usd_per_hour"
+        )
+    return prices
+
+
+def _queue(settings: Ec2) -> EventQueue | None:
+    if settings.notice_queue_url is None:
+        return None
+    return EventQueue(AwsApi(client_of("sqs", settings.region)), settings.notice_queue_url)

@@ -1,0 +1,125 @@
+"""The nodes of a drive: worker processes here, or machines of EC2, held through one seam."""
+
+import json
+import uuid
+from collections.abc import Callable, Generator
+from contextlib import AbstractContextManager, contextmanager
+from dataclasses import dataclass
+from typing import Protocol
+
+from flows.ec2_nodes import hold_ec2
+from flows.surroundings import Surroundings
+from shunt.event import Event
+from shunt.fleet.local import LocalFleet, WorkerCommand
+from shunt.manifest import Manifest
+from shunt.reconcile import PlannedInterruption, Reconciler
+from shunt.run_status import RunStatus
+from shunt.store.protocol import Store
+
+
+class HeldNodes(Protocol):
+    """Nodes that are held at a run's work."""
+
+    @property
+    def done(self) -> bool: ...
+
+    @property
+    def failed(self) -> bool: ...
+
+    @property
+    def num_lost(self) -> int: ...
+
+    @property
+    def limit(self) -> str:
+        """Why the run has to stop early; empty while it need not."""
+        ...
+
+    def step(self, status: RunStatus, eta_s: float | None) -> None:
+        """One pass: launch what is missing, see off what goes."""
+        ...
+
+
+def hold_nodes(
+    manifest: Manifest,
+    store: Store,
+    around: Surroundings,
+    tell: Callable[[Event], None],
+    *,
+    recheck: bool,
+) -> AbstractContextManager[HeldNodes]:
+    """The nodes that the job asks for. Leaving them ends them all."""
+    if manifest.job.fleet.kind == "ec2":
+        return hold_ec2(manifest, store, around, tell)
+    return _hold_local(manifest, around, tell, recheck=recheck)
+
+
+@dataclass(slots=True)
+class _LocalNodes:
+    reconciler: Reconciler
+    limit: str = ""
+
+    @property
+    def done(self) -> bool:
+        return self.reconciler.done
+
+    @property
+    def failed(self) -> bool:
+        return self.reconciler.failed
+
+    @property
+    def num_lost(self) -> int:
+        return self.reconciler.num_lost
+
+    def step(self, status: RunStatus, eta_s: float | None) -> None:
+        del eta_s  # processes of this machine have no budget to keep
+        self.reconciler.step(status.output_tokens)
+
+
+@contextmanager
+def _hold_local(
+    manifest: Manifest, around: Surroundings, tell: Callable[[Event], None], *, recheck: bool
+) -> Generator[HeldNodes]:
+    settings = manifest.job.fleet
+    with LocalFleet(
+        command=_worker_command(manifest, around, recheck=recheck),
+        run_tag=uuid.uuid4().hex[:6],
+        num_slots=settings.workers,
+    ) as fleet:
+        yield _LocalNodes(
+            Reconciler(
+                fleet=fleet,
+                slots=slots_of(manifest),
+                max_crashes=settings.max_crashes,
+                monotonic=around.monotonic,
+                now=around.now,
+                tell=tell,
+                interruptions=[
+                    PlannedInterruption(i.after_s, f"worker-{i.worker}", i.notice_s)
+                    for i in settings.interruptions
+                ],
+            )
+        )
+
+
+def slots_of(manifest: Manifest) -> list[str]:
+    """The places that workers fill, by name."""
+    return [f"worker-{number}" for number in range(manifest.job.fleet.workers)]
+
+
+def _worker_command(manifest: Manifest, around: Surroundings, *, recheck: bool) -> WorkerCommand:
+    argv = [
+        str(around.worker_python),
+        "-m",
+        "workers",
+        "--store",
+        json.dumps(manifest.job.store.model_dump(exclude_none=True)),
+        "--run",
+        manifest.run_id,
+        "--job",
+        manifest.job.model_dump_json(by_alias=True, exclude_unset=True),
+    ]
+    return WorkerCommand(
+        argv=(*argv, "--recheck") if recheck else tuple(argv),
+        environment=dict(around.environment),
+        log_directory=around.log_directory,
+    )

@@ -1,0 +1,207 @@
+"""An EC2 fleet held at a run's work: notices heeded, money and deadline watched, nothing left."""
+
+import logging
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, replace
+from datetime import datetime, timedelta
+
+from shunt.aws.api import AwsError
+from shunt.aws.errors import OutcomeUnknown, ThrottledError
+from shunt.aws.fleet import Ec2Fleet
+from shunt.aws.inventory import NotGone
+from shunt.aws.meter import Meter
+from shunt.aws.node_watch import NodeWatch
+from shunt.aws.pool import SlotSpec
+from shunt.budget import Standing, Verdict, verdict
+from shunt.errors import ShuntError
+from shunt.event import Event, EventKind
+from shunt.interruption import Notice, NoticeKind
+from shunt.job import Ec2, Limits
+from shunt.node import NodeStatus
+from shunt.reconcile import Reconciler
+from shunt.run_status import RunStatus
+from shunt.spend import Spend
+
+log = logging.getLogger(__name__)
+
+REPLACED_WITHIN_S = 900.0
+"""A node that is left at the provider's advice goes on for so long while its replacement boots."""
+EXPIRY_MARGIN = timedelta(minutes=10)
+"""The controller ends nodes at the deadline; the deadline tag is for when there is none."""
+_LOOKS_PER_METER_READING = 6
+
+
+class NodesRemain(ShuntError):
+    """A run's nodes could not be ended; they end themselves later."""
+
+    def __init__(self, run_id: str, expires_at: datetime, reason: str) -> None:
+        super().__init__(
+            f"{reason}\nnodes of run {run_id} may be left: each ends itself when its work is done, "
+            f"at the latest at {expires_at:%Y-%m-%d %H:%M} UTC. See `shunt nodes`; a new "
+            "`shunt resume` takes them over, `shunt reap` ends them"
+        )
+        self.run_id = run_id
+
+
+@dataclass(slots=True)
+class HeldFleet:
+    """What a drive holds while an EC2 fleet works. Leaving it ends every node and proves it.
+
+    One look every `observe_interval_s`: a describe, what is in the queue, and launches; every
+    sixth look, or when nodes changed, also the meter.
+    """
+
+    fleet: Ec2Fleet
+    reconciler: Reconciler
+    watch: NodeWatch
+    meter: Meter
+    settings: Ec2
+    limits: Limits
+    specs: Mapping[str, SlotSpec]
+    """Of spot pools; on-demand takes their place when the slack is gone."""
+    monotonic: Callable[[], float]
+    now: Callable[[], datetime]
+    """EC2's clock."""
+    tell: Callable[[Event], None]
+    limit: str = ""
+    """Why the nodes must go, once they must."""
+    _next_s: float = 0.0
+    _looks: int = 0
+    _spend: Spend | None = None
+    _metered: frozenset[str] = frozenset()
+    _market: Verdict = Verdict.SPOT
+
+    def __enter__(self) -> "HeldFleet":
+        return self
+
+    def __exit__(self, kind: object, error: BaseException | None, trace: object) -> None:
+        if not self.fleet.ever_launched:
+            return
+        try:
+            self.fleet.terminate()
+            spend = self.meter.read()
+        except (AwsError, NotGone) as second:
+            first = f"{error}; then " if isinstance(error, ShuntError) else ""
+            run_id, expires_at = self.fleet.run_id, self.fleet.expires_at
+            raise NodesRemain(run_id, expires_at, f"{first}{second}") from second
+        self._tell(
+            EventKind.FLEET_ENDED,
+            f"none of {spend.num_launched} nodes is left; they cost {spend.usd} USD",
+        )
+
+    @property
+    def done(self) -> bool:
+        return self.reconciler.done
+
+    @property
+    def failed(self) -> bool:
+        return self.reconciler.failed
+
+    @property
+    def num_lost(self) -> int:
+        return self.reconciler.num_lost
+
+    def step(self, status: RunStatus, eta_s: float | None) -> None:
+        """One look, when it is time for it. An EC2 that does not answer is asked again later: the
+        nodes work on without us. Raises `AwsError` of the other classes, and `PriceUnknown`."""
+        if self.monotonic() < self._next_s:
+            return
+        self._next_s = self.monotonic() + self.settings.observe_interval_s
+        try:
+            self._look(status, eta_s)
+        except (ThrottledError, OutcomeUnknown) as error:
+            log.warning("ec2 not reached: %s", error)
+
+    def _look(self, status: RunStatus, eta_s: float | None) -> None:
+        statuses = {node.node_id: node for node in status.nodes}
+        holding = self.reconciler.holding.values()
+        for notice in list(self.watch.news(frozenset(holding), statuses)):
+            self._heed(notice, statuses)
+        self._weigh(eta_s)
+        if self.limit:
+            return
+        self.fleet.expires_at = self._expiry()
+        self.reconciler.step(status.output_tokens)
+        self._looks += 1
+
+    def _heed(self, notice: Notice, statuses: Mapping[str, NodeStatus]) -> None:
+        """One event, whoever told it; then a replacement, at once."""
+        node_id = notice.node_id
+        told = f"({notice.source.value}, for {notice.at:%H:%M:%S})"
+        match notice.kind:
+            case NoticeKind.INTERRUPTION:
+                self.fleet.block_pool_of(node_id)
+                self.reconciler.leave(node_id, f"notice {told}; a replacement is asked for")
+            case NoticeKind.REBALANCE if self.settings.replace_at_rebalance:
+                reason = f"advice to leave {told}; a replacement is asked for"
+                self.fleet.block_pool_of(node_id)
+                self.reconciler.leave(node_id, reason, within_s=REPLACED_WITHIN_S)
+            case NoticeKind.REBALANCE:
+                self._tell(EventKind.REBALANCE, f"advice to leave {told}; it stays", node_id)
+            case NoticeKind.LOST if notice.source.value == "heartbeat":
+                never = node_id not in statuses
+                what = "its worker never spoke" if never else "its worker is not heard of any more"
+                self.reconciler.leave(node_id, f"{what}; ended", within_s=0.0, crashed=never)
+            case NoticeKind.LOST:
+                log.info("node is going node=%s source=%s", node_id, notice.source.value)
+
+    def _weigh(self, eta_s: float | None) -> None:
+        """Whether to go on, and in which market."""
+        spend = self._metered_spend()
+        now = self.now()
+        since_h = max(0.0, (now - spend.at).total_seconds() / 3600)
+        rate = float(spend.usd_per_hour)
+        found = verdict(
+            Standing(
+                now=now,
+                spent_usd=float(spend.usd) + rate * since_h,
+                usd_per_hour=rate,
+                remaining_s=eta_s or 0.0,
+            ),
+            max_cost_usd=self.limits.max_cost_usd,
+            deadline=self.limits.deadline,
+            on_demand=self.settings.on_demand,
+            startup_s=self.settings.startup_s,
+        )
+        if found is Verdict.STOP_COST:
+            self.limit = (
+                f"the cost limit of {self.limits.max_cost_usd:.2f} USD is reached: "
+                f"{spend.usd} USD are spent, and the nodes must still drain"
+            )
+        elif found is Verdict.STOP_DEADLINE:
+            self.limit = f"the deadline {self.limits.deadline} has passed"
+        elif found is not self._market:
+            self._buy_in(found)
+
+    def _metered_spend(self) -> Spend:
+        holding = frozenset(self.reconciler.holding.values())
+        due = self._looks % _LOOKS_PER_METER_READING == 0 or holding != self._metered
+        if self._spend is None or due:
+            self._spend, self._metered = self.meter.read(), holding
+        return self._spend
+
+    def _buy_in(self, market: Verdict) -> None:
+        self._market = market
+        if market is Verdict.SPOT:
+            self.fleet.specs = self.specs
+            self._tell(EventKind.MARKET, "spot again: the deadline has slack")
+            return
+        self.fleet.specs = {name: on_demand_spec(spec) for name, spec in self.specs.items()}
+        self._tell(
+            EventKind.MARKET, "on-demand from now on: new spot nodes might miss the deadline"
+        )
+        self.reconciler.ask_again()
+
+    def _expiry(self) -> datetime:
+        longest = self.now() + timedelta(hours=self.settings.max_node_hours)
+        deadline = self.limits.deadline
+        return longest if deadline is None else min(longest, deadline + EXPIRY_MARGIN)
+
+    def _tell(self, kind: EventKind, detail: str, node_id: str = "") -> None:
+        self.tell(Event(at=self.now(), kind=kind, node_id=node_id, detail=detail))
+
+
+def on_demand_spec(spec: SlotSpec) -> SlotSpec:
+    """The same slot from on-demand nodes."""
+    pools = tuple(pool._replace(market="on-demand") for pool in spec.pools)
+    return replace(spec, pools=tuple(dict.fromkeys(pools)))

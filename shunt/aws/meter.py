@@ -1,0 +1,64 @@
+"""The meter of a run: looks at its nodes and at the market, and says what they have cost so far."""
+
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+from datetime import datetime
+from decimal import Decimal
+
+from shunt.aws.api import AwsApi
+from shunt.aws.pool import Pool
+from shunt.aws.spend import PriceStep, price_history, spend_usd, usages
+from shunt.errors import ShuntError
+from shunt.spend import Spend, write_spend
+from shunt.store.protocol import Store
+
+
+class PriceUnknown(ShuntError):
+    """A node lives in a pool whose price nobody told: a budget cannot be kept."""
+
+    def __init__(self, pool: Pool) -> None:
+        super().__init__(
+            f"no price is known for {pool.market} {pool.instance_type} in {pool.zone}; EC2's "
+            "price history did not have it. Give fleet.ec2.on_demand_usd_per_hour for on-demand"
+        )
+        self.pool = pool
+
+
+@dataclass(slots=True)
+class Meter:
+    """Two calls of EC2 per look. `now` is EC2's clock, as launches and ends are told by it."""
+
+    ec2: AwsApi
+    store: Store
+    run_id: str
+    on_demand_usd_per_hour: Mapping[str, Decimal]
+    max_cost_usd: float | None
+    now: Callable[[], datetime]
+
+    def read(self) -> Spend:
+        """Look and write down. Raises `PriceUnknown` and `AwsError`."""
+        now = self.now()
+        used = usages(self.ec2, self.store, self.run_id, now=now)
+        prices = price_history(self.ec2, used, now=now)
+        living = [usage for usage in used if usage.lives]
+        rates = [self._rate(usage.pool, prices) for usage in used]
+        spend = Spend(
+            at=now,
+            usd=spend_usd(used, prices, self.on_demand_usd_per_hour),
+            usd_per_hour=sum(
+                (rate for rate, usage in zip(rates, used, strict=True) if usage.lives), Decimal(0)
+            ),
+            num_nodes=len(living),
+            num_launched=len(used),
+            max_cost_usd=self.max_cost_usd,
+        )
+        write_spend(self.store, self.run_id, spend)
+        return spend
+
+    def _rate(self, pool: Pool, prices: Mapping[Pool, Sequence[PriceStep]]) -> Decimal:
+        """What the pool costs now."""
+        if pool.market == "on-demand" and pool.instance_type in self.on_demand_usd_per_hour:
+            return self.on_demand_usd_per_hour[pool.instance_type]
+        if pool.market == "spot" and prices.get(pool):
+            return prices[pool][-1].usd_per_hour
+        raise PriceUnknown(pool)
