@@ -7,7 +7,7 @@ import typer
 from rich.console import Console
 from typer.core import TyperGroup
 
-from flows import fleet_commands, run_commands
+from flows import account_commands, fleet_commands, run_commands
 from flows.audit_command import audit
 from flows.exit_code import ExitCode
 from flows.plan_command import calibrate, plan
@@ -53,7 +53,7 @@ def shunt(
 _OTHERS = {"audit": audit, "plan": plan, "calibrate": calibrate}
 for name, command in {**run_commands.COMMANDS, **_OTHERS, **fleet_commands.COMMANDS}.items():
     app.command(name)(command)
-app.add_typer(fleet_commands.aws, name="aws")
+app.add_typer(account_commands.aws, name="aws")
 
 
 def main() -> None:

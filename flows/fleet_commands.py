@@ -2,7 +2,7 @@
 
 import os
 import random
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Annotated
@@ -12,24 +12,18 @@ from rich.console import Console
 from rich.table import Table
 
 from flows.offers_command import Region, offers
-from shunt.aws.account_setup import AccountSettings, Step, perform, setup_steps, teardown_steps
 from shunt.aws.api import AwsApi, client_of
 from shunt.aws.inventory import list_nodes
-from shunt.aws.offerings import Desk, look
-from shunt.aws.price_list import PRICE_LIST_REGION
 from shunt.aws.reaper import condemned, reap
 from shunt.drill.simulation import DrillSettings, Handling, simulate
 from shunt.drill.trace import read_trace
-from shunt.errors import JobError, RunMissing
+from shunt.errors import RunMissing
 from shunt.run_status import RunState, StatusReader
 from shunt.store.config import StoreConfig, open_configured_store
 
 Yes = Annotated[bool, typer.Option("--yes", help="Do it; without, only say it.")]
 
-DEPLOYMENT_FILES = Path(__file__).parents[1] / "deployments" / "aws"
 ALIVE_STATES = (RunState.OPEN,)
-
-aws = typer.Typer(no_args_is_help=True, help="Prepare an AWS account, look at it, clear it.")
 
 
 def nodes(region: Region = "us-east-1") -> None:
@@ -101,59 +95,6 @@ def drill(
             str(result.interruptions),
         )
     Console().print(table)
-
-
-@aws.command("setup")
-def aws_setup(
-    bucket: Annotated[str, typer.Option(help="Bucket of the runs.")],
-    image: Annotated[str, typer.Option(help="AMI with driver and worker environment.")],
-    security_group: Annotated[str, typer.Option(help="Without inbound rules.")],
-    region: Region = "us-east-1",
-    prefix: str = "",
-    yes: Yes = False,
-) -> None:
-    """Make role, policy, instance profile and launch template."""
-    settings = AccountSettings(DEPLOYMENT_FILES, bucket, image, security_group, prefix)
-    _go(setup_steps(_api("ec2", region), _api("iam", region), settings), "make", yes=yes)
-
-
-@aws.command("teardown")
-def aws_teardown(region: Region = "us-east-1", yes: Yes = False) -> None:
-    """Remove what setup made. Refuses while nodes of ours exist."""
-    ec2 = _api("ec2", region)
-    left = list_nodes(ec2)
-    if left:
-        raise JobError(f"{len(left)} nodes still exist; end them first: shunt reap")
-    _go(teardown_steps(ec2, _api("iam", region)), "remove", yes=yes)
-
-
-@aws.command("doctor")
-def aws_doctor(region: Region = "us-east-1") -> None:
-    """Say what of the account is missing: permissions, quotas, setup."""
-    ec2 = _api("ec2", region)
-    desk = Desk(ec2, _api("service-quotas", region), _api("pricing", PRICE_LIST_REGION))
-    types = ("g6.xlarge", "g6e.xlarge", "g5.xlarge")
-    sheet = look(desk, region=region, now=datetime.now(UTC))
-    console = Console()
-    for line in sheet.missing:
-        console.print(f"missing  {line}")
-    for name in types:
-        vcpus = sheet.quota_vcpus(name, "spot")
-        console.print(
-            f"quota    {name} spot: {'not found' if vcpus is None else f'{vcpus:g} vCPU'}"
-        )
-    for step in teardown_steps(ec2, _api("iam", region)):
-        console.print(f"{'missing ' if step.done else 'present '} {step.what}")
-
-
-def _go(steps: Sequence[Step], verb: str, *, yes: bool) -> None:
-    console = Console()
-    for step in steps:
-        console.print(f"{'nothing to do:' if step.done else f'will {verb}'} {step.what}")
-    if yes:
-        console.print(f"{perform(steps)} steps done")
-    else:
-        console.print("nothing was changed; add --yes")
 
 
 def _run_lives(store_uri: str) -> Callable[[str], bool]:

@@ -1,16 +1,48 @@
 #!/bin/bash
 # First boot of a node. No secrets: run and store come from the instance's tags, credentials from
 # its role. Whatever fails here ends the node, which its shutdown behaviour then terminates.
+# Setup puts SHUNT_BUNDLE and SHUNT_BUNDLE_SHA256 above for images without the worker environment.
 set -euo pipefail
 trap 'shutdown -h now' ERR
+shutdown -h +60 # a first boot that hangs ends too; called off below
+home=/opt/shunt
+cache=/var/cache/shunt
+id shunt >/dev/null 2>&1 || useradd --system --home-dir "$home" --shell /usr/sbin/nologin shunt
 
-# Local NVMe, where the type has it, holds the weights; otherwise the root volume does.
-mkdir -p /var/cache/shunt
-disk=$(lsblk -dpno NAME,MODEL | awk '/Instance Storage/ {print $1; exit}')
-if [ -n "$disk" ]; then
+# Local NVMe, where the type has it, holds the weights; otherwise the root volume does. Several
+# disks become one without redundancy: weights can be fetched again.
+mkdir -p "$cache"
+mapfile -t disks < <(lsblk -dpno NAME,MODEL | awk '/Instance Storage/ {print $1}')
+if [ "${#disks[@]}" -gt 0 ]; then
+  disk=${disks[0]}
+  if [ "${#disks[@]}" -gt 1 ] && command -v mdadm >/dev/null; then
+    disk=/dev/md0
+    mdadm --create "$disk" --run --level=0 --raid-devices="${#disks[@]}" "${disks[@]}"
+  fi
   mkfs.ext4 -q -E nodiscard "$disk"
-  mount -o noatime "$disk" /var/cache/shunt
+  mount -o noatime "$disk" "$cache"
 fi
-chown shunt:shunt /var/cache/shunt
+chown shunt:shunt "$cache"
 
+# Locked install, where the image has no worker environment: exact versions, each with its hash.
+if [ ! -x "$home/venv/bin/python" ]; then
+  : "${SHUNT_BUNDLE:?the image has no $home/venv, and setup named no bundle}"
+  command -v python3.11 >/dev/null || dnf install -yq python3.11 || apt-get install -yq python3.11-venv
+  mkdir -p "$home/code" "$home/bin"
+  bundle=$(mktemp)
+  aws s3 cp --only-show-errors "$SHUNT_BUNDLE" "$bundle"
+  echo "$SHUNT_BUNDLE_SHA256  $bundle" | sha256sum --check --quiet
+  tar -xzf "$bundle" -C "$home/code"
+  python3.11 -m venv "$home/venv"
+  # The wheels take tens of GB while they are unpacked: on the NVMe, where there is one.
+  TMPDIR=$cache "$home/venv/bin/pip" install --quiet --no-cache-dir --no-deps --require-hashes \
+    -r "$home/code/requirements/worker-cuda.lock"
+  install -m 755 "$home/code/deployments/aws/worker.sh" "$home/bin/worker"
+  install -m 755 "$home/code/deployments/aws/deadline.sh" "$home/bin/deadline"
+  install -m 644 "$home"/code/deployments/aws/shunt-*.service "$home"/code/deployments/aws/*.timer \
+    /etc/systemd/system/
+  systemctl daemon-reload
+fi
+
+shutdown -c
 systemctl enable --now shunt-deadline.timer shunt-worker.service

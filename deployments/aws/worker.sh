@@ -5,6 +5,9 @@ imds=http://169.254.169.254/latest
 token=$(curl -sfX PUT -H 'X-aws-ec2-metadata-token-ttl-seconds: 300' "$imds/api/token")
 ask() { curl -sfH "X-aws-ec2-metadata-token: $token" "$imds/meta-data/$1"; }
 store=$(ask tags/instance/shunt:store)
+region=$(ask placement/region) # the bucket's too: setup and docs ask for one region
+export AWS_REGION=$region AWS_DEFAULT_REGION=$region
+export PYTHONPATH=/opt/shunt/code
 exec /opt/shunt/venv/bin/python -m workers \
   --store "{\"uri\": \"$store\"}" \
   --run "$(ask tags/instance/shunt:run)" \

@@ -17,7 +17,6 @@ def app(monkeypatch: pytest.MonkeyPatch) -> typer.Typer:
     made = typer.Typer()
     for name, command in fleet_commands.COMMANDS.items():
         made.command(name)(command)
-    made.add_typer(fleet_commands.aws, name="aws")
     return made
 
 
@@ -25,16 +24,6 @@ def said(app: typer.Typer, *argv: str) -> str:
     result = CliRunner().invoke(app, list(argv), env={"COLUMNS": "200"})
     assert result.exit_code == 0, result.output
     return result.output
-
-
-def test_setup_changes_nothing_without_yes(app: typer.Typer) -> None:
-    argv = ["aws", "setup", "--bucket", "b", "--image", "ami-1", "--security-group", "sg-1"]
-    with mock_aws():
-        assert "nothing was changed" in said(app, *argv)
-        assert "4 steps done" in said(app, *argv, "--yes")
-        assert "0 steps done" in said(app, *argv, "--yes")
-        assert "nothing was changed" in said(app, "aws", "teardown")
-        assert "4 steps done" in said(app, "aws", "teardown", "--yes")
 
 
 def test_nothing_of_ours_is_nothing_to_end(app: typer.Typer, tmp_path: Path) -> None:

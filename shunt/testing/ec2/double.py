@@ -128,7 +128,10 @@ class Ec2Double:
     def _answered(
         self, operation: str, answer: Callable[[Params], Params], params: Params
     ) -> Params:
-        """A repeated client token gets the first reply; with other parameters it is refused."""
+        """A repeated client token gets the first reply; with other parameters it is refused.
+        A dry run does nothing, and says so by its error, as on EC2."""
+        if params.get("DryRun"):
+            raise ApiFault("DryRunOperation", "Request would have succeeded, but DryRun is set.")
         token = params.get("ClientToken", "")
         if not token:
             return answer(params)
