@@ -15,6 +15,7 @@ from vllm.platforms import current_platform
 from shunt.errors import EngineDied
 from workers.engine.config import EngineConfig, engine_arguments
 from workers.engine.fingerprint import NumericsFingerprint
+from workers.engine.grammar_backend import problem_of
 from workers.engine.resume_plan import EngineTraits
 from workers.pipeline.stage_map import KEY, StageMap
 
@@ -121,6 +122,7 @@ def _traits(
         device=description["device"],
         max_model_len=llm.model_config.max_model_len,
         cannot_resume=reason,
+        no_grammars=problem_of(llm.vllm_config.structured_outputs_config.backend),
         **limits,
     )
 

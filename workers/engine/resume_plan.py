@@ -27,6 +27,8 @@ class EngineTraits:
     max_logit_bias: int | None = None
     max_stop_token_ids: int | None = None
     """Limits above which the worker raises (runner V2); None: no limit."""
+    no_grammars: str = ""
+    """Why the engine's structured-output backend would end the engine core; empty when it works."""
 
 
 def refusal(
@@ -42,6 +44,8 @@ def refusal(
             f"the prompt has {num_prompt_tokens} tokens; the engine's context of "
             f"{traits.max_model_len} leaves no room for an answer",
         )
+    if traits.no_grammars and request.sampling.structured_outputs is not None:
+        return RowErrorCode.INVALID_PARAMETER, traits.no_grammars
     adapter = request.sampling.adapter
     if adapter is not None and adapter not in adapters:
         return (

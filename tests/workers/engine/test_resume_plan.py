@@ -43,6 +43,15 @@ def test_runner_v2_is_not_given_more_than_it_holds(fields: dict[str, Any]) -> No
     assert refusal(_request(**fields), V1_CPU, ()) is None
 
 
+def test_no_grammar_goes_to_a_backend_that_cannot_be_loaded() -> None:
+    structured = {"structured_outputs": {"regex": "a+"}}
+    broken = replace(V1_CPU, no_grammars="the backend cannot be loaded")
+    expected = (RowErrorCode.INVALID_PARAMETER, "the backend cannot be loaded")
+    assert refusal(_request(**structured), broken, ()) == expected
+    assert refusal(_request(), broken, ()) is None
+    assert refusal(_request(**structured), V1_CPU, ()) is None
+
+
 def test_seeded_rows_are_carried_where_the_noise_can_be_found_again() -> None:
     request = _request(temperature=1.0, seed=1)
     assert reason_to_restart(request, V1_CPU) is None
