@@ -111,7 +111,7 @@ def given_pipeline(model: RooflineModel, stages: list[tuple[str, int]]) -> Place
         seconds = model.seconds_per_request(
             stage.unit, role, num_stages=len(given), concurrency=float(concurrency)
         )
-        placed.append(PlacedStage(stage.unit, role, start, seconds, 0, 0, 0, 1, False))
+        placed.append(PlacedStage(stage.unit, role, start, seconds, 0, 0, 0, 1, False, 0))
         start += stage.layers
     rate = 1.0 / max(stage.seconds.total for stage in placed)
     return PlacedPipeline(tuple(placed), concurrency, rate, rate)

@@ -5,7 +5,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from placement.memory import kv_bytes_free, overhead_bytes, weight_bytes
+from placement.memory import kv_bytes_free, kv_tokens, overhead_bytes, weight_bytes
 from placement.offering import Offering
 from placement.pricing import bottleneck
 from placement.roofline_model import RooflineModel
@@ -27,6 +27,8 @@ class PlacedStage:
     memory_bytes: float
     kv_full: bool
     """One layer more, or a tenth more sequences, would not fit."""
+    kv_tokens: float
+    """Tokens that the stage's cache holds, all of its free memory taken."""
 
     @property
     def limit(self) -> str:
@@ -181,6 +183,7 @@ def _stage(
         other_bytes=overhead_bytes(model.shape, role, model.engine),
         memory_bytes=memory,
         kv_full=free - kv < max(layer, 0.1 * kv),
+        kv_tokens=kv_tokens(model.shape, role, memory_bytes=memory, engine=model.engine),
     )
 
 

@@ -172,6 +172,7 @@ def _pipeline(
         stages=stages,
         max_num_seqs=pipeline.concurrency,
         predicted_requests_per_s=pipeline.goodput_per_s,
+        predicted_kv_tokens=int(min(stage.kv_tokens for stage in pipeline.stages)),
     )
 
 

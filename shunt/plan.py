@@ -54,6 +54,8 @@ class Pipeline(_Record):
     max_num_seqs: int = Field(gt=0)
     """Sequences in flight (vLLM's setting of the same name)."""
     predicted_requests_per_s: float = Field(ge=0)
+    predicted_kv_tokens: int = Field(default=0, ge=0)
+    """Tokens that the KV cache holds, by the stage that holds fewest; 0: not predicted."""
 
     @model_validator(mode="after")
     def _layers_are_contiguous(self) -> Self:

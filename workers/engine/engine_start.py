@@ -10,6 +10,7 @@ from typing import Any
 import torch
 import vllm
 from vllm import AsyncEngineArgs, AsyncLLMEngine, envs
+from vllm.config import VllmConfig
 from vllm.platforms import current_platform
 
 from shunt.errors import EngineDied
@@ -33,6 +34,8 @@ class StartedEngine:
     """`workers.engine.vllm_private`, or None where it must not be used."""
     traits: EngineTraits
     fingerprint: NumericsFingerprint
+    kv_tokens: int
+    """Tokens that the KV cache holds."""
     shared_memory: frozenset[str] = frozenset()
     """Segments to remove if the engine core cannot do so itself."""
 
@@ -53,13 +56,17 @@ async def start_engine(config: EngineConfig) -> StartedEngine:
     traits = _traits(llm, description, private, reason)
     fingerprint = _fingerprint(llm, description)
     log.info("engine started fingerprint=%s resumes=%s", fingerprint, private is not None)
-    return StartedEngine(llm, private, traits, fingerprint, _shared_memory(llm, private))
+    cache = llm.vllm_config.cache_config
+    kv_tokens = (cache.num_gpu_blocks or 0) * cache.block_size
+    return StartedEngine(llm, private, traits, fingerprint, kv_tokens, _shared_memory(llm, private))
 
 
 def stop_engine(started: StartedEngine, grace_s: float) -> None:
     """End the engine core and everything it started; blocks until they are gone."""
     private, llm = started.private, started.llm
     processes = private.core_processes(llm) if private is not None else []
+    if private is not None:
+        private.stop_reading(llm)
     llm.shutdown(timeout=grace_s)
     if processes:
         _core_process().end_sessions(processes, started.shared_memory)
@@ -98,12 +105,18 @@ def _build(config: EngineConfig, private: ModuleType | None) -> AsyncLLMEngine:
     vllm_config = AsyncEngineArgs(**arguments).create_engine_config()
     if private is not None:
         scheduler = vllm_config.scheduler_config
-        name = "ResumeAsyncScheduler" if scheduler.async_scheduling else "ResumeScheduler"
-        scheduler.scheduler_cls = f"workers.engine.resume_scheduler.{name}"
+        scheduler.scheduler_cls = _scheduler_class(vllm_config)
         private.install_core_process(_core_process().run_engine_core)
     return AsyncLLMEngine.from_vllm_config(
         vllm_config, disable_log_stats=True, enable_log_requests=False
     )
+
+
+def _scheduler_class(vllm_config: VllmConfig) -> str:
+    order = "Async" if vllm_config.scheduler_config.async_scheduling else ""
+    if vllm_config.parallel_config.pipeline_parallel_size > 1:
+        return f"workers.pipeline.scheduler.Pipeline{order}Scheduler"
+    return f"workers.engine.resume_scheduler.Resume{order}Scheduler"
 
 
 def _traits(

@@ -61,6 +61,7 @@ run_engine_core = EngineCoreProc.run_engine_core
 _SIGNATURES: tuple[tuple[Callable[..., Any], str], ...] = (
     (Scheduler.add_request, "self request"),
     (Scheduler._handle_blocked_waiting_request, "self request"),
+    (Scheduler.schedule, "self throttle_prefills"),
     (Request.append_output_token_ids, "self token_ids"),
     (StructuredOutputManager.accept_tokens, "self request new_token_ids"),
     (OutputProcessor.add_request, "self request prompt parent_req request_index queue"),
@@ -76,6 +77,8 @@ _SIGNATURES: tuple[tuple[Callable[..., Any], str], ...] = (
     (MultiprocExecutor._get_output_rank, "self"),
     (MultiprocExecutor._is_driver_worker, "self rank"),
     (MultiprocExecutor.shutdown, "self"),
+    (MultiprocExecutor.execute_model, "self scheduler_output non_block"),
+    (MultiprocExecutor.sample_tokens, "self grammar_output non_block"),
     (
         WorkerProc.make_worker_process,
         "vllm_config local_rank rank distributed_init_method input_shm_handle "
@@ -99,11 +102,13 @@ _FIELDS: tuple[tuple[type, str], ...] = (
 
 _INSTANCE_ATTRIBUTES: tuple[tuple[type, str], ...] = (
     (Request, "prefill_stats status structured_output_request _all_token_ids num_prompt_tokens"),
+    (Request, "next_decode_eligible_step is_prefill_chunk num_output_placeholders"),
     (RequestState, "detokenizer logprobs_processor num_cached_tokens external_req_id"),
     (Scheduler, "grammar_compile_error_reqs structured_output_manager requests"),
+    (Scheduler, "current_step running parallel_config"),
     (OutputProcessor, "request_states"),
     (StructuredOutputManager, "reasoner_cls enable_in_reasoning"),
-    (AsyncLLM, "output_processor input_processor renderer vllm_config"),
+    (AsyncLLM, "output_processor input_processor renderer vllm_config output_handler"),
 )
 """Attributes that `__init__` sets, read or written here."""
 
@@ -257,6 +262,15 @@ def install_front_end(llm: AsyncLLM, on_state: Callable[[str, RequestState], Non
     processor = llm.output_processor
     processor.__class__ = PrimingOutputProcessor
     processor.on_state = on_state  # type: ignore[attr-defined]  # of the class just given to it
+
+
+def stop_reading(llm: AsyncLLM) -> None:
+    """End the task that reads the engine core's output; from a thread beside the event loop.
+
+    Left running, it takes a shutdown for a death, and logs one.
+    """
+    if (reading := llm.output_handler) is not None:
+        reading.get_loop().call_soon_threadsafe(reading.cancel)
 
 
 def fail_requests(llm: AsyncLLM) -> None:

@@ -9,7 +9,7 @@ from shunt.errors import ShuntError
 from workers.pipeline.stage_map import StageMap
 
 KV_TOLERANCE = 0.05
-"""Relative shortfall of the KV cache against the plan that is still called equal."""
+"""Relative difference of the KV cache from the plan that is still called equal."""
 
 
 class PipelineRefused(ShuntError):
@@ -81,29 +81,56 @@ def _check_addresses(stages: StageMap) -> None:
         raise PipelineRefused(
             f"{stages.num_nodes} nodes, but {len(stages.addresses)} addresses were given"
         )
-    for node, address in enumerate(stages.addresses):
-        if address.startswith("127."):
-            stage = stages.nodes.index(node)
-            raise PipelineRefused(
-                f"stage {stage} is on node {node}, whose address {address} no other node can reach"
-            )
+    local = [address.startswith("127.") for address in stages.addresses]
+    if all(local):
+        return  # all on one machine
+    if any(local):
+        node = local.index(True)
+        raise PipelineRefused(
+            f"stage {stages.nodes.index(node)} is on node {node}, whose address "
+            f"{stages.addresses[node]} no other node can reach"
+        )
+
+
+def check_gpus(stages: StageMap) -> None:
+    """Raises `PipelineRefused` where two stages of a node want the same GPU."""
+    taken: dict[tuple[int, int], int] = {}
+    for stage, first in enumerate(stages.first_gpus):
+        node = stages.nodes[stage]
+        for gpu in range(first, first + stages.tp[stage]):
+            if (node, gpu) in taken:
+                raise PipelineRefused(
+                    f"stage {stage} wants GPU {gpu} of node {node}, which stage "
+                    f"{taken[node, gpu]} has"
+                )
+            taken[node, gpu] = stage
 
 
 def check_memory(
-    stages: StageMap, *, free_bytes: dict[int, int], weights_bytes: tuple[int, ...]
+    stages: StageMap,
+    *,
+    free_bytes: dict[int, int],
+    weights_bytes: tuple[int, ...],
+    cache_bytes: tuple[int, ...] = (),
 ) -> None:
-    """Refuse a stage whose weights fill its device. `free_bytes` of one device, by stage."""
-    for stage, weights in enumerate(weights_bytes):
-        share = weights // stages.tp[stage]
-        if share >= free_bytes[stage]:
+    """Refuse a stage whose weights and least cache do not fit. `free_bytes` of one device.
+
+    Only the stages that `free_bytes` names are looked at; the other two are of whole stages.
+    """
+    for stage, free in sorted(free_bytes.items()):
+        weights = weights_bytes[stage] // stages.tp[stage]
+        cache = cache_bytes[stage] // stages.tp[stage] if cache_bytes else 0
+        if weights + cache >= free:
             raise PipelineRefused(
-                f"stage {stage} has no memory left: {share} bytes of weights per device, "
-                f"{free_bytes[stage]} bytes free"
+                f"stage {stage} has no memory left: {weights} bytes of weights and {cache} bytes "
+                f"of KV cache per device, {free} bytes free"
             )
 
 
-def kv_shortfall(expected_tokens: int, actual_tokens: int) -> str | None:
-    """What to report where the cache is smaller than planned; None within `KV_TOLERANCE`."""
-    if not expected_tokens or actual_tokens >= expected_tokens * (1 - KV_TOLERANCE):
+def kv_mismatch(expected_tokens: int, actual_tokens: int) -> str | None:
+    """What to report where the cache is not as planned; None within `KV_TOLERANCE`."""
+    if abs(actual_tokens - expected_tokens) <= expected_tokens * KV_TOLERANCE:
+        return None
+    if not expected_tokens:
         return None
     return f"KV cache holds {actual_tokens} tokens where the plan counted on {expected_tokens}"

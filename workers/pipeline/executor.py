@@ -14,13 +14,18 @@ import subprocess
 import tempfile
 import threading
 from collections.abc import Callable
+from concurrent.futures import Future
+from multiprocessing import resource_tracker
 from typing import Any
 from unittest.mock import patch
+
+from vllm.platforms import current_platform
 
 from workers.engine.vllm_private import MultiprocExecutor, WorkerProc
 from workers.pipeline.batches import BatchesInFlight
 from workers.pipeline.janitor import (
     rendezvous_name,
+    semaphore_prefix,
     shared_memory_prefix,
     start_janitor,
     sweep,
@@ -57,6 +62,8 @@ class PipelineExecutor(MultiprocExecutor):
         mark_shared_memory(stages.token)
         self._janitor = start_janitor(stages.token)
         threading.Thread(target=self._watch_janitor, name="janitor-watch", daemon=True).start()
+        if current_platform.is_cuda_alike():
+            os.environ.update(device_environment(stages))
         if stages.num_nodes > 1:
             os.environ.update(network_environment(stages.addresses[stages.node]))
             self._before_ranks()
@@ -87,7 +94,7 @@ class PipelineExecutor(MultiprocExecutor):
 
     def sample_tokens(self, grammar_output: Any, non_block: bool = False) -> Any:
         reply = super().sample_tokens(grammar_output, non_block)
-        if non_block:  # as with every pipeline: the engine core keeps a queue of batches
+        if isinstance(reply, Future):  # always: the engine core queues a pipeline's batches
             self._batches.end_with(reply)
         return reply
 
@@ -104,6 +111,9 @@ class PipelineExecutor(MultiprocExecutor):
         self._leaving = True
         while self._links:
             say_goodbye(self._links.pop())
+        # They hold nothing that is still wanted; told to leave, they would take ten seconds.
+        for rank in multiprocessing.active_children():
+            rank.kill()
         super().shutdown()
         # What vLLM's CPU ranks never remove. The rest has owners: their destructors in this
         # process, and the janitor where the process is killed.
@@ -195,7 +205,37 @@ def apply_to(parallel_config: Any, stages: StageMap) -> None:
     parallel_config.master_port = stages.rendezvous_port
 
 
+def device_environment(stages: StageMap) -> dict[str, str]:
+    """The planned GPUs of this node's ranks, out of those that this process may see.
+
+    In the process that starts the ranks, which serves one launch: vLLM's `device_ids` would be
+    checked against a number of ranks that holds for equal nodes only.
+    """
+    name = current_platform.device_control_env_var
+    visible = [each for each in os.environ.get(name, "").split(",") if each]
+    chosen = [visible[gpu] if visible else str(gpu) for gpu in stages.local_gpus()]
+    return {name: ",".join(chosen)}
+
+
 def mark_shared_memory(token: str) -> None:
-    """Segments that this process makes from now on carry the token, so that they can be found."""
-    prefix = f"/{shared_memory_prefix(token)}"
-    multiprocessing.shared_memory._SHM_NAME_PREFIX = prefix  # type: ignore[attr-defined]
+    """What this process makes in /dev/shm from now on carries the token, and is left to `sweep`.
+
+    Python's tracker would complain of every segment of a killed rank, and may be killed itself.
+    """
+    multiprocessing.shared_memory._SHM_NAME_PREFIX = (  # type: ignore[attr-defined]
+        f"/{shared_memory_prefix(token)}"
+    )
+    multiprocessing.current_process()._config["semprefix"] = (  # type: ignore[attr-defined]
+        f"/{semaphore_prefix(token)}"
+    )
+    for name in ("register", "unregister"):
+        tracked = getattr(resource_tracker, name)
+        setattr(resource_tracker, name, _but_shared_memory(tracked))
+
+
+def _but_shared_memory(tracked: Callable[[str, str], None]) -> Callable[[str, str], None]:
+    def track(name: str, kind: str) -> None:
+        if kind != "shared_memory":
+            tracked(name, kind)
+
+    return track

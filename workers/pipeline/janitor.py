@@ -25,6 +25,11 @@ def shared_memory_prefix(token: str) -> str:
     return f"psm_{token}"
 
 
+def semaphore_prefix(token: str) -> str:
+    """Start of its semaphores' names; Python's own is `mp`."""
+    return f"mp{token}"
+
+
 def rendezvous_name(token: str, node: int) -> str:
     """Name of the rendezvous file; vLLM names the CPU back end's shared memory after it."""
     return f"vllm_dist_{token}n{node}"
@@ -43,7 +48,7 @@ def sweep(token: str, *, message_queues: bool = True) -> None:
     """Remove the shared memory and rendezvous files of one launch. May run twice."""
     owned = [f"{rendezvous_name(token, 0)[:-1]}*"]
     if message_queues:
-        owned.append(f"{shared_memory_prefix(token)}????")
+        owned += [f"{shared_memory_prefix(token)}????", f"sem.{semaphore_prefix(token)}-*"]
     for place in (Path("/dev/shm"), Path(tempfile.gettempdir())):
         for path in (path for pattern in owned for path in place.glob(pattern)):
             with suppress(FileNotFoundError, IsADirectoryError):

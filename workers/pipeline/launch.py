@@ -8,7 +8,8 @@ from typing import Any
 
 from shunt.plan import Pipeline
 from workers.engine.config import EngineConfig
-from workers.pipeline.checks import ModelSizes, PipelineRefused, check_stages
+from workers.pipeline.checks import ModelSizes, PipelineRefused, check_gpus, check_stages
+from workers.pipeline.memory import check_fit
 from workers.pipeline.network import PORTS, free_rendezvous_port
 from workers.pipeline.stage_map import StageMap
 
@@ -30,14 +31,17 @@ def stage_map(
 
 
 def head_config(config: EngineConfig, stages: StageMap, *, device: str) -> EngineConfig:
-    """`config` for one launch of the head: call it again for the next. `device`: cpu or cuda."""
-    if stages.num_stages == 1:
-        return replace(config, tensor_parallel_size=stages.tp[0], pipeline_parallel_size=1)
+    """`config` for one launch of the head: call it again for the next. `device`: cpu or cuda.
+
+    Raises `PipelineRefused`, naming the stage, where a device of this node cannot hold its part.
+    """
+    check_fit(config, stages, device=device)
     if stages.num_nodes == 1 and stages.uniform_tp:
         return _stock(config, stages, device=device)
     launch = replace(stages, node=0, token=secrets.token_hex(_TOKEN_DIGITS)[:_TOKEN_DIGITS])
     if stages.num_nodes > 1:
-        port = free_rendezvous_port(stages.addresses[0], taken={stages.link_port})
+        number = stages.link_port - PORTS.start
+        port = free_rendezvous_port(stages.addresses[0], number)
         launch = replace(launch, rendezvous_port=port)
     return part_config(config, launch, device=device)
 
@@ -45,8 +49,15 @@ def head_config(config: EngineConfig, stages: StageMap, *, device: str) -> Engin
 def part_config(config: EngineConfig, stages: StageMap, *, device: str) -> EngineConfig:
     """`config` of this node's part of a launch whose token is known."""
     # Imports vllm; without it the checks above run where no vllm is.
+    from workers.engine.engine_start import load_private
+
+    private, reason = load_private()
+    if private is None:
+        raise PipelineRefused(f"a pipeline over unequal stages or several nodes: {reason}")
     from workers.pipeline.executor import PipelineExecutor
 
+    if device == "cuda":
+        check_gpus(stages)
     worker = {
         "cpu": "workers.pipeline.cpu_worker.CPUStageWorker",
         "cuda": "workers.pipeline.gpu_worker.GPUStageWorker",
@@ -71,8 +82,13 @@ def _stock(config: EngineConfig, stages: StageMap, *, device: str) -> EngineConf
     stock = replace(
         config, tensor_parallel_size=stages.tp[0], pipeline_parallel_size=stages.num_stages
     )
-    options: dict[str, Any] = {"distributed_executor_backend": "mp"}
-    if device == "cpu" and config.enforce_eager:
+    options: dict[str, Any] = {}
+    if stages.world_size > 1:
+        options["distributed_executor_backend"] = "mp"
+    if device == "cuda" and stages.first_gpus:
+        check_gpus(stages)
+        options["device_ids"] = stages.local_gpus()
+    if device == "cpu" and config.enforce_eager and stages.num_stages > 1:
         options["worker_cls"] = "workers.pipeline.cpu_worker.CPUBufferWorker"
     return _with(stock, options)
 

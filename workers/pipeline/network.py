@@ -26,18 +26,37 @@ def interface_of(address: str) -> str:
     raise PipelineRefused(f"no interface of this node has the address {address}")
 
 
-def free_rendezvous_port(address: str, taken: set[int]) -> int:
-    """A port of `PORTS` that nobody listens on, from its upper half; links have the lower."""
-    for port in PORTS[len(PORTS) // 2 :]:
-        if port in taken:
+def claim_number() -> tuple[int, socket.socket]:
+    """A pipeline number that no other process of this machine has, until the socket is closed.
+
+    Its name is in the kernel only and goes with the process, and each network namespace has its
+    own, as with ports.
+    """
+    for number in range(len(PORTS) // 2):
+        claim = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM)
+        try:
+            claim.bind(f"\0shunt-pipeline-{number}")
+        except OSError:
+            claim.close()
             continue
+        return number, claim
+    raise PipelineRefused(f"this machine heads {len(PORTS) // 2} pipelines already")
+
+
+def free_rendezvous_port(address: str, number: int) -> int:
+    """A port of `PORTS` that nobody listens on, from its upper half; links have the lower.
+
+    The search begins at the pipeline's number, so that two that start at once do not meet.
+    """
+    ports = PORTS[len(PORTS) // 2 :]
+    for port in (*ports[number:], *ports[:number]):
         with socket.socket(socket.AF_INET, socket.SOCK_STREAM) as probe:
             try:
                 probe.bind((address, port))
             except OSError:
                 continue
             return port
-    raise PipelineRefused(f"no free port of {PORTS.start}-{PORTS.stop - 1} on {address}")
+    raise PipelineRefused(f"no free port of {ports.start}-{ports.stop - 1} on {address}")
 
 
 def network_environment(address: str) -> dict[str, str]:

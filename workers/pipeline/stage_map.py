@@ -12,6 +12,7 @@ from shunt.plan import Pipeline
 
 KEY = "shunt_pipeline"
 """Name of the stage map in vLLM's `additional_config`."""
+LOOPBACK = "127.0.0.1"
 
 
 @dataclass(frozen=True, slots=True)
@@ -22,8 +23,8 @@ class StageMap:
     layers: tuple[int, ...]
     nodes: tuple[int, ...]
     """Node of each stage; not decreasing, and 0 first: the head holds stage 0."""
-    addresses: tuple[str, ...] = ("127.0.0.1",)
-    """Of each node, on the interface that the others reach."""
+    addresses: tuple[str, ...] = (LOOPBACK,)
+    """Of each node, on the interface that the others reach; loopback for all on one machine."""
     link_port: int = 0
     """On the head; 0 on one node, where nothing is linked."""
     rendezvous_port: int = 0
@@ -31,6 +32,8 @@ class StageMap:
     """The node of this process."""
     token: str = ""
     """Marks what this launch leaves in /dev/shm and /tmp: five hexadecimal digits."""
+    first_gpus: tuple[int, ...] = ()
+    """Of each stage, on its node; empty: stages fill their node's GPUs in order."""
     predicted_kv_tokens: int = 0
     """KV capacity that the plan counted on; 0 where it said nothing."""
 
@@ -42,13 +45,15 @@ class StageMap:
             tp=tuple(stage.tp for stage in pipeline.stages),
             layers=tuple(stage.num_layers for stage in pipeline.stages),
             nodes=tuple(slots.index(stage.slot) for stage in pipeline.stages),
-            addresses=tuple(addresses.get(slot, "127.0.0.1") for slot in slots),
+            addresses=tuple(addresses.get(slot, LOOPBACK) for slot in slots),
+            first_gpus=tuple(stage.first_gpu for stage in pipeline.stages),
+            predicted_kv_tokens=pipeline.predicted_kv_tokens,
         )
 
     @classmethod
     def of_config(cls, additional_config: Mapping[str, Any]) -> Self:
         fields: dict[str, Any] = dict(additional_config[KEY])
-        for name in ("tp", "layers", "nodes", "addresses"):
+        for name in ("tp", "layers", "nodes", "addresses", "first_gpus"):
             fields[name] = tuple(fields[name])
         return cls(**fields)
 
@@ -102,3 +107,16 @@ class StageMap:
     def local_ranks(self) -> list[int]:
         """The ranks of this process's node."""
         return [rank for rank in range(self.world_size) if self.node_of(rank) == self.node]
+
+    def local_stages(self) -> list[int]:
+        """The stages of this process's node."""
+        return [stage for stage, node in enumerate(self.nodes) if node == self.node]
+
+    def local_gpus(self) -> list[int]:
+        """The GPUs of this node's ranks, in the order of the ranks."""
+        if not self.first_gpus:
+            return list(range(len(self.local_ranks())))
+        stages = self.local_stages()
+        return [
+            self.first_gpus[stage] + number for stage in stages for number in range(self.tp[stage])
+        ]

@@ -8,8 +8,12 @@ import sys
 import time
 from collections.abc import Generator
 from contextlib import suppress
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
+
+from shunt.audit import compare
+from shunt.generation import Finish, Generation, TokenLogprobs
 
 RUNNING = Path(__file__).with_name("running.py")
 ROOT = Path(__file__).parents[3]
@@ -24,11 +28,47 @@ def start(role: str, spec: dict[str, Any], *prefix: str) -> "subprocess.Popen[st
     )
 
 
-def tokens_of(spec: dict[str, Any], *prefix: str) -> list[list[int]]:
+@dataclass(frozen=True, slots=True)
+class Told:
+    """What a head said of its launch."""
+
+    generations: list[Generation]
+    batch_starts: list[int]
+    """At index k: batches that started as the k-th in flight; empty where vLLM's executor ran."""
+
+
+def run(spec: dict[str, Any], *prefix: str) -> Told:
+    """One launch of a head to its end."""
     process = start("head", spec, *prefix)
     output, _ = process.communicate(timeout=300)
     assert process.returncode == 0
-    return json.loads(output.splitlines()[-1])
+    told = json.loads(output.splitlines()[-1])
+    return Told([_generation(fields) for fields in told["generations"]], told["batch_starts"])
+
+
+def _generation(fields: dict[str, Any]) -> Generation:
+    rows = [TokenLogprobs(tuple(r["token_ids"]), tuple(r["logprobs"]), r["rank"])
+            for r in fields["logprobs"]]  # fmt: skip
+    return Generation(
+        token_ids=tuple(fields["token_ids"]),
+        logprobs=tuple(rows),
+        fingerprint=fields["fingerprint"],
+        finish=Finish(**fields["finish"]),
+    )
+
+
+NEAR_TIE = 1e-3
+"""Logprobs of one rank and of a pipeline differ by up to 1.3e-4 (float32, weights of scale 3)."""
+
+
+def assert_same(expected: Told, told: Told) -> None:
+    """Equal tokens, but where one rank itself did not know which of two to prefer."""
+    for index, (one, other) in enumerate(zip(expected.generations, told.generations, strict=True)):
+        found = compare(one, other)
+        assert found.max_logprob_gap < NEAR_TIE, (index, found)
+        if not found.same_tokens:
+            assert found.choice_gap is not None, (index, found)
+            assert found.choice_gap < NEAR_TIE, (index, found)
 
 
 class holding:
@@ -94,6 +134,6 @@ def _alive(pid: int) -> bool:
 
 
 def left_in_shared_memory() -> set[str]:
-    """Segments that a pipeline marked: nine digits where Python's own names have eight."""
-    marked = re.compile(r"psm_[0-9a-f]{9}$|.*vllm_dist_[0-9a-f]{5}n")
+    """What pipelines marked: segments, whose nine digits are one more than Python's, semaphores."""
+    marked = re.compile(r"psm_[0-9a-f]{9}$|.*vllm_dist_[0-9a-f]{5}n|sem\.mp[0-9a-f]{5}-")
     return {path.name for path in Path("/dev/shm").iterdir() if marked.match(path.name)}

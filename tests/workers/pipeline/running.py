@@ -1,8 +1,8 @@
 """`python running.py ROLE SPEC`: one node of a pipeline as a process, told what to do in JSON.
 
-ROLE `head` starts the engine, prints `started PID_OF_CORE`, generates, prints the token ids as
-JSON, and stops; with `hold` it generates until it is killed or the engine dies (`died`). ROLE
-`follow` runs the other node's part.
+ROLE `head` starts the engine, prints `started PID_OF_CORE`, generates, prints generations and batch
+counts as JSON, and stops; with `hold` it generates until it is killed or the engine dies (`died`).
+ROLE `follow` runs another node's part.
 """
 
 # ruff: noqa: T201  (it speaks to the test through its output)
@@ -11,9 +11,11 @@ import asyncio
 import json
 import os
 import sys
+from dataclasses import asdict
 from typing import Any
 
 from shunt.errors import EngineDied
+from shunt.generation import Generation
 from shunt.plan import Pipeline, Stage
 from shunt.request import Request
 from shunt.sampling import Sampling
@@ -42,7 +44,7 @@ def config_of(spec: dict[str, Any]) -> EngineConfig:
 
 
 def requests(*, max_tokens: int, count: int = 12) -> list[Request]:
-    sampling = Sampling(max_tokens=max_tokens, temperature=0.0, ignore_eos=True)
+    sampling = Sampling(max_tokens=max_tokens, temperature=0.0, ignore_eos=True, logprobs=5)
     return [Request(f"r{i}", tuple(range(50 + 7 * i, 70 + 11 * i)), sampling) for i in range(count)]
 
 
@@ -57,7 +59,8 @@ async def head(spec: dict[str, Any]) -> None:
         model_path=spec["model"],
         number=spec.get("number", 0),
     )
-    engine = await VllmEngine.start(head_config(config_of(spec), stages, device="cpu"))
+    config = head_config(config_of(spec), stages, device="cpu")
+    engine = await VllmEngine.start(config)
     private = engine._private
     assert private is not None
     print("started", private.core_processes(engine._llm)[0].pid, flush=True)
@@ -67,11 +70,20 @@ async def head(spec: dict[str, Any]) -> None:
         while True:
             done = await asyncio.gather(*(engine.generate(request) for request in work))
             if not hold:
-                print(json.dumps([list(generation.token_ids) for generation in done]), flush=True)
+                print(json.dumps(await _told(engine, config, done)), flush=True)
                 break
     except EngineDied:
         print("died", flush=True)
     await engine.stop()
+
+
+async def _told(engine: Any, config: EngineConfig, done: list[Generation]) -> dict[str, Any]:
+    """Of a pipeline with our executor: how many batches started as the k-th in flight."""
+    from workers.pipeline.executor import BATCH_STARTS
+
+    ours = "additional_config" in config.extra
+    starts = await engine._llm.collective_rpc(BATCH_STARTS) if ours else []
+    return {"generations": [asdict(generation) for generation in done], "batch_starts": starts}
 
 
 def follow_head(spec: dict[str, Any]) -> int:
@@ -86,6 +98,7 @@ def follow_head(spec: dict[str, Any]) -> int:
 if __name__ == "__main__":
     os.environ.update(engine_environment(threads=1, kv_cache_gib=1))
     os.environ.setdefault("VLLM_LOGGING_LEVEL", "ERROR")
+    os.environ["VLLM_LOGGING_STREAM"] = "ext://sys.stderr"
     role, told = sys.argv[1], json.loads(sys.argv[2])
     if role == "follow":
         sys.exit(follow_head(told))

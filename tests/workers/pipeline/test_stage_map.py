@@ -8,9 +8,10 @@ from shunt.plan import Pipeline, Stage
 from workers.pipeline.checks import (
     ModelSizes,
     PipelineRefused,
+    check_gpus,
     check_memory,
     check_stages,
-    kv_shortfall,
+    kv_mismatch,
 )
 from workers.pipeline.stage_map import StageMap
 
@@ -32,13 +33,17 @@ def test_a_plan_s_pipeline_becomes_ranks() -> None:
         predicted_requests_per_s=1.0,
     )
     stages = StageMap.of_pipeline(pipeline, {"x-0": "10.0.0.1", "y-0": "10.0.0.2"})
-    assert stages == STAGES
+    assert stages == replace(STAGES, first_gpus=(0, 2, 0))
     assert [stages.locate(rank) for rank in range(7)] == [
         (0, 0), (0, 1), (1, 0), (2, 0), (2, 1), (2, 2), (2, 3),
     ]  # fmt: skip
     assert stages.leaders == [0, 2, 3]
     assert stages.local_ranks() == [0, 1, 2]
     assert replace(stages, node=1).local_ranks() == [3, 4, 5, 6]
+    assert stages.local_gpus() == [0, 1, 2]
+    assert replace(stages, node=1).local_gpus() == [0, 1, 2, 3]
+    behind = replace(stages, first_gpus=(4, 6, 0))
+    assert behind.local_gpus() == [4, 5, 6]
 
 
 def test_it_survives_the_way_through_additional_config() -> None:
@@ -73,16 +78,29 @@ def test_kv_heads_must_divide_or_be_repeated() -> None:
         check_stages(three, ModelSizes(num_layers=8, num_heads=6, num_kv_heads=2))
 
 
+def test_slots_of_one_machine_may_all_be_loopback() -> None:
+    check_stages(replace(STAGES, addresses=("127.0.0.1", "127.0.0.1")), MODEL)
+
+
+def test_two_stages_on_one_gpu_are_refused() -> None:
+    check_gpus(replace(STAGES, first_gpus=(0, 2, 0)))
+    with pytest.raises(PipelineRefused, match="stage 1 wants GPU 1 of node 0, which stage 0 has"):
+        check_gpus(replace(STAGES, first_gpus=(0, 1, 0)))
+
+
 def test_a_stage_without_memory_is_refused() -> None:
     free = {0: 100, 1: 100, 2: 100}
     check_memory(STAGES, free_bytes=free, weights_bytes=(150, 90, 300))
     with pytest.raises(PipelineRefused, match="stage 1 has no memory left"):
         check_memory(STAGES, free_bytes=free, weights_bytes=(150, 100, 300))
+    with pytest.raises(PipelineRefused, match="stage 0 has no memory left"):
+        check_memory(STAGES, free_bytes=free, weights_bytes=(150, 90, 300), cache_bytes=(50, 1, 1))
 
 
-def test_a_smaller_cache_than_planned_is_reported() -> None:
-    assert kv_shortfall(1000, 960) is None
-    assert kv_shortfall(0, 5) is None
-    told = kv_shortfall(1000, 900)
-    assert told is not None
-    assert "900" in told
+def test_another_cache_than_planned_is_reported() -> None:
+    assert kv_mismatch(1000, 960) is None
+    assert kv_mismatch(0, 5) is None
+    for actual in (900, 1100):
+        told = kv_mismatch(1000, actual)
+        assert told is not None
+        assert str(actual) in told
