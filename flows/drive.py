@@ -20,7 +20,7 @@ from shunt.manifest import Manifest
 from shunt.pace import Pace
 from shunt.preflight import PreflightReport
 from shunt.prepare import prepare
-from shunt.rendering import Renderer, renderer_for
+from shunt.rendering import Renderer, renderer_for, require_model
 from shunt.results.publishing import check_writable
 from shunt.results.summary import ResultSummary, read_summary
 from shunt.run_status import RunState, RunStatus, StatusReader
@@ -70,12 +70,15 @@ def drive(
 
 
 def check_job(job: Job) -> None:
-    """What is cheap to know before anything is started: the input is there, the output writable.
+    """What is cheap to know before anything is started: the input and the model are there, the
+    output is writable.
 
     Raises `JobError` and `InputError`.
     """
     find_files(job.input.path, endpoint_url=job.input.endpoint_url)
     check_writable(job.output.path)
+    if job.fleet.kind == "local" and job.model.engine_kind == "vllm":
+        require_model(job.model.path, job.model.revision)
 
 
 def prepare_run(

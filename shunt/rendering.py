@@ -12,6 +12,8 @@ from pathlib import Path
 from typing import Any, Protocol
 
 import jinja2
+from huggingface_hub import try_to_load_from_cache
+from huggingface_hub.errors import HFValidationError
 
 from shunt.errors import JobError, RequestRefused
 from shunt.prompt import Prompt
@@ -126,6 +128,23 @@ def renderer_for(
     if fake:
         return Renderer(ByteTokenizer(), max_model_len or FAKE_MODEL_LEN)
     return Renderer(HuggingFaceTokenizer(path, revision), max_model_len or context_length(path))
+
+
+def require_model(path: str, revision: str | None) -> None:
+    """Raises `JobError` unless the model is a local directory, or a hub id that was downloaded."""
+    if Path(path).is_dir():
+        if not (Path(path) / "config.json").is_file():
+            raise JobError(f"model.path: {path} holds no config.json: it is no Hugging Face model")
+        return
+    try:
+        found = try_to_load_from_cache(path, "config.json", revision=revision or "main")
+    except HFValidationError:
+        found = None
+    if not isinstance(found, str):
+        raise JobError(
+            f"model.path: {path} is no directory here, and no model of that name is in the local "
+            "cache of the Hugging Face hub; download it first, nothing is fetched during a run"
+        )
 
 
 def context_length(path: str) -> int:

@@ -78,7 +78,7 @@ def test_twenty_kills_change_nothing_with_real_vllm(tmp_path: Path) -> None:
     from shunt.demo_model.smollm2 import ensure_smollm2
 
     model = {
-        "path": str(ensure_smollm2()),
+        "path": str(ensure_smollm2().resolve()),
         "dtype": "float32",
         "max_model_len_tokens": 512,
         "engine": {"enforce_eager": True, "max_num_seqs": 16},

@@ -39,7 +39,7 @@ def write_job(directory: Path, *, num_prompts: int) -> Path:
     job = {
         "name": "mixed",
         "model": {
-            "path": str(ensure_smollm2()),
+            "path": str(ensure_smollm2().resolve()),
             "dtype": "float32",
             "max_model_len_tokens": 512,
             "engine": {"enforce_eager": True, "max_num_seqs": 8},

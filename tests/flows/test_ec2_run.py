@@ -1,131 +1,68 @@
 """`shunt run` on EC2, which here is the double: worker processes for instances, in real time."""
 
-import json
+import os
+import signal
 import subprocess
-from collections.abc import Generator
-from contextlib import contextmanager
-from dataclasses import dataclass
-from datetime import UTC, datetime
+from datetime import UTC, datetime, timedelta
 from decimal import Decimal
 from pathlib import Path
-from typing import Any
 
 import pytest
-import yaml
 
 from shunt.aws.pool import Pool
-from shunt.testing.ec2.cloud import Cloud, cloud
-from shunt.testing.ec2.faults import unauthorised
-from shunt.testing.ec2.market import Market
-from tests.flows.conftest import REPOSITORY, Desk, lay_out
+from shunt.testing.ec2.faults import ControllerKilled, Phase, unauthorised
+from tests.flows.conftest import lay_out, wait_until
+from tests.flows.ec2_site import SHORT, TYPE, ZONES, Site, ec2_site
 
 pytestmark = pytest.mark.timeout(240)
 
-TYPE = "g6.xlarge"
-ZONES = ("us-east-1a", "us-east-1b", "us-east-1c")
-START = datetime(2026, 1, 1, tzinfo=UTC)
-CENT = Decimal("0.01")
-
-
-@dataclass(frozen=True, slots=True)
-class Site:
-    """A desk whose job buys nodes, and the cloud that sells them."""
-
-    desk: Desk
-    cloud: Cloud
-
-    def start(self, *arguments: str) -> "subprocess.Popen[str]":
-        return self.desk.start(*arguments, **self.cloud.environment)
-
-    def run(self, *arguments: str) -> "subprocess.CompletedProcess[str]":
-        process = self.start("run", "job.yaml", "--no-prefect", *arguments)
-        stdout, stderr = process.communicate(timeout=120)
-        return subprocess.CompletedProcess(arguments, process.returncode, stdout, stderr)
-
-    def kinds(self) -> list[str]:
-        return [event["kind"] for event in self.desk.status()["events"]]
-
-    def check_nothing_is_left(self) -> None:
-        """No instance, no process, and the bill that we told is the account's."""
-        assert self.cloud.living() == []
-        assert self.cloud.machines.processes() == {}
-        told = Decimal(self.desk.status()["spend"]["usd"])
-        assert told == self.cloud.double.bill_usd().quantize(CENT)
-
-
-def prices() -> Market:
-    """A cent is three to ten seconds of one node, so a second too much would show."""
-    market = Market()
-    for number, zone in enumerate(ZONES):
-        market.set_price(Pool(TYPE, zone, "spot"), START, str(3.6 + number))
-        market.set_price(Pool(TYPE, zone, "on-demand"), START, "36")
-    return market
-
-
-@contextmanager
-def site(
-    directory: Path,
-    *,
-    tokens_per_s: float | None = None,
-    market: Market | None = None,
-    notice_s: float = 3.0,
-    skew_s: float = 0.0,
-    **fleet: Any,
-) -> Generator[Site]:
-    desk = lay_out(directory, tokens_per_s=tokens_per_s)
-    job = desk.job
-    job["fleet"] = {
-        "kind": "ec2",
-        "workers": 2,
-        "ec2": {
-            "region": "us-east-1",
-            "subnets": {zone: f"subnet-{zone}" for zone in ZONES},
-            "instance_types": [TYPE],
-            "observe_interval_s": 0.2,
-            **fleet,
-        },
-    }
-    (directory / "job.yaml").write_text(yaml.safe_dump(job))
-    with cloud(
-        worker_python=REPOSITORY / ".venv/worker/bin/python",
-        store=json.dumps({"uri": str(directory / "runs")}),
-        log_directory=directory / "nodes",
-        market=market or prices(),
-        notice_s=notice_s,
-        skew_s=skew_s,
-        stop_timeout_s=20.0,
-    ) as account:
-        try:
-            yield Site(desk, account)
-        finally:
-            desk.end()
+SLOW = 10.0
+"""Tokens per second of each request: the job takes some ten seconds."""
 
 
 @pytest.fixture(scope="module")
-def undisturbed(finished: Desk) -> dict[str, str]:
-    return finished.texts()
+def undisturbed(tmp_path_factory: pytest.TempPathFactory) -> dict[str, str]:
+    """The same job, on this machine and in peace."""
+    desk = lay_out(tmp_path_factory.mktemp("undisturbed"), tokens_per_s=None)
+    done = desk.shunt("run", "job.yaml", "--no-prefect", "--set", f"sampling={SHORT}")
+    assert done.returncode == 0, done.stderr
+    return desk.texts()
+
+
+def check_whole(at: Site, undisturbed: dict[str, str]) -> None:
+    """Every row is there once, as if nothing had happened, and nothing costs money any more."""
+    assert at.desk.texts() == undisturbed
+    assert at.desk.shunt("verify", "small").returncode == 0
+    at.check_nothing_is_left()
 
 
 def test_a_job_runs_on_nodes_that_are_all_gone_at_the_end(
     tmp_path: Path, undisturbed: dict[str, str]
 ) -> None:
-    with site(tmp_path) as at:
+    with ec2_site(tmp_path) as at:
         done = at.run()
 
         assert done.returncode == 0, done.stderr
-        assert at.desk.texts() == undisturbed
+        check_whole(at, undisturbed)
         assert len(at.cloud.double.instances) == 2
-        at.check_nothing_is_left()
         assert "USD" in done.stdout
         assert at.kinds().count("fleet_ended") == 1
-        assert at.desk.shunt("verify", "small").returncode == 0
+
+
+@pytest.mark.prefect
+def test_the_flow_runs_on_the_same_nodes(tmp_path: Path, undisturbed: dict[str, str]) -> None:
+    with ec2_site(tmp_path) as at:
+        done = at.end(at.start("run", "job.yaml"))
+
+        assert done.returncode == 0, done.stderr
+        check_whole(at, undisturbed)
 
 
 @pytest.mark.parametrize("operation", ["CreateFleet", "DescribeInstances"])
 def test_a_user_without_permissions_is_told_which_and_buys_nothing(
     tmp_path: Path, operation: str
 ) -> None:
-    with site(tmp_path) as at:
+    with ec2_site(tmp_path) as at:
         at.cloud.double.faults.append(unauthorised(operation))
         refused = at.run()
 
@@ -133,3 +70,160 @@ def test_a_user_without_permissions_is_told_which_and_buys_nothing(
         assert f"needs ec2:{operation}" in refused.stderr
         assert "Traceback" not in refused.stderr
         assert at.cloud.double.instances == {}
+
+
+def test_zones_are_emptied_one_after_the_other(tmp_path: Path, undisturbed: dict[str, str]) -> None:
+    with ec2_site(tmp_path, tokens_per_s=SLOW) as at:
+        run = at.start("run", "job.yaml", "--no-prefect")
+        for zone in ZONES[:2]:
+            at.until_working(zone=zone)
+            at.cloud.empty(Pool(TYPE, zone, "spot"))
+        done = at.end(run)
+
+        assert done.returncode == 0, done.stderr
+        check_whole(at, undisturbed)
+        assert at.kinds().count("interrupted") == 4
+        again = [row["num_resumes"] for row in at.desk.rows()]
+        assert sum(again) > 0
+
+
+def test_all_nodes_are_taken_at_once_without_a_word(
+    tmp_path: Path, undisturbed: dict[str, str]
+) -> None:
+    with ec2_site(tmp_path, tokens_per_s=SLOW) as at:
+        run = at.start("run", "job.yaml", "--no-prefect")
+        at.cloud.take(*at.until_working())
+        assert at.end(run).returncode == 0
+        check_whole(at, undisturbed)
+        assert len(at.cloud.double.instances) == 4
+        assert at.kinds().count("interrupted") == 2
+
+
+def test_a_notice_that_comes_twice_and_one_that_is_withdrawn(
+    tmp_path: Path, undisturbed: dict[str, str]
+) -> None:
+    url = "http://queue/notices"
+    with ec2_site(tmp_path, tokens_per_s=SLOW, notice_s=8.0, notice_queue_url=url) as at:
+        run = at.start("run", "job.yaml", "--no-prefect")
+        first, second = at.until_working()
+        at.cloud.notify(first, queued=2)
+        wait_until(lambda: "interrupted" in at.kinds())
+        at.cloud.notify(second, queued=1)
+        at.cloud.withdraw(second)
+        done = at.end(run)
+
+        assert done.returncode == 0, done.stderr
+        check_whole(at, undisturbed)
+        assert len(at.cloud.double.instances) == 4, "each is replaced once"
+        assert at.kinds().count("interrupted") == 2
+
+
+@pytest.mark.parametrize("skew_s", [3600.0, -3600.0])
+def test_a_clock_that_is_wrong_by_an_hour(
+    tmp_path: Path, undisturbed: dict[str, str], skew_s: float
+) -> None:
+    """Of the controller and its nodes, against EC2's. The budget is not used up by it."""
+    with ec2_site(tmp_path, tokens_per_s=SLOW, skew_s=skew_s, limits={"max_cost_usd": 3}) as at:
+        run = at.start("run", "job.yaml", "--no-prefect")
+        at.cloud.notify(at.until_working()[0])
+        assert at.end(run).returncode == 0
+        check_whole(at, undisturbed)
+
+
+DEATHS: list[tuple[str, Phase]] = [
+    ("DescribeInstances", "before"),
+    ("CreateFleet", "before"),
+    ("CreateFleet", "after"),
+    ("CreateFleet", "after"),
+    ("DescribeSpotPriceHistory", "before"),
+    ("DescribeInstances", "after"),
+    ("TerminateInstances", "before"),
+    ("TerminateInstances", "after"),
+]
+
+
+def test_the_controller_is_killed_at_one_call_after_the_other(
+    tmp_path: Path, undisturbed: dict[str, str]
+) -> None:
+    """Really killed, by SIGKILL, and started again. Every call in turn: test_held_fleet.py."""
+    with ec2_site(tmp_path, tokens_per_s=3) as at:
+        for operation, phase in DEATHS:
+            controller = at.start("run", "job.yaml", "--no-prefect")
+
+            def fault(
+                _call: int,
+                called: str,
+                at_phase: Phase,
+                fatal: tuple[str, Phase] = (operation, phase),
+                controller: "subprocess.Popen[str]" = controller,
+            ) -> None:
+                if (called, at_phase) == fatal:
+                    controller.kill()
+                    raise ControllerKilled
+
+            at.cloud.double.faults[:] = [fault]
+            if operation == "TerminateInstances":
+                at.until_working()
+                controller.send_signal(signal.SIGINT)
+            controller.communicate(timeout=60)
+            assert controller.returncode == -signal.SIGKILL, (operation, phase)
+        at.cloud.double.faults.clear()
+        assert len(at.cloud.double.instances) == 2, "no double launch"
+        done = at.run()
+
+        assert done.returncode == 0, done.stderr
+        check_whole(at, undisturbed)
+        assert len(at.cloud.double.instances) == 4, "two of them were ended by the last to die"
+
+
+def test_the_cost_limit_ends_the_nodes_and_the_run_goes_on_later(
+    tmp_path: Path, undisturbed: dict[str, str]
+) -> None:
+    with ec2_site(tmp_path, tokens_per_s=SLOW, limits={"max_cost_usd": 0.61}) as at:
+        stopped = at.run()
+
+        assert stopped.returncode == 4, stopped.stderr
+        assert "cost limit of 0.61 USD" in stopped.stdout
+        assert at.desk.status()["output_tokens"] > 0
+        at.check_nothing_is_left()
+        assert at.cloud.double.bill_usd() < Decimal("0.61")
+
+        again = at.run("--set", "limits.max_cost_usd=20")
+        assert again.returncode == 0, again.stderr
+        check_whole(at, undisturbed)
+        assert sum(row["num_resumes"] for row in at.desk.rows()) > 0
+
+
+def test_the_deadline_is_met_with_on_demand_nodes_or_stops_the_run(
+    tmp_path: Path, undisturbed: dict[str, str]
+) -> None:
+    soon = (datetime.now(UTC) + timedelta(seconds=20)).isoformat()
+    settings = {"on_demand": "at-deadline", "startup_s": 1.0}
+    with ec2_site(tmp_path, tokens_per_s=SLOW, limits={"deadline": soon}, **settings) as at:
+        run = at.start("run", "job.yaml", "--no-prefect")
+        at.until_working()
+        wait_until(lambda: "market" in at.kinds())
+        at.cloud.take(at.cloud.living()[0].instance_id)
+        stopped = at.end(run)
+
+        assert stopped.returncode == 4, stopped.stderr
+        assert "deadline" in stopped.stdout
+        markets = [i.pool.market for i in at.cloud.double.instances.values()]
+        assert markets == ["spot", "spot", "on-demand"]
+        at.check_nothing_is_left()
+
+        assert at.run("--set", "limits.deadline=null").returncode == 0
+        check_whole(at, undisturbed)
+
+
+def test_ctrl_c_ends_the_nodes(tmp_path: Path, undisturbed: dict[str, str]) -> None:
+    with ec2_site(tmp_path, tokens_per_s=SLOW) as at:
+        run = at.start("run", "job.yaml", "--no-prefect")
+        at.until_working()
+        os.killpg(run.pid, signal.SIGINT)
+        stopped = at.end(run)
+
+        assert stopped.returncode == 75, stopped.stderr
+        at.check_nothing_is_left()
+        assert at.run().returncode == 0
+        check_whole(at, undisturbed)

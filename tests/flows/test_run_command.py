@@ -63,6 +63,25 @@ def test_strict_refuses_to_start(desk: Desk) -> None:
     assert not list(desk.directory.glob("runs/runs/*/manifest.json"))
 
 
+@pytest.mark.parametrize(
+    ("path", "message"),
+    [
+        ("models/none", "model.path: models/none is no directory here"),
+        (".", "holds no config.json"),
+    ],
+)
+def test_a_model_that_is_not_there_is_said_before_anything_starts(
+    desk: Desk, path: str, message: str
+) -> None:
+    model = ("--set", f"model.path={path}", "--set", "model.engine_kind=vllm")
+    context = ("--set", "model.max_model_len_tokens=64")
+    refused = desk.shunt("run", "job.yaml", "--no-prefect", *model, *context)
+
+    assert refused.returncode == 2
+    assert message in refused.stderr
+    assert not (desk.directory / "runs").exists()
+
+
 def test_a_dry_run_starts_nothing(desk: Desk) -> None:
     done = desk.shunt("run", "job.yaml", "--dry-run", "--json")
 

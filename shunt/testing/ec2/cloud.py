@@ -14,6 +14,7 @@ from dataclasses import dataclass, field
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
 
+from shunt.aws.pool import Pool
 from shunt.testing.ec2.double import NOTICE_S, Ec2Double
 from shunt.testing.ec2.instance import Instance
 from shunt.testing.ec2.machines import Machines
@@ -62,6 +63,11 @@ class Cloud:
         with self.lock:
             for instance_id in instance_ids:
                 self.double.end(instance_id, "Server.SpotInstanceTermination")
+
+    def empty(self, pool: Pool) -> None:
+        """The provider wants the whole pool back, with notices, and sells nothing there."""
+        with self.lock:
+            self.double.market.set_capacity(pool, self.double.now(), 0)
 
     def tick(self) -> None:
         with self.lock:

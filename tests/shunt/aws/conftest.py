@@ -1,6 +1,6 @@
 """An account in virtual time: the double, a client of it, a store, and the fleet over them."""
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from datetime import UTC, datetime, timedelta
 from typing import Any
 
@@ -10,6 +10,8 @@ from shunt.aws.api import AwsApi, client_of
 from shunt.aws.fleet import Ec2Fleet
 from shunt.aws.launch_request import LaunchSettings
 from shunt.aws.pool import Pool, SlotSpec
+from shunt.event import Event
+from shunt.reconcile import Reconciler
 from shunt.testing.ec2.double import Ec2Double
 from shunt.testing.ec2.market import Market
 from shunt.testing.memory_store import MemoryStore
@@ -79,6 +81,16 @@ class Account:
             now=self.now,
             monotonic=lambda: self.now_s,
             sleep=self.sleep,
+        )
+
+    def reconciler(self, fleet: Ec2Fleet, slots: Iterable[str], events: list[Event]) -> Reconciler:
+        return Reconciler(
+            fleet=fleet,
+            slots=list(slots),
+            max_crashes=3,
+            monotonic=lambda: self.now_s,
+            now=self.now,
+            tell=events.append,
         )
 
 

@@ -19,14 +19,7 @@ Specs = dict[str, SlotSpec]
 
 
 def reconciler_of(account: Account, specs: Specs, events: list[Event] | None = None) -> Reconciler:
-    return Reconciler(
-        fleet=account.fleet(specs),
-        slots=list(specs),
-        max_crashes=3,
-        monotonic=lambda: account.now_s,
-        now=account.now,
-        tell=(events if events is not None else []).append,
-    )
+    return account.reconciler(account.fleet(specs), specs, events if events is not None else [])
 
 
 def finish(account: Account, node_id: str) -> None:

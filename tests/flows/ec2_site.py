@@ -1,0 +1,115 @@
+"""A desk whose job buys nodes, and the double that sells them: worker processes, real time."""
+
+import json
+import subprocess
+from collections.abc import Generator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from datetime import UTC, datetime
+from decimal import Decimal
+from pathlib import Path
+from typing import Any
+
+import yaml
+
+from shunt.aws.pool import Pool
+from shunt.testing.ec2.cloud import Cloud, cloud
+from shunt.testing.ec2.market import Market
+from tests.flows.conftest import REPOSITORY, Desk, lay_out, wait_until
+
+TYPE = "g6.xlarge"
+ZONES = ("us-east-1a", "us-east-1b", "us-east-1c")
+START = datetime(2026, 1, 1, tzinfo=UTC)
+CENT = Decimal("0.01")
+SHORT = {"max_tokens": 64}
+
+
+@dataclass(frozen=True, slots=True)
+class Site:
+    """Where a job runs on nodes of the double."""
+
+    desk: Desk
+    cloud: Cloud
+
+    def start(self, *arguments: str) -> "subprocess.Popen[str]":
+        return self.desk.start(*arguments, **self.cloud.environment)
+
+    def run(self, *arguments: str) -> "subprocess.CompletedProcess[str]":
+        return self.end(self.start("run", "job.yaml", "--no-prefect", *arguments))
+
+    def end(
+        self, process: "subprocess.Popen[str]", timeout_s: float = 120.0
+    ) -> "subprocess.CompletedProcess[str]":
+        stdout, stderr = process.communicate(timeout=timeout_s)
+        return subprocess.CompletedProcess(process.args, process.returncode, stdout, stderr)
+
+    def kinds(self) -> list[str]:
+        return [event["kind"] for event in self.desk.status()["events"]]
+
+    def until_working(self, *, zone: str = "") -> list[str]:
+        """Wait until two nodes (of the zone) have saved something each; their ids."""
+        wait_until(lambda: len(self._working(zone)) >= 2)
+        return self._working(zone)
+
+    def check_nothing_is_left(self) -> None:
+        """No instance, no process, and the bill that we told is the account's."""
+        assert self.cloud.living() == []
+        assert self.cloud.machines.processes() == {}
+        told = Decimal(self.desk.status()["spend"]["usd"])
+        assert told == self.cloud.double.bill_usd().quantize(CENT)
+
+    def _working(self, zone: str) -> list[str]:
+        living = {i.instance_id for i in self.cloud.living() if zone in ("", i.pool.zone)}
+        said = [
+            json.loads(path.read_text())
+            for path in self.desk.directory.glob("runs/runs/*/nodes/*.json")
+        ]
+        return sorted(n["node_id"] for n in said if n["segments"] and n["node_id"] in living)
+
+
+def prices() -> Market:
+    """A cent is three to ten seconds of one node, so a second too much would show."""
+    market = Market()
+    for number, zone in enumerate(ZONES):
+        market.set_price(Pool(TYPE, zone, "spot"), START, str(3.6 + number))
+        market.set_price(Pool(TYPE, zone, "on-demand"), START, "36")
+    return market
+
+
+@contextmanager
+def ec2_site(
+    directory: Path,
+    *,
+    tokens_per_s: float | None = None,
+    market: Market | None = None,
+    notice_s: float = 3.0,
+    skew_s: float = 0.0,
+    limits: dict[str, Any] | None = None,
+    **settings: Any,
+) -> Generator[Site]:
+    """A job of sixty rows on two nodes. `settings` are keys of `fleet.ec2`."""
+    desk = lay_out(directory, tokens_per_s=tokens_per_s)
+    ec2 = {
+        "region": "us-east-1",
+        "subnets": {zone: f"subnet-{zone}" for zone in ZONES},
+        "instance_types": [TYPE],
+        "observe_interval_s": 0.2,
+        "on_demand_usd_per_hour": {TYPE: 36},
+    }
+    fleet = {"kind": "ec2", "workers": 2, "ec2": ec2 | settings}
+    job = desk.job | {"fleet": fleet, "limits": limits or {}, "sampling": SHORT}
+    job["model"]["engine"] = {"max_num_seqs": 10}  # neither node takes all of the work
+    (directory / "job.yaml").write_text(yaml.safe_dump(job))
+    with cloud(
+        worker_python=REPOSITORY / ".venv/worker/bin/python",
+        store=json.dumps({"uri": str(directory / "runs")}),
+        log_directory=directory / "nodes",
+        market=market or prices(),
+        notice_s=notice_s,
+        skew_s=skew_s,
+        stop_timeout_s=20.0,
+    ) as account:
+        try:
+            yield Site(desk, account)
+        finally:
+            desk.end()

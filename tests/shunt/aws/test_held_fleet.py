@@ -1,0 +1,355 @@
+"""The held fleet in virtual time: notices, silence, money, the deadline and the way out."""
+
+from dataclasses import dataclass, field
+from datetime import timedelta
+from decimal import Decimal
+from typing import Any
+
+import pytest
+
+from shunt.aws.errors import PermissionRefused
+from shunt.aws.event_queue import EventQueue
+from shunt.aws.held_fleet import HeldFleet, NodesRemain
+from shunt.aws.meter import Meter, PriceUnknown
+from shunt.aws.node_watch import NodeWatch
+from shunt.aws.pool import Pool
+from shunt.event import Event, EventKind
+from shunt.job import Ec2, Limits
+from shunt.node import NodeState, NodeStatus
+from shunt.run_status import RunState, RunStatus
+from shunt.spend import read_spend
+from shunt.testing.ec2.faults import FailFirst, unauthorised
+from shunt.testing.ec2.notice_queue import INTERRUPTION, REBALANCE, STATE_CHANGE, NoticeQueue
+from tests.shunt.aws.conftest import RUN, START, ZONES, Account, any_zone
+
+TYPE = "g6.12xlarge"
+
+
+class _QueueApi:
+    """The double's queue, asked as `AwsApi` asks SQS."""
+
+    def __init__(self, queue: NoticeQueue) -> None:
+        self.queue = queue
+
+    def call(self, operation: str, params: dict[str, Any]) -> dict[str, Any]:
+        return self.queue.answer("".join(w.title() for w in operation.split("_")), params)
+
+
+@dataclass
+class Stand:
+    """A held fleet of two, the account under it, and what its workers say."""
+
+    account: Account
+    held: HeldFleet
+    queue: NoticeQueue
+    events: list[Event]
+    said: dict[str, NodeStatus] = field(default_factory=dict)
+
+    def look(self, *, after_s: float = 5.0, eta_s: float | None = None, speak: bool = True) -> None:
+        """Time passes, every worker speaks, the controller looks."""
+        self.account.sleep(after_s)
+        if speak:
+            for node_id in self.held.reconciler.holding.values():
+                self.say(node_id, NodeState.RUNNING)
+        status = RunStatus(
+            run_id=RUN,
+            read_at=self.account.now(),
+            state=RunState.OPEN,
+            rows_total=1,
+            rows_terminal=0,
+            rows_failed=0,
+            output_tokens=0,
+            shards=(),
+            nodes=tuple(self.said.values()),
+        )
+        self.held.step(status, eta_s)
+
+    def say(self, node_id: str, state: NodeState, exit_code: int | None = None) -> None:
+        self.said[node_id] = NodeStatus(
+            node_id=node_id,
+            pid=1,
+            state=state,
+            started_at=self.account.now(),
+            updated_at=self.account.now(),
+            exit_code=exit_code,
+        )
+
+    def nodes(self) -> list[str]:
+        return sorted(self.held.reconciler.holding.values())
+
+    def living(self) -> list[str]:
+        return sorted(i.instance_id for i in self.account.double.living())
+
+    def kinds(self) -> list[str]:
+        return [event.kind.value for event in self.events]
+
+    def markets(self) -> list[str]:
+        return [i.pool.market for i in self.account.double.instances.values()]
+
+
+def stand_of(account: Account, *, limits: Limits | None = None, **settings: Any) -> Stand:
+    for zone in ZONES:
+        account.market.set_price(Pool(TYPE, zone, "spot"), START - timedelta(days=9), "3.6")
+        account.market.set_price(Pool(TYPE, zone, "on-demand"), START - timedelta(days=9), "36")
+    specs = {f"worker-{n}": any_zone(f"worker-{n}") for n in range(2)}
+    fleet, events, queue = account.fleet(specs), list[Event](), NoticeQueue()
+    limits = limits or Limits()
+    given = {"region": "us-east-1", "subnets": {"us-east-1a": "s"}, "instance_types": [TYPE]}
+    prices = {TYPE: Decimal(36)}
+    held = HeldFleet(
+        fleet=fleet,
+        reconciler=account.reconciler(fleet, specs, events),
+        watch=NodeWatch(
+            silent_s=180.0,
+            boot_limit_s=1200.0,
+            monotonic=lambda: account.now_s,
+            now=account.now,
+            queue=EventQueue(_QueueApi(queue), "url"),  # type: ignore[arg-type]
+        ),
+        meter=Meter(fleet.ec2, account.store, RUN, prices, limits.max_cost_usd, account.now),
+        settings=Ec2.model_validate({**given, **settings}),
+        limits=limits,
+        specs=specs,
+        monotonic=lambda: account.now_s,
+        now=account.now,
+        tell=events.append,
+    )
+    return Stand(account, held, queue, events)
+
+
+@pytest.mark.parametrize("twice", [False, True])
+def test_a_notice_is_one_event_and_its_replacement_comes_at_once_from_another_pool(
+    account: Account, twice: bool
+) -> None:
+    stand = stand_of(account)
+    stand.look()
+    going, staying = stand.nodes()
+    account.double.notify(going)
+    for _ in range(2 if twice else 1):
+        stand.queue.put(INTERRUPTION, going, account.now())
+    stand.look()
+    if twice:
+        stand.queue.put(INTERRUPTION, going, account.now())
+        stand.say(going, NodeState.DRAINING)
+        stand.look()
+
+    assert stand.kinds().count("interrupted") == 1
+    assert len(stand.living()) == 3, "the old one still drains"
+    (new,) = set(stand.nodes()) - {staying}
+    instances = account.double.instances
+    assert instances[new].pool.zone != instances[going].pool.zone
+    for _ in range(40):
+        stand.look()
+    assert stand.living() == stand.nodes()
+    assert len(account.double.instances) == 3
+
+
+def test_a_worker_that_drains_is_a_notice_where_there_is_no_queue(account: Account) -> None:
+    stand = stand_of(account)
+    stand.look()
+    going, _ = stand.nodes()
+    stand.say(going, NodeState.DRAINING)
+    stand.look(speak=False)
+    assert going not in stand.nodes()
+    assert len(stand.nodes()) == 2
+
+
+def test_a_withdrawn_notice_leaves_no_node_too_many(account: Account) -> None:
+    stand = stand_of(account)
+    stand.look()
+    going, _ = stand.nodes()
+    stand.queue.put(INTERRUPTION, going, account.now())
+    account.double.notify(going)
+    account.double.withdraw(going)
+    for _ in range(40):
+        stand.look()
+    assert stand.living() == stand.nodes()
+    assert len(account.double.instances) == 3
+    assert account.double.instances[going].end_code == "Client.UserInitiatedShutdown"
+
+
+def test_without_any_notice_the_end_is_seen_and_repaired(account: Account) -> None:
+    stand = stand_of(account)
+    stand.look()
+    for node_id in stand.nodes():
+        account.double.end(node_id, "Server.SpotInstanceTermination")
+        stand.queue.put(STATE_CHANGE, node_id, account.now(), state="terminated")
+    stand.look()
+    assert stand.living() == stand.nodes()
+    assert stand.kinds().count("interrupted") == 2
+    assert len(account.double.instances) == 4
+
+
+@pytest.mark.parametrize("replace", [False, True])
+def test_advice_starts_a_replacement_only_by_policy(account: Account, replace: bool) -> None:
+    stand = stand_of(account, replace_at_rebalance=replace)
+    stand.look()
+    advised, _ = stand.nodes()
+    for _ in range(3):
+        stand.queue.put(REBALANCE, advised, account.now())
+        stand.look()
+    assert len(stand.living()) == (3 if replace else 2)
+    assert stand.kinds().count("interrupted") == int(replace)
+    assert stand.kinds().count("rebalance") == int(not replace)
+    for _ in range(200):
+        stand.look()
+    assert len(stand.living()) == 2
+    assert (advised in stand.living()) == (not replace)
+
+
+def test_a_node_that_falls_silent_is_ended_and_replaced(account: Account) -> None:
+    stand = stand_of(account)
+    stand.look()
+    stand.look()
+    silent = stand.nodes()
+    for _ in range(35):
+        stand.look(speak=False)
+    assert stand.nodes() == silent, "175 s are not yet silence"
+    for _ in range(3):
+        stand.look(speak=False)
+    assert stand.living() == stand.nodes()
+    assert set(stand.nodes()).isdisjoint(silent)
+    assert "not heard of" in next(e.detail for e in stand.events if e.kind == "interrupted")
+
+
+def test_nodes_that_never_speak_are_given_up_after_so_many(account: Account) -> None:
+    stand = stand_of(account)
+    for _ in range(1500):
+        stand.look(speak=False)
+        if stand.held.failed:
+            break
+    assert stand.held.failed
+    assert len(account.double.instances) == 2 * (3 + 1), "max_crashes of each slot, and the first"
+
+
+def test_spend_is_told_while_it_grows(account: Account) -> None:
+    stand = stand_of(account)
+    for _ in range(25):
+        stand.look(after_s=60.0)
+    spend = read_spend(account.store, RUN)
+    assert spend is not None
+    assert spend.usd_per_hour == Decimal("7.2")
+    assert spend.num_nodes == 2
+    assert abs(spend.usd - account.double.bill_usd()) < Decimal("0.8")
+
+
+def test_the_cost_limit_stops_with_money_left_for_the_drain(account: Account) -> None:
+    stand = stand_of(account, limits=Limits(max_cost_usd=2.0))
+    looks = 0
+    while not stand.held.limit and looks < 1000:
+        stand.look()
+        looks += 1
+    assert "cost limit of 2.00 USD" in stand.held.limit
+    with stand.held:
+        account.sleep(120.0)
+    assert Decimal("1.3") < account.double.bill_usd() <= 2
+    assert stand.living() == []
+
+
+def test_a_run_that_has_spent_its_limit_buys_nothing_more(account: Account) -> None:
+    spent = stand_of(account)
+    with spent.held:
+        spent.look()
+        account.sleep(3600.0)
+    again = stand_of(account, limits=Limits(max_cost_usd=7.0))
+    again.look()
+    assert again.held.limit
+    assert len(account.double.instances) == 2
+
+
+def test_on_demand_is_bought_only_when_the_slack_is_gone(account: Account) -> None:
+    deadline = START + timedelta(hours=1)
+    stand = stand_of(account, limits=Limits(deadline=deadline), on_demand="at-deadline")
+    stand.look(eta_s=1800.0)
+    account.double.end(stand.nodes()[0], "Server.SpotInstanceTermination")
+    stand.look(eta_s=1800.0)
+    assert stand.markets() == ["spot"] * 3
+    stand.look(eta_s=3400.0)
+    assert stand.markets() == ["spot"] * 3, "what lives goes on"
+    account.double.end(stand.nodes()[0], "Server.SpotInstanceTermination")
+    stand.look(eta_s=3400.0)
+    assert stand.markets() == ["spot"] * 3 + ["on-demand"]
+    assert stand.kinds().count("market") == 1
+    stand.look(eta_s=600.0)
+    account.double.end(stand.nodes()[0])
+    stand.look(eta_s=600.0)
+    assert stand.markets()[4:] == ["spot"], "there is slack again"
+
+
+def test_on_demand_is_never_bought_where_the_policy_says_never(account: Account) -> None:
+    stand = stand_of(account, limits=Limits(deadline=START + timedelta(hours=1)))
+    stand.look(eta_s=7200.0)
+    assert stand.markets() == ["spot"] * 2
+
+
+def test_missing_spot_capacity_near_the_deadline_is_made_up_at_once(account: Account) -> None:
+    for zone in ZONES:
+        account.market.set_capacity(Pool(TYPE, zone, "spot"), START, 0)
+    deadline = START + timedelta(hours=1)
+    stand = stand_of(account, limits=Limits(deadline=deadline), on_demand="at-deadline")
+    stand.look(eta_s=60.0)
+    assert stand.living() == []
+    stand.look(eta_s=3500.0)
+    assert stand.markets() == ["on-demand"] * 2
+
+
+def test_at_the_deadline_it_stops(account: Account) -> None:
+    stand = stand_of(account, limits=Limits(deadline=START + timedelta(minutes=5)))
+    stand.look()
+    assert not stand.held.limit
+    (expiry,) = {i.tags["shunt:expires-at"] for i in account.double.living()}
+    assert expiry == "2026-03-01T00:15:00+00:00"
+    stand.look(after_s=300.0)
+    assert "deadline" in stand.held.limit
+
+
+def test_ec2_that_does_not_answer_is_asked_again_and_nodes_go_on(account: Account) -> None:
+    stand = stand_of(account)
+    stand.look()
+    account.double.faults.append(FailFirst("DescribeInstances", "InternalError", 8))
+    stand.look()
+    stand.look()
+    assert len(stand.living()) == 2
+
+
+def test_a_right_that_is_lost_on_the_way_is_told_with_what_may_be_left(account: Account) -> None:
+    stand = stand_of(account)
+
+    def drive() -> None:
+        with stand.held:
+            stand.look()
+            account.double.faults.append(unauthorised("DescribeInstances"))
+            stand.look()
+
+    with pytest.raises(NodesRemain, match="ec2:DescribeInstances") as caught:
+        drive()
+    assert isinstance(caught.value.__context__, PermissionRefused)
+    assert "2026-03-02 00:00" in str(caught.value), "when the nodes end themselves"
+
+
+def test_a_price_that_nobody_tells_stops_the_run_and_ends_its_nodes(account: Account) -> None:
+    stand = stand_of(account)
+    account.market.prices.clear()
+
+    def drive() -> None:
+        with stand.held:
+            stand.look()
+            stand.look()
+
+    with pytest.raises(PriceUnknown, match=TYPE):
+        drive()
+    assert stand.living() == []
+
+
+def test_leaving_tells_the_bill(account: Account) -> None:
+    stand = stand_of(account)
+    with stand.held:
+        stand.look()
+        account.sleep(1800.0)
+    told = stand.events[-1]
+    assert told.kind is EventKind.FLEET_ENDED
+    assert told.detail == "none of 2 nodes is left; they cost 3.60 USD"
+    spend = read_spend(account.store, RUN)
+    assert spend is not None
+    assert spend.usd == account.double.bill_usd().quantize(Decimal("0.01"))
+    assert spend.num_nodes == 0
