@@ -148,6 +148,7 @@ def test_the_controller_is_killed_at_one_call_after_the_other(
     """Really killed, by SIGKILL, and started again. Every call in turn: test_held_fleet.py."""
     with ec2_site(tmp_path, tokens_per_s=3) as at:
         for operation, phase in DEATHS:
+            calls_before = len(at.cloud.double.calls)
             controller = at.start("run", "job.yaml", "--no-prefect")
 
             def fault(
@@ -164,6 +165,8 @@ def test_the_controller_is_killed_at_one_call_after_the_other(
             at.cloud.double.faults[:] = [fault]
             if operation == "TerminateInstances":
                 at.until_working()
+                enough = calls_before + 4
+                wait_until(lambda enough=enough: len(at.cloud.double.calls) > enough)
                 controller.send_signal(signal.SIGINT)
             controller.communicate(timeout=60)
             assert controller.returncode == -signal.SIGKILL, (operation, phase)
