@@ -10,6 +10,7 @@ from rich.text import Text
 
 from flows.drive import Ending
 from shunt.event import Event, EventKind
+from shunt.job import Fleet
 from shunt.manifest import Manifest
 from shunt.pace import Pace
 from shunt.preflight import PreflightReport
@@ -82,24 +83,29 @@ class LiveView(PlainView):
 
 def picture(status: RunStatus, pace: Pace) -> RenderableType:
     """Progress, rates, and a line per living worker."""
-    bar = ProgressBar(total=max(1, status.rows_total), completed=status.rows_terminal, width=40)
-    head = Table.grid(padding=(0, 2))
-    head.add_row(bar, status_line(status, pace))
+    bar = ProgressBar(total=max(1, status.rows_total), completed=status.rows_terminal, width=60)
     workers = Table(box=None, padding=(0, 2), header_style="dim")
     for name in ("worker", "state", "shards", "running", "rows", "tokens"):
         workers.add_column(name, justify="left" if name in ("worker", "state") else "right")
     for node in sorted(status.living, key=lambda node: node.node_id):
         counts = (len(node.shards), node.running, node.rows_finished, node.output_tokens)
         workers.add_row(node.node_id, node.state.value, *map(str, counts))
-    return Group(head, workers)
+    return Group(bar, Text.from_markup(status_line(status, pace)), workers)
 
 
 def opening_line(manifest: Manifest) -> str:
     bad = f", {manifest.num_error_rows} refused by preflight" if manifest.num_error_rows else ""
     return (
         f"run [bold]{manifest.run_id}[/]: {manifest.num_rows} rows{bad}, "
-        f"{len(manifest.shards)} shards, {manifest.job.fleet.workers} workers"
+        f"{len(manifest.shards)} shards, {_workers_of(manifest.job.fleet)}"
     )
+
+
+def _workers_of(fleet: Fleet) -> str:
+    if fleet.kind == "local" or fleet.ec2 is None:
+        return _counted(fleet.workers, "worker")
+    nodes = _counted(fleet.workers, "node") if fleet.ec2.instance_types else "nodes by plan"
+    return f"{nodes} on EC2 in {fleet.ec2.region}"
 
 
 def status_line(status: RunStatus, pace: Pace) -> str:
