@@ -5,6 +5,7 @@ import time
 from collections.abc import Callable, Mapping
 from decimal import Decimal
 
+from flows.ec2_plan import planned_nodes
 from flows.surroundings import Surroundings
 from placement.hardware import load_catalogue
 from shunt.aws.api import AwsApi, client_of
@@ -39,7 +40,8 @@ def hold_ec2(
     ec2, clock = AwsApi(client_of("ec2", settings.region)), AwsClock(around.now)
     clock.listen(ec2)
     prices = on_demand_prices(settings)
-    specs = specs_of(job)
+    planner = None if settings.instance_types else planned_nodes(job, settings, store, run_id)
+    specs = _pool_specs(job, settings) if planner is None else planner.specs()
     fleet = Ec2Fleet(
         ec2=ec2,
         store=store,
@@ -78,6 +80,7 @@ def hold_ec2(
         monotonic=around.monotonic,
         now=clock.now,
         tell=tell,
+        planner=planner,
     )
 
 
@@ -86,9 +89,16 @@ def ec2_of(job: Job) -> Ec2:
     return job.fleet.ec2
 
 
-def specs_of(job: Job) -> dict[str, SlotSpec]:
+def ec2_specs(manifest: Manifest, store: Store) -> dict[str, SlotSpec]:
+    """What fills each place: any of the named types, or what the plan says. Raises `JobError`."""
+    settings = ec2_of(manifest.job)
+    if settings.instance_types:
+        return _pool_specs(manifest.job, settings)
+    return planned_nodes(manifest.job, settings, store, manifest.run_id).specs()
+
+
+def _pool_specs(job: Job, settings: Ec2) -> dict[str, SlotSpec]:
     """Every place may be filled from every type in every zone."""
-    settings = ec2_of(job)
     pools = tuple(
         Pool(name, zone, "spot") for name in settings.instance_types for zone in settings.subnets
     )

@@ -6,7 +6,7 @@ Prefect shows and decides nothing: what it fails to record is told in the log an
 import json
 import logging
 from collections import defaultdict
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from contextvars import copy_context
 from queue import SimpleQueue
@@ -51,12 +51,12 @@ class FlowView:
         while (event := self._lanes[slot].get()) is not None:
             yield event
 
-    def close(self, num_workers: int) -> None:
+    def close(self, slots: Sequence[str]) -> None:
         """Show the last shard table and end every lane."""
         if self._table is not None:
             self._table.close(shard_table(self._last) if self._last else None)
-        for number in range(num_workers):
-            self._lanes[f"worker-{number}"].put(None)
+        for slot in slots:
+            self._lanes[slot].put(None)
 
     def show_summary(self, ending: Ending, manifest: Manifest) -> None:
         """The closing artifact."""

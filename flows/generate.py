@@ -19,6 +19,7 @@ from prefect.states import Completed, Failed
 from flows.drive import Ending, Watcher, prepare_run, results_of, resume
 from flows.exit_code import ExitCode
 from flows.flow_view import SERVER_ERRORS, FlowView
+from flows.nodes import slots_of
 from flows.surroundings import Surroundings, surroundings
 from shunt.event import Event
 from shunt.job import Job
@@ -91,14 +92,12 @@ def generate(job: Job, sample: int | None = None) -> State[None]:
     store = open_configured_store(job.store, environment=around.environment)
     show = FlowView(session.watcher, around.monotonic)
     manifest = _prepare(job, store, around, show, sample)
-    lanes = [
-        _lane.with_options(task_run_name=f"worker-{number}").submit(show, f"worker-{number}")
-        for number in range(job.fleet.workers)
-    ]
+    slots = slots_of(manifest, store)
+    lanes = [_lane.with_options(task_run_name=slot).submit(show, slot) for slot in slots]
     try:
         ending = resume(manifest, store, around, show)
     finally:
-        show.close(job.fleet.workers)
+        show.close(slots)
         for lane in lanes:
             lane.wait()
     if (endings := _ENDINGS.get()) is not None:

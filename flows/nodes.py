@@ -7,7 +7,7 @@ from contextlib import AbstractContextManager, contextmanager
 from dataclasses import dataclass
 from typing import Protocol
 
-from flows.ec2_nodes import hold_ec2
+from flows.ec2_nodes import ec2_specs, hold_ec2
 from flows.surroundings import Surroundings
 from shunt.event import Event
 from shunt.fleet.local import LocalFleet, WorkerCommand
@@ -50,7 +50,7 @@ def hold_nodes(
     """The nodes that the job asks for. Leaving them ends them all."""
     if manifest.job.fleet.kind == "ec2":
         return hold_ec2(manifest, store, around, tell)
-    return _hold_local(manifest, around, tell, recheck=recheck)
+    return _hold_local(manifest, store, around, tell, recheck=recheck)
 
 
 @dataclass(slots=True)
@@ -77,7 +77,12 @@ class _LocalNodes:
 
 @contextmanager
 def _hold_local(
-    manifest: Manifest, around: Surroundings, tell: Callable[[Event], None], *, recheck: bool
+    manifest: Manifest,
+    store: Store,
+    around: Surroundings,
+    tell: Callable[[Event], None],
+    *,
+    recheck: bool,
 ) -> Generator[HeldNodes]:
     settings = manifest.job.fleet
     with LocalFleet(
@@ -88,7 +93,7 @@ def _hold_local(
         yield _LocalNodes(
             Reconciler(
                 fleet=fleet,
-                slots=slots_of(manifest),
+                slots=slots_of(manifest, store),
                 max_crashes=settings.max_crashes,
                 monotonic=around.monotonic,
                 now=around.now,
@@ -101,9 +106,13 @@ def _hold_local(
         )
 
 
-def slots_of(manifest: Manifest) -> list[str]:
-    """The places that workers fill, by name."""
-    return [f"worker-{number}" for number in range(manifest.job.fleet.workers)]
+def slots_of(manifest: Manifest, store: Store) -> list[str]:
+    """The places that workers fill at first, by name. Raises `JobError` where a plan is wanted and
+    there is none."""
+    settings = manifest.job.fleet
+    if settings.kind == "ec2":
+        return list(ec2_specs(manifest, store))
+    return [f"worker-{number}" for number in range(settings.workers)]
 
 
 def _worker_command(manifest: Manifest, around: Surroundings, *, recheck: bool) -> WorkerCommand:

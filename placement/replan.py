@@ -60,6 +60,9 @@ def replan_answer(question: Question, running: Plan, *, horizon_s: float) -> Ans
         return _noted(
             build(question, fresh, version=running.version + 1), "nothing of the old plan is left"
         )
+    if _misses_deadline(question, kept):
+        note = "what runs would miss the deadline"
+        return _noted(build(question, fresh, version=running.version + 1), note)
     if not _better(question, fresh, kept):
         same = len(remaining) == len(running.pipelines)
         version = running.version if same else running.version + 1
@@ -157,6 +160,14 @@ def _value(question: Question, rate: float, price: float) -> float:
             return rate / max(price, 1e-9) * 3600.0
         case Kind.COST:
             return price * (question.startup_s + question.workload.num_prompts / rate) / 3600.0
+
+
+def _misses_deadline(question: Question, kept: Solution) -> bool:
+    """Nodes that run need no start: only the work itself counts."""
+    deadline_s = question.objective.deadline_s
+    if deadline_s is None:
+        return False
+    return question.workload.num_prompts / kept.requests_per_s > deadline_s
 
 
 def _better(question: Question, fresh: Solution, kept: Solution) -> bool:

@@ -5,7 +5,6 @@ from typing import Annotated, Literal, Self
 from pydantic import AwareDatetime, BaseModel, ConfigDict, Field, JsonValue, model_validator
 
 from shunt.budget import OnDemandPolicy
-from shunt.plan import Pipeline
 from shunt.sampling import Sampling
 from shunt.store.config import StoreConfig
 
@@ -111,29 +110,15 @@ class Interruption(_Section):
     """SIGTERM, and SIGKILL so many seconds later; unset: SIGKILL without notice."""
 
 
-class Fleet(_Section):
-    """The nodes."""
-
-    kind: Literal["local", "ec2"] = "local"
-    """`local`: processes of this machine; `ec2`: nodes that cost money, described by `ec2`."""
-    workers: Annotated[int, Field(ge=1, le=256)] = 1
-    """Workers; each has an engine of its own, and on EC2 a node of its own."""
-    max_crashes: Annotated[int, Field(ge=0)] = 3
-    """Failures of a worker in a row, without progress of the run, before its place is given up."""
-    worker_python: str | None = None
-    """Interpreter of the worker environment; unset: `.venv/worker` beside the code."""
-    interruptions: list[Interruption] = []
-
-    @model_validator(mode="after")
-    def _workers_exist(self) -> Self:
 class Ec2(_Section):
     """Where the nodes of `kind: ec2` are bought, and how."""
 
     region: str
     subnets: Annotated[dict[str, str], Field(min_length=1)]
     """Subnet by availability zone. Nodes are bought in these zones only."""
-    instance_types: Annotated[list[str], Field(min_length=1)]
-    """Any of these may fill a place: EC2 takes the cheapest that it has plenty of."""
+    instance_types: list[str] = []
+    """Any of these may fill a place: EC2 takes the cheapest that it has plenty of. Empty: types,
+    zones and number of nodes are those of the plan that `plan` asks for."""
     launch_template: str = "shunt-worker"
     """As `shunt aws setup` makes it."""
     on_demand: OnDemandPolicy = "never"
@@ -157,6 +142,23 @@ class Ec2(_Section):
     to whoever launched it."""
 
 
+class Fleet(_Section):
+    """The nodes."""
+
+    kind: Literal["local", "ec2"] = "local"
+    """`local`: processes of this machine; `ec2`: nodes that cost money, described by `ec2`."""
+    workers: Annotated[int, Field(ge=1, le=256)] = 1
+    """Workers; each has an engine of its own, and on EC2 a node of its own."""
+    max_crashes: Annotated[int, Field(ge=0)] = 3
+    """Failures of a worker in a row, without progress of the run, before its place is given up."""
+    worker_python: str | None = None
+    """Interpreter of the worker environment; unset: `.venv/worker` beside the code."""
+    interruptions: list[Interruption] = []
+    ec2: Ec2 | None = None
+    """Needed for `kind: ec2`, and has no effect otherwise."""
+
+    @model_validator(mode="after")
+    def _workers_exist(self) -> Self:
         for interruption in self.interruptions:
             if interruption.worker >= self.workers:
                 raise ValueError(
@@ -164,22 +166,6 @@ class Ec2(_Section):
                     f"0 to {self.workers - 1}"
                 )
         return self
-
-
-class ErrorPolicy(_Section):
-    """What bad rows mean for the run."""
-    ec2: Ec2 | None = None
-    """Needed for `kind: ec2`, and has no effect otherwise."""
-
-    strict: bool = False
-    """Refuse to start when preflight finds a bad row."""
-    max_error_rows: Annotated[int, Field(ge=0)] | None = None
-    """More error rows than this make the run end with exit code 3."""
-    max_error_fraction: Annotated[float, Field(ge=0, le=1)] = 0.0
-    """The same as a share of all rows; used when `max_error_rows` is unset."""
-    max_engine_deaths_per_prompt: Annotated[int, Field(ge=1)] = 2
-    """Engines that a prompt may kill at one token before it is isolated."""
-
 
     @model_validator(mode="after")
     def _fits_its_kind(self) -> Self:
@@ -194,10 +180,25 @@ class ErrorPolicy(_Section):
             )
         return self
 
+
+class ErrorPolicy(_Section):
+    """What bad rows mean for the run."""
+
+    strict: bool = False
+    """Refuse to start when preflight finds a bad row."""
+    max_error_rows: Annotated[int, Field(ge=0)] | None = None
+    """More error rows than this make the run end with exit code 3."""
+    max_error_fraction: Annotated[float, Field(ge=0, le=1)] = 0.0
+    """The same as a share of all rows; used when `max_error_rows` is unset."""
+    max_engine_deaths_per_prompt: Annotated[int, Field(ge=1)] = 2
+    """Engines that a prompt may kill at one token before it is isolated."""
+
+
 class Limits(_Section):
     """Where to stop, with what is done saved. A local fleet has only the deadline."""
 
     max_cost_usd: Annotated[float, Field(gt=0)] | None = None
+    """Of the run's nodes, over all invocations; its nodes end before it is passed."""
     deadline: AwareDatetime | None = None
 
 
@@ -212,7 +213,6 @@ class Job(_Section):
     sampling: Sampling = Sampling()
     """Defaults; a row's own parameters go over them."""
     store: StoreConfig = StoreConfig(uri="runs")
-    """Of the run's nodes, over all invocations; its nodes end before it is passed."""
     """Where the run keeps its state."""
     fleet: Fleet = Fleet()
     checkpoint_interval_s: Annotated[float, Field(gt=0)] = 10.0
@@ -227,3 +227,10 @@ class Job(_Section):
     limits: Limits = Limits()
     plan: dict[str, JsonValue] | None = None
     """What `shunt plan` plans with; its own model checks it."""
+
+    @model_validator(mode="after")
+    def _nodes_are_known(self) -> Self:
+        ec2 = self.fleet.ec2 if self.fleet.kind == "ec2" else None
+        if ec2 is not None and not ec2.instance_types and self.plan is None:
+            raise ValueError("fleet.ec2.instance_types is empty: name types, or add a plan section")
+        return self

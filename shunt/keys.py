@@ -32,8 +32,12 @@ def manifest(run_id: str) -> str:
     return f"runs/{run_id}/manifest.json"
 
 
+def plan_prefix(run_id: str) -> str:
+    return f"runs/{run_id}/plans/"
+
+
 def plan(run_id: str, version: int) -> str:
-    return f"runs/{run_id}/plans/{version:06d}.json"
+    return f"{plan_prefix(run_id)}{version:06d}.json"
 
 
 def shard_prompts(run_id: str, shard_id: str) -> str:

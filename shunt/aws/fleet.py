@@ -106,12 +106,13 @@ class Ec2Fleet:
     def vacate(self, node_id: str) -> None:
         self._vacated.add(node_id)
 
-    def block_pool_of(self, node_id: str) -> None:
-        """The provider takes the node: its pool is not asked for a while."""
+    def pool_of(self, node_id: str) -> Pool:
+        """Where a node of this fleet was bought; KeyError for any other."""
         for intents in self._intents.values():
             for _, outcome in intents:
                 if outcome is not None and outcome.instance_id == node_id:
-                    self.blocklist.block(_pool_of(outcome))
+                    return _pool_of(outcome)
+        raise KeyError(node_id)
 
     def interrupt(self, node_id: str, *, notice_s: float | None) -> None:
         """End the node. EC2 gives no notice on demand; its shutdown sends SIGTERM."""

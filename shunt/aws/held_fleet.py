@@ -4,6 +4,7 @@ import logging
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, replace
 from datetime import datetime, timedelta
+from typing import Protocol
 
 from shunt.aws.api import AwsError
 from shunt.aws.errors import OutcomeUnknown, ThrottledError
@@ -11,7 +12,7 @@ from shunt.aws.fleet import Ec2Fleet
 from shunt.aws.inventory import NotGone
 from shunt.aws.meter import Meter
 from shunt.aws.node_watch import NodeWatch
-from shunt.aws.pool import SlotSpec
+from shunt.aws.pool import Blocklist, Pool, SlotSpec
 from shunt.budget import Standing, Verdict, verdict
 from shunt.errors import ShuntError
 from shunt.event import Event, EventKind
@@ -28,7 +29,31 @@ REPLACED_WITHIN_S = 900.0
 """A node that is left at the provider's advice goes on for so long while its replacement boots."""
 EXPIRY_MARGIN = timedelta(minutes=10)
 """The controller ends nodes at the deadline; the deadline tag is for when there is none."""
+HORIZON_S = 3600.0
+"""What a new plan has to pay back in while nobody knows how long the run still takes."""
 _LOOKS_PER_METER_READING = 6
+
+
+@dataclass(frozen=True, slots=True)
+class Remaining:
+    """What of a run is still to do."""
+
+    share: float
+    """Of its rows."""
+    horizon_s: float
+    """How long it goes on, as far as anybody knows."""
+    deadline_s: float | None
+    """Seconds until its deadline."""
+
+
+class Planner(Protocol):
+    """Who knows better nodes when the market changes."""
+
+    def replanned(
+        self, remaining: Remaining, *, closed: Blocklist, holding: Mapping[str, Pool]
+    ) -> tuple[Mapping[str, SlotSpec], str] | None:
+        """Other slots, and why; None where those there are stay. `holding`: pools by slot."""
+        ...
 
 
 class NodesRemain(ShuntError):
@@ -63,6 +88,7 @@ class HeldFleet:
     now: Callable[[], datetime]
     """EC2's clock."""
     tell: Callable[[Event], None]
+    planner: Planner | None = None
     limit: str = ""
     """Why the nodes must go, once they must."""
     _next_s: float = 0.0
@@ -70,6 +96,7 @@ class HeldFleet:
     _spend: Spend | None = None
     _metered: frozenset[str] = frozenset()
     _market: Verdict = Verdict.SPOT
+    _closed: frozenset[tuple[str, str, str]] = frozenset()
 
     def __enter__(self) -> "HeldFleet":
         return self
@@ -117,6 +144,7 @@ class HeldFleet:
         holding = self.reconciler.holding.values()
         for notice in list(self.watch.news(frozenset(holding), statuses)):
             self._heed(notice, statuses)
+        self._replan(status, eta_s)
         self._weigh(eta_s)
         if self.limit:
             return
@@ -130,11 +158,11 @@ class HeldFleet:
         told = f"({notice.source.value}, for {notice.at:%H:%M:%S})"
         match notice.kind:
             case NoticeKind.INTERRUPTION:
-                self.fleet.block_pool_of(node_id)
+                self.fleet.blocklist.block(self.fleet.pool_of(node_id))
                 self.reconciler.leave(node_id, f"notice {told}; a replacement is asked for")
             case NoticeKind.REBALANCE if self.settings.replace_at_rebalance:
                 reason = f"advice to leave {told}; a replacement is asked for"
-                self.fleet.block_pool_of(node_id)
+                self.fleet.blocklist.block(self.fleet.pool_of(node_id))
                 self.reconciler.leave(node_id, reason, within_s=REPLACED_WITHIN_S)
             case NoticeKind.REBALANCE:
                 self._tell(EventKind.REBALANCE, f"advice to leave {told}; it stays", node_id)
@@ -144,6 +172,28 @@ class HeldFleet:
                 self.reconciler.leave(node_id, f"{what}; ended", within_s=0.0, crashed=never)
             case NoticeKind.LOST:
                 log.info("node is going node=%s source=%s", node_id, notice.source.value)
+
+    def _replan(self, status: RunStatus, eta_s: float | None) -> None:
+        """When pools close or open, other nodes may be worth the switch."""
+        closed = self.fleet.blocklist.closed()
+        if self.planner is None or closed == self._closed:
+            return
+        self._closed = closed
+        deadline = self.limits.deadline
+        found = self.planner.replanned(
+            Remaining(
+                share=status.rows_left / max(1, status.rows_total),
+                horizon_s=HORIZON_S if eta_s is None else eta_s,
+                deadline_s=deadline and (deadline - self.now()).total_seconds(),
+            ),
+            closed=self.fleet.blocklist,
+            holding={s: self.fleet.pool_of(n) for s, n in self.reconciler.holding.items()},
+        )
+        if found is not None:
+            self.specs, why = found
+            self.fleet.specs = self._specs_now()
+            self.reconciler.want(list(self.specs))
+            self._tell(EventKind.MARKET, f"another plan: {why}")
 
     def _weigh(self, eta_s: float | None) -> None:
         """Whether to go on, and in which market."""
@@ -182,15 +232,19 @@ class HeldFleet:
 
     def _buy_in(self, market: Verdict) -> None:
         self._market = market
+        self.fleet.specs = self._specs_now()
         if market is Verdict.SPOT:
-            self.fleet.specs = self.specs
             self._tell(EventKind.MARKET, "spot again: the deadline has slack")
             return
-        self.fleet.specs = {name: on_demand_spec(spec) for name, spec in self.specs.items()}
         self._tell(
             EventKind.MARKET, "on-demand from now on: new spot nodes might miss the deadline"
         )
         self.reconciler.ask_again()
+
+    def _specs_now(self) -> Mapping[str, SlotSpec]:
+        if self._market is Verdict.SPOT:
+            return self.specs
+        return {name: on_demand_spec(spec) for name, spec in self.specs.items()}
 
     def _expiry(self) -> datetime:
         longest = self.now() + timedelta(hours=self.settings.max_node_hours)

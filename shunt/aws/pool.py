@@ -63,6 +63,11 @@ class Blocklist:
     def open_pools(self, pools: tuple[Pool, ...]) -> tuple[Pool, ...]:
         return tuple(pool for pool in pools if self.wait_s(pool) <= 0.0)
 
+    def closed(self) -> frozenset[tuple[str, str, str]]:
+        """What is blocked now: pools, and families (without a zone)."""
+        now_s = self.monotonic()
+        return frozenset(name for name, until_s in self._until.items() if until_s > now_s)
+
     def wait_s(self, pool: Pool) -> float:
         """Seconds until the pool may be asked again."""
         until = max(

@@ -85,20 +85,26 @@ def ec2_site(
     notice_s: float = 3.0,
     skew_s: float = 0.0,
     limits: dict[str, Any] | None = None,
+    plan: dict[str, Any] | None = None,
     **settings: Any,
 ) -> Generator[Site]:
-    """A job of sixty rows on two nodes. `settings` are keys of `fleet.ec2`."""
+    """A job of sixty rows on two nodes, or those of `plan`. `settings` are keys of `fleet.ec2`."""
     desk = lay_out(directory, tokens_per_s=tokens_per_s)
-    ec2 = {
+    ec2: dict[str, Any] = {
         "region": "us-east-1",
         "subnets": {zone: f"subnet-{zone}" for zone in ZONES},
         "instance_types": [TYPE],
         "observe_interval_s": 0.2,
         "on_demand_usd_per_hour": {TYPE: 36},
+        **settings,
     }
-    fleet = {"kind": "ec2", "workers": 2, "ec2": ec2 | settings}
+    fleet: dict[str, Any] = {"kind": "ec2", "workers": 2, "ec2": ec2}
     job = desk.job | {"fleet": fleet, "limits": limits or {}, "sampling": SHORT}
     job["model"]["engine"] = {"max_num_seqs": 10}  # neither node takes all of the work
+    if plan is not None:
+        ec2["instance_types"] = []
+        job["model"]["path"] = "Qwen2.5-7B-Instruct"  # its shape is shipped
+        job["plan"] = plan
     (directory / "job.yaml").write_text(yaml.safe_dump(job))
     with cloud(
         worker_python=REPOSITORY / ".venv/worker/bin/python",

@@ -87,6 +87,31 @@ def test_zones_are_emptied_one_after_the_other(tmp_path: Path, undisturbed: dict
         assert sum(again) > 0
 
 
+def test_nodes_by_plan_move_with_a_new_plan_when_their_zone_is_emptied(
+    tmp_path: Path, undisturbed: dict[str, str]
+) -> None:
+    plan = {
+        "workload": {"num_prompts": 100_000, "input_tokens": 500, "output_tokens": 200},
+        "offerings": [
+            {"instance_type": TYPE, "zone": zone, "usd_per_hour": 1 + number, "max_nodes": 2}
+            for number, zone in enumerate(ZONES)
+        ],
+        "objective": {"kind": "cost", "deadline_hours": 6},
+    }
+    with ec2_site(tmp_path, tokens_per_s=SLOW, plan=plan) as at:
+        run = at.start("run", "job.yaml", "--no-prefect")
+        at.until_working(zone=ZONES[0])
+        at.cloud.empty(Pool(TYPE, ZONES[0], "spot"))
+        done = at.end(run)
+
+        assert done.returncode == 0, done.stderr
+        check_whole(at, undisturbed)
+        zones = [i.pool.zone for i in at.cloud.double.instances.values()]
+        assert zones == [ZONES[0]] * 2 + [ZONES[1]] * 2
+        assert len(list(tmp_path.glob("runs/runs/*/plans/*.json"))) > 1
+        assert "nodes by plan" in done.stdout
+
+
 def test_all_nodes_are_taken_at_once_without_a_word(
     tmp_path: Path, undisturbed: dict[str, str]
 ) -> None:
