@@ -5,6 +5,7 @@ from typing import Annotated, Literal, Self
 from pydantic import AwareDatetime, BaseModel, ConfigDict, Field, JsonValue, model_validator
 
 from shunt.budget import OnDemandPolicy
+from shunt.plan import Pipeline
 from shunt.sampling import Sampling
 from shunt.store.config import StoreConfig
 
@@ -27,6 +28,10 @@ class EngineOptions(_Section):
     enable_prefix_caching: bool = True
     tensor_parallel_size: Annotated[int, Field(ge=1)] = 1
     pipeline_parallel_size: Annotated[int, Field(ge=1)] = 1
+    pipeline: Pipeline | None = None
+    """One of a plan's (`shunt plan --json`), in place of the two sizes above and of max_num_seqs:
+    layers and tensor parallelism of each stage. All its slots are processes of the worker's
+    machine."""
     gpu_memory_utilization: Annotated[float, Field(gt=0, le=1)] | None = None
     """Share of the device's memory (on CPU: of the machine's) that one engine may take; unset:
     0.9, divided among the workers of a local fleet."""
@@ -34,6 +39,16 @@ class EngineOptions(_Section):
     """KV cache of the CPU back end; has no meaning on a GPU."""
     extra: dict[str, JsonValue] = {}
     """Any other field of vLLM's AsyncEngineArgs, under its own name."""
+
+    @model_validator(mode="after")
+    def _one_layout(self) -> Self:
+        sizes = self.tensor_parallel_size, self.pipeline_parallel_size
+        if self.pipeline is not None and sizes != (1, 1):
+            raise ValueError(
+                "pipeline says how the model is split; remove tensor_parallel_size and "
+                "pipeline_parallel_size"
+            )
+        return self
 
 
 class Model(_Section):

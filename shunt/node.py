@@ -45,7 +45,9 @@ class NodeStatus(BaseModel):
     """Since this node started, as the two counts below."""
     rows_failed: int = 0
     output_tokens: int = 0
-    """Tokens generated here, without those taken over."""
+    """Tokens generated here and saved, without those taken over."""
+    unsaved_tokens: int = 0
+    """Generated here and not saved yet: what another node would have to generate again."""
     resumed_generations: int = 0
     resumed_tokens: int = 0
     """Tokens taken over instead of being generated again."""

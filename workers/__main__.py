@@ -26,7 +26,7 @@ from workers.interruption import (
     on_signals,
 )
 from workers.settings import ExitCode
-from workers.setup import worker_of
+from workers.setup import threads_per_rank, worker_of
 
 DRAIN_LIMIT_S = 90.0
 """A drain that takes longer has hung: inside the two minutes of a spot notice."""
@@ -50,7 +50,7 @@ def main(argv: Sequence[str]) -> int:
         manifest = _manifest(store, options)
         os.environ.update(
             engine_environment(
-                threads=len(os.sched_getaffinity(0)),
+                threads=threads_per_rank(manifest.job, len(os.sched_getaffinity(0))),
                 kv_cache_gib=manifest.job.model.engine.cpu_kv_cache_gib,
             )
         )

@@ -23,7 +23,7 @@ from shunt.store.config import StoreConfig, open_configured_store
 from shunt.store.protocol import Store
 from workers.engine.config import engine_environment
 from workers.engine.rerun import rerun
-from workers.setup import engine_starter, renderer_of
+from workers.setup import engine_starter, renderer_of, threads_per_rank
 from workers.shard_opening import choice_sampling
 
 Moved = tuple[Request, Generation]
@@ -42,7 +42,7 @@ def main(argv: Sequence[str]) -> int:
     manifest = read_manifest(store, options.run)
     os.environ.update(
         engine_environment(
-            threads=len(os.sched_getaffinity(0)),
+            threads=threads_per_rank(manifest.job, len(os.sched_getaffinity(0))),
             kv_cache_gib=manifest.job.model.engine.cpu_kv_cache_gib,
         )
     )

@@ -1,15 +1,18 @@
 """From a manifest to a worker: what the process edge reads, resolved into the worker's parts."""
 
+import logging
 import random
 from collections.abc import Awaitable, Callable
 from datetime import datetime
 
 from shunt import keys
+from shunt.event import Event, EventKind, record
 from shunt.job import Job
 from shunt.lease import Lease, LeaseObserver
 from shunt.manifest import Manifest
 from shunt.rendering import Renderer, renderer_for
 from shunt.shard import read_shard
+from shunt.store.errors import StoreFull, StoreUnavailable
 from shunt.store.protocol import Store
 from workers.assembly import assemble
 from workers.cadence import Cadence
@@ -20,6 +23,8 @@ from workers.settings import WorkerSettings
 from workers.shard_opening import OpenedShard, hold_shard
 from workers.shard_supply import ShardSupply
 from workers.worker import Worker
+
+log = logging.getLogger(__name__)
 
 DEVICE_SHARE = 0.9
 """Of a device's memory, for all engines of a local fleet together: vLLM's own default for one."""
@@ -47,6 +52,14 @@ def worker_of(
         lease_term_s=job.lease_term_s,
         max_deaths=job.errors.max_engine_deaths_per_prompt,
     )
+
+    def tell(detail: str) -> None:
+        event = Event(at=now(), kind=EventKind.UNLIKE_PLAN, node_id=node_id, detail=detail)
+        try:
+            record(store, manifest.run_id, event)
+        except (StoreUnavailable, StoreFull) as error:
+            log.warning("event not stored: %s", error)
+
     observer = LeaseObserver(store, manifest.run_id, job.lease_term_s, monotonic)
     shard_ids = [shard.shard_id for shard in manifest.shards]
     return assemble(
@@ -54,7 +67,7 @@ def worker_of(
         store,
         supply=ShardSupply(observer, shard_ids, owner, rng, trust_done),
         open_shard=_shard_opener(job),
-        start_engine=engine_starter(job),
+        start_engine=engine_starter(job, tell=tell),
         now=now,
         monotonic=monotonic,
         pid=pid,
@@ -68,7 +81,7 @@ def engine_config(job: Job) -> EngineConfig:
         model_path=model.path,
         dtype=model.dtype,
         max_model_len=model.max_model_len_tokens,
-        max_num_seqs=engine.max_num_seqs,
+        max_num_seqs=engine.pipeline.max_num_seqs if engine.pipeline else engine.max_num_seqs,
         max_num_batched_tokens=engine.max_num_batched_tokens,
         enforce_eager=engine.enforce_eager,
         enable_prefix_caching=engine.enable_prefix_caching,
@@ -79,6 +92,11 @@ def engine_config(job: Job) -> EngineConfig:
         adapters=model.adapters,
         extra=engine.extra,
     )
+
+
+def _engines_a_device(job: Job) -> int:
+    """Local workers share the machine; a node of EC2 has one worker."""
+    return job.fleet.workers if job.fleet.kind == "local" else 1
 
 
 def _shard_opener(job: Job) -> Callable[[Lease, Cadence], OpenedShard]:
@@ -94,11 +112,6 @@ def _shard_opener(job: Job) -> Callable[[Lease, Cadence], OpenedShard]:
 
 def renderer_of(job: Job) -> Renderer:
     """What makes token ids of the job's prompts."""
-def _engines_a_device(job: Job) -> int:
-    """Local workers share the machine; a node of EC2 has one worker."""
-    return job.fleet.workers if job.fleet.kind == "local" else 1
-
-
     return renderer_for(
         job.model.path,
         revision=job.model.revision,
@@ -107,14 +120,27 @@ def _engines_a_device(job: Job) -> int:
     )
 
 
-def engine_starter(job: Job) -> Callable[[], Awaitable[Engine]]:
-    """What starts the engine that the job asks for."""
+def threads_per_rank(job: Job, num_cores: int) -> int:
+    """OpenMP threads of each of the engine's processes, on a worker's cores."""
+    pipeline = job.model.engine.pipeline
+    num_ranks = sum(stage.tp for stage in pipeline.stages) if pipeline else 1
+    return max(1, num_cores // num_ranks)
+
+
+def engine_starter(
+    job: Job, *, tell: Callable[[str], None] = lambda _detail: None
+) -> Callable[[], Awaitable[Engine]]:
+    """What starts the engine that the job asks for. `tell` is told what is unlike its plan."""
     if job.model.engine_kind == "fake":
         return lambda: _fake_engine(job)
-    # Imports vllm and torch: ten seconds and a gigabyte that the fake engine does without.
+    config = engine_config(job)
+    # Both import vllm and torch: ten seconds and a gigabyte that the fake engine does without.
+    if (pipeline := job.model.engine.pipeline) is not None:
+        from workers.pipeline.engine import PipelineStarter
+
+        return PipelineStarter(config, pipeline, tell).start
     from workers.engine.vllm_engine import VllmEngine
 
-    config = engine_config(job)
     return lambda: VllmEngine.start(config)
 
 

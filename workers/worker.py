@@ -219,6 +219,7 @@ class Worker:
             rows_finished=self.tally.rows_finished,
             rows_failed=self.tally.rows_failed,
             output_tokens=self.tally.output_tokens,
+            unsaved_tokens=sum(s.unsaved_tokens(self.room.peek) for s in self.desk.shards.values()),
             resumed_generations=self.tally.resumed_generations,
             resumed_tokens=self.tally.resumed_tokens,
             engine_deaths=self.tally.engine_deaths,

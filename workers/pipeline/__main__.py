@@ -39,7 +39,7 @@ def main(argv: Sequence[str]) -> int:
 
     spec = FollowerSpec.of_json(options.spec)
     try:
-        return follow(
+        follow(
             spec.config,
             spec.stages,
             node=spec.stages.node,
@@ -48,11 +48,12 @@ def main(argv: Sequence[str]) -> int:
         )
     except ShuntError as error:
         log.error("%s: %s", type(error).__name__, error)
-        return EXIT_REFUSED
+    return EXIT_REFUSED
 
 
 def _end_with_stdin() -> None:
-    sys.stdin.buffer.read()
+    while os.read(sys.stdin.fileno(), 1):
+        pass
     # Its ranks get a death signal, and its janitor sees to the rest.
     os._exit(EXIT_REFUSED)
 

@@ -73,10 +73,9 @@ class PipelineExecutor(MultiprocExecutor):
         with patch.object(WorkerProc, "make_worker_process", make):
             super()._init_executor()
 
-    @property
-    def exit_code(self) -> int:
-        """Of a follower whose ranks are gone."""
-        return 0 if self._ending else EXIT_LOST
+    def leave(self) -> None:
+        """End a follower's process when its ranks are gone; never returns."""
+        os._exit(0 if self._ending else EXIT_LOST)
 
     def _before_ranks(self) -> None:
         """Every other node is linked before a rank of this one starts."""
@@ -170,6 +169,7 @@ class PipelineExecutor(MultiprocExecutor):
 
     def _end_in_order(self) -> None:
         """A follower's end when the head stopped its engine: nothing is being generated."""
+        self.shutting_down = True  # the watch over the ranks does not call it a death
         for rank in multiprocessing.active_children():
             rank.kill()
             rank.join()
@@ -230,12 +230,12 @@ def mark_shared_memory(token: str) -> None:
     )
     for name in ("register", "unregister"):
         tracked = getattr(resource_tracker, name)
-        setattr(resource_tracker, name, _but_shared_memory(tracked))
+        setattr(resource_tracker, name, _but_ours(tracked))
 
 
-def _but_shared_memory(tracked: Callable[[str, str], None]) -> Callable[[str, str], None]:
+def _but_ours(tracked: Callable[[str, str], None]) -> Callable[[str, str], None]:
     def track(name: str, kind: str) -> None:
-        if kind != "shared_memory":
+        if kind not in ("shared_memory", "semaphore"):
             tracked(name, kind)
 
     return track

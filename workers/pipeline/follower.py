@@ -21,11 +21,11 @@ log = logging.getLogger(__name__)
 
 def follow(
     config: EngineConfig, stages: StageMap, *, node: int, device: str, deadline_s: float
-) -> int:
-    """Run this node's stages for one launch of the head; returns 0 when the head ended it.
+) -> None:
+    """Run this node's stages for one launch of the head, and end this process with it.
 
-    Call it from the main thread of a process of its own, which it ends: with exit code 0 where the
-    head stopped its engine, 1 where something was lost; then start another for the next launch.
+    Call it from the main thread of a process of its own. The exit code is 0 where the head stopped
+    its engine, 1 where something was lost; then start another process for the next launch.
     Raises `PipelineRefused` when no head is there within `deadline_s`.
     """
     os.environ.update(network_environment(stages.addresses[node]))
@@ -40,7 +40,7 @@ def follow(
     )
     executor = FollowerExecutor(vllm_config, link)
     executor.start_worker_monitor(inline=True)
-    return executor.exit_code
+    executor.leave()
 
 
 class FollowerExecutor(PipelineExecutor):
