@@ -2,7 +2,8 @@
 
 ROLE `head` starts the engine, prints `started PID_OF_CORE`, generates, prints generations and batch
 counts as JSON, and stops; with `hold` it generates until it is killed or the engine dies (`died`).
-ROLE `follow` runs another node's part.
+ROLE `follow` runs another node's part. ROLE `moves` generates on one rank, moves the same requests
+between that engine and a pipeline whose slots are all here, and prints what differs.
 """
 
 # ruff: noqa: T201  (it speaks to the test through its output)
@@ -11,15 +12,26 @@ import asyncio
 import json
 import os
 import sys
-from dataclasses import asdict
+from dataclasses import asdict, replace
 from typing import Any
 
+from shunt.audit import compare
 from shunt.errors import EngineDied
 from shunt.generation import Generation
 from shunt.plan import Pipeline, Stage
 from shunt.request import Request
 from shunt.sampling import Sampling
 from workers.engine.config import EngineConfig, engine_environment
+from workers.testing.moves import move
+
+SAMPLINGS = {
+    "greedy": Sampling(max_tokens=24, temperature=0.0, ignore_eos=True, logprobs=5),
+    "seeded": Sampling(max_tokens=24, temperature=0.8, seed=7, ignore_eos=True, logprobs=5),
+    "penalties": Sampling(
+        max_tokens=24, temperature=0.0, presence_penalty=0.5, frequency_penalty=0.5,
+        repetition_penalty=1.2, ignore_eos=True, logprobs=5,
+    ),
+}  # fmt: skip
 
 
 def pipeline_of(tp: list[int], layers: list[int], nodes: list[int]) -> Pipeline:
@@ -77,6 +89,41 @@ async def head(spec: dict[str, Any]) -> None:
     await engine.stop()
 
 
+async def moves(spec: dict[str, Any]) -> None:
+    from workers.engine.vllm_engine import VllmEngine
+    from workers.pipeline.engine import PipelineStarter
+
+    config = config_of(spec)
+    pipeline = pipeline_of(spec["tp"], spec["layers"], spec["nodes"])
+    alone = await VllmEngine.start(config)
+    try:
+        split = await PipelineStarter(config, pipeline, _unexpected).start()
+        try:
+            work = [
+                replace(request, request_id=f"{name}{index}", sampling=sampling)
+                for name, sampling in SAMPLINGS.items()
+                for index, request in enumerate(requests(max_tokens=24, count=3))
+            ]
+            expected = await asyncio.gather(*(alone.generate(request) for request in work))
+            moved = await asyncio.gather(
+                *(move([alone, split], request, (5, 11, 17)) for request in work)
+            )
+            print(json.dumps([
+                {"request": request.request_id, "moves": count, "resumption": generation.resumption,
+                 **asdict(compare(undisturbed, generation))}
+                for request, undisturbed, (generation, count)
+                in zip(work, expected, moved, strict=True)
+            ]), flush=True)  # fmt: skip
+        finally:
+            await split.stop()
+    finally:
+        await alone.stop()
+
+
+def _unexpected(detail: str) -> None:
+    raise AssertionError(detail)
+
+
 async def _told(engine: Any, config: EngineConfig, done: list[Generation]) -> dict[str, Any]:
     """Of a pipeline with our executor: how many batches started as the k-th in flight."""
     from workers.pipeline.executor import BATCH_STARTS
@@ -86,13 +133,13 @@ async def _told(engine: Any, config: EngineConfig, done: list[Generation]) -> di
     return {"generations": [asdict(generation) for generation in done], "batch_starts": starts}
 
 
-def follow_head(spec: dict[str, Any]) -> int:
+def follow_head(spec: dict[str, Any]) -> None:
     from workers.pipeline.follower import follow
     from workers.pipeline.launch import stage_map
 
     pipeline = pipeline_of(spec["tp"], spec["layers"], spec["nodes"])
     stages = stage_map(pipeline, spec["addresses"], model_path=spec["model"])
-    return follow(config_of(spec), stages, node=spec["node"], device="cpu", deadline_s=120)
+    follow(config_of(spec), stages, node=spec["node"], device="cpu", deadline_s=120)
 
 
 if __name__ == "__main__":
@@ -101,5 +148,5 @@ if __name__ == "__main__":
     os.environ["VLLM_LOGGING_STREAM"] = "ext://sys.stderr"
     role, told = sys.argv[1], json.loads(sys.argv[2])
     if role == "follow":
-        sys.exit(follow_head(told))
-    asyncio.run(head(told))
+        follow_head(told)
+    asyncio.run({"head": head, "moves": moves}[role](told))

@@ -1,0 +1,75 @@
+"""A job that names a pipeline: `python -m workers` runs it, its second slot included."""
+
+import json
+import os
+import subprocess
+import sys
+from datetime import UTC, datetime
+from pathlib import Path
+
+import pytest
+
+from shunt.collect import collect, read_outcomes
+from shunt.event import Event, EventKind, read_events
+from shunt.job import EngineOptions, Input, Job, Model, Output
+from shunt.plan import Pipeline
+from shunt.prepare import prepare
+from shunt.rendering import renderer_for
+from shunt.store.config import StoreConfig
+from shunt.store.opening import open_store
+from tests.workers.pipeline.processes import ROOT, Told, assert_same, left_in_shared_memory
+from tests.workers.pipeline.running import pipeline_of, requests
+
+pytestmark = [pytest.mark.vllm, pytest.mark.timeout(600)]
+
+CONTEXT_TOKENS = 256
+
+
+def test_a_job_with_a_pipeline_gives_the_rows_of_one_rank(
+    model: str, one_rank: Told, tmp_path: Path
+) -> None:
+    """And the timeline tells that the cache is not as large as the plan said."""
+    pipeline = pipeline_of([1, 2], [2, 4], [0, 1]).model_copy(update={"predicted_kv_tokens": 1000})
+    job = _job(model, pipeline, tmp_path)
+    store = open_store(job.store.uri)
+    renderer = renderer_for(model, revision=None, max_model_len=CONTEXT_TOKENS, fake=False)
+    manifest = prepare(job, store, renderer, now=datetime.now(UTC))
+    told_store = json.dumps(job.store.model_dump(exclude_none=True))
+    worker = subprocess.run(
+        [sys.executable, "-m", "workers", "--store", told_store, "--run", manifest.run_id],
+        env=os.environ | {"PYTHONPATH": str(ROOT)},
+        timeout=500,
+        check=False,
+    )
+    assert worker.returncode == 0
+    summary = collect(store, manifest, now=datetime.now(UTC))
+    generations = [
+        outcome.generations[0]
+        for shard in read_outcomes(store, manifest, summary.cuts)
+        for outcome in shard.outcomes
+    ]
+    assert_same(one_rank, Told(generations, []))
+    events: dict[str, Event] = {}
+    read_events(store, manifest.run_id, into=events)
+    (told,) = [e.detail for e in events.values() if e.kind is EventKind.UNLIKE_PLAN]
+    assert "the plan counted on 1000" in told
+    assert not left_in_shared_memory()
+
+
+def _job(model: str, pipeline: Pipeline, directory: Path) -> Job:
+    work = requests(max_tokens=24)
+    lines = [json.dumps({"token_ids": list(request.prompt_token_ids)}) for request in work]
+    (directory / "prompts.jsonl").write_text("\n".join(lines))
+    return Job(
+        name="pipeline",
+        model=Model(
+            path=model,
+            dtype="float32",
+            max_model_len_tokens=CONTEXT_TOKENS,
+            engine=EngineOptions(pipeline=pipeline, enforce_eager=True, max_num_batched_tokens=32),
+        ),
+        input=Input(path=str(directory / "prompts.jsonl")),
+        output=Output(path=str(directory / "results")),
+        sampling=work[0].sampling,
+        store=StoreConfig(uri=str(directory / "store")),
+    )
