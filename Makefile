@@ -50,7 +50,10 @@ bench: environments model ## run every benchmark and write benchmarks/results/ (
 	@$(CONTROL)/bin/python -m benchmarks
 
 soak: environments model ## kill workers and driver at random, over and over (1 h or more)
-	@$(CONTROL)/bin/python $(PYTEST) -m soak
+	@status=0; \
+	$(CONTROL)/bin/python $(PYTEST) -m "soak and not vllm" || status=1; \
+	$(WORKER)/bin/python $(PYTEST) $(WORKER_TESTS) -m "soak and vllm and not gpu" || status=1; \
+	exit $$status
 
 ui: environments model ## start Prefect's server and worker with the deployments; says where to look
 	@$(CONTROL)/bin/python -m deployments

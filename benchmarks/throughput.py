@@ -23,7 +23,7 @@ WORKER_PYTHON = REPOSITORY / ".venv/worker/bin/python"
 MODEL = REPOSITORY / ".cache/models/SmolLM2-135M-Instruct"
 ROUNDS = 3
 ROWS = 96
-OUTPUT_TOKENS = 48
+OUTPUT_TOKENS = 64
 MAX_NUM_SEQS = 32
 TARGET = 0.97
 
