@@ -86,9 +86,14 @@ def ec2_site(
     skew_s: float = 0.0,
     limits: dict[str, Any] | None = None,
     plan: dict[str, Any] | None = None,
+    store: dict[str, Any] | None = None,
+    nodes_store: dict[str, Any] | None = None,
     **settings: Any,
 ) -> Generator[Site]:
-    """A job of sixty rows on two nodes, or those of `plan`. `settings` are keys of `fleet.ec2`."""
+    """A job of sixty rows on two nodes, or those of `plan`. `settings` are keys of `fleet.ec2`.
+
+    `nodes_store`: by which way the nodes reach the store, where it is not the directory's.
+    """
     desk = lay_out(directory, tokens_per_s=tokens_per_s)
     ec2: dict[str, Any] = {
         "region": "us-east-1",
@@ -101,6 +106,8 @@ def ec2_site(
     fleet: dict[str, Any] = {"kind": "ec2", "workers": 2, "ec2": ec2}
     job = desk.job | {"fleet": fleet, "limits": limits or {}, "sampling": SHORT}
     job["model"]["engine"] = {"max_num_seqs": 10}  # neither node takes all of the work
+    if store is not None:
+        job["store"] = store
     if plan is not None:
         ec2["instance_types"] = []
         job["model"]["path"] = "Qwen2.5-7B-Instruct"  # its shape is shipped
@@ -108,7 +115,7 @@ def ec2_site(
     (directory / "job.yaml").write_text(yaml.safe_dump(job))
     with cloud(
         worker_python=REPOSITORY / ".venv/worker/bin/python",
-        store=json.dumps({"uri": str(directory / "runs")}),
+        store=json.dumps(nodes_store or {"uri": str(directory / "runs")}),
         log_directory=directory / "nodes",
         market=market or prices(),
         notice_s=notice_s,

@@ -107,6 +107,14 @@ def test_near_the_end_a_switch_does_not_pay() -> None:
     assert zones_of(nodes) == {stays: (zone,)}
 
 
+def test_little_work_left_needs_no_other_node_in_place_of_a_lost_one() -> None:
+    nodes = planned(job_of(CHEAPEST_IN_TIME), MemoryStore())
+    living = {f"{TYPE}-0": Pool(TYPE, "us-east-1a", "spot")}
+    little = Remaining(share=0.2, horizon_s=7000.0, deadline_s=None)
+    assert nodes.replanned(little, closed=closed("us-east-1a"), holding=living) is not None
+    assert zones_of(nodes) == {f"{TYPE}-0": ("us-east-1a",)}
+
+
 def test_where_no_plan_is_possible_the_old_one_stays() -> None:
     nodes = planned(job_of(), MemoryStore())
     before = nodes.plan
@@ -127,7 +135,7 @@ def test_a_zone_without_a_subnet_is_not_planned_with() -> None:
 
 def test_nodes_that_a_run_cannot_use_are_refused_with_the_reason() -> None:
     job = job_of(subnets={"us-east-1f": "s"})
-    with pytest.raises(JobError, match="in a zone of fleet.ec2.subnets"):
+    with pytest.raises(JobError, match="spot offering is left"):
         planned(job, MemoryStore())
 
 

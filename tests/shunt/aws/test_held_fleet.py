@@ -1,120 +1,23 @@
 """The held fleet in virtual time: notices, silence, money, the deadline and the way out."""
 
-from dataclasses import dataclass, field
 from datetime import timedelta
 from decimal import Decimal
-from typing import Any
 
 import pytest
 
 from shunt.aws.errors import PermissionRefused
-from shunt.aws.event_queue import EventQueue
-from shunt.aws.held_fleet import HeldFleet, NodesRemain
-from shunt.aws.meter import Meter, PriceUnknown
-from shunt.aws.node_watch import NodeWatch
+from shunt.aws.held_fleet import NodesRemain
+from shunt.aws.inventory import list_nodes
+from shunt.aws.meter import PriceUnknown
 from shunt.aws.pool import Pool
-from shunt.event import Event, EventKind
-from shunt.job import Ec2, Limits
+from shunt.event import EventKind
+from shunt.job import Limits
 from shunt.node import NodeState, NodeStatus
-from shunt.run_status import RunState, RunStatus
 from shunt.spend import read_spend
-from shunt.testing.ec2.faults import FailFirst, unauthorised
-from shunt.testing.ec2.notice_queue import INTERRUPTION, REBALANCE, STATE_CHANGE, NoticeQueue
-from tests.shunt.aws.conftest import RUN, START, ZONES, Account, any_zone
-
-TYPE = "g6.12xlarge"
-
-
-class _QueueApi:
-    """The double's queue, asked as `AwsApi` asks SQS."""
-
-    def __init__(self, queue: NoticeQueue) -> None:
-        self.queue = queue
-
-    def call(self, operation: str, params: dict[str, Any]) -> dict[str, Any]:
-        return self.queue.answer("".join(w.title() for w in operation.split("_")), params)
-
-
-@dataclass
-class Stand:
-    """A held fleet of two, the account under it, and what its workers say."""
-
-    account: Account
-    held: HeldFleet
-    queue: NoticeQueue
-    events: list[Event]
-    said: dict[str, NodeStatus] = field(default_factory=dict)
-
-    def look(self, *, after_s: float = 5.0, eta_s: float | None = None, speak: bool = True) -> None:
-        """Time passes, every worker speaks, the controller looks."""
-        self.account.sleep(after_s)
-        if speak:
-            for node_id in self.held.reconciler.holding.values():
-                self.say(node_id, NodeState.RUNNING)
-        status = RunStatus(
-            run_id=RUN,
-            read_at=self.account.now(),
-            state=RunState.OPEN,
-            rows_total=1,
-            rows_terminal=0,
-            rows_failed=0,
-            output_tokens=0,
-            shards=(),
-            nodes=tuple(self.said.values()),
-        )
-        self.held.step(status, eta_s)
-
-    def say(self, node_id: str, state: NodeState, exit_code: int | None = None) -> None:
-        self.said[node_id] = NodeStatus(
-            node_id=node_id,
-            pid=1,
-            state=state,
-            started_at=self.account.now(),
-            updated_at=self.account.now(),
-            exit_code=exit_code,
-        )
-
-    def nodes(self) -> list[str]:
-        return sorted(self.held.reconciler.holding.values())
-
-    def living(self) -> list[str]:
-        return sorted(i.instance_id for i in self.account.double.living())
-
-    def kinds(self) -> list[str]:
-        return [event.kind.value for event in self.events]
-
-    def markets(self) -> list[str]:
-        return [i.pool.market for i in self.account.double.instances.values()]
-
-
-def stand_of(account: Account, *, limits: Limits | None = None, **settings: Any) -> Stand:
-    for zone in ZONES:
-        account.market.set_price(Pool(TYPE, zone, "spot"), START - timedelta(days=9), "3.6")
-        account.market.set_price(Pool(TYPE, zone, "on-demand"), START - timedelta(days=9), "36")
-    specs = {f"worker-{n}": any_zone(f"worker-{n}") for n in range(2)}
-    fleet, events, queue = account.fleet(specs), list[Event](), NoticeQueue()
-    limits = limits or Limits()
-    given = {"region": "us-east-1", "subnets": {"us-east-1a": "s"}, "instance_types": [TYPE]}
-    prices = {TYPE: Decimal(36)}
-    held = HeldFleet(
-        fleet=fleet,
-        reconciler=account.reconciler(fleet, specs, events),
-        watch=NodeWatch(
-            silent_s=180.0,
-            boot_limit_s=1200.0,
-            monotonic=lambda: account.now_s,
-            now=account.now,
-            queue=EventQueue(_QueueApi(queue), "url"),  # type: ignore[arg-type]
-        ),
-        meter=Meter(fleet.ec2, account.store, RUN, prices, limits.max_cost_usd, account.now),
-        settings=Ec2.model_validate({**given, **settings}),
-        limits=limits,
-        specs=specs,
-        monotonic=lambda: account.now_s,
-        now=account.now,
-        tell=events.append,
-    )
-    return Stand(account, held, queue, events)
+from shunt.testing.ec2.faults import ControllerKilled, FailFirst, kill_at, unauthorised
+from shunt.testing.ec2.notice_queue import INTERRUPTION, REBALANCE, STATE_CHANGE
+from tests.shunt.aws.conftest import RUN, START, ZONES, Account, Clients
+from tests.shunt.aws.stand import TYPE, stand_of
 
 
 @pytest.mark.parametrize("twice", [False, True])
@@ -353,3 +256,48 @@ def test_leaving_tells_the_bill(account: Account) -> None:
     assert spend is not None
     assert spend.usd == account.double.bill_usd().quantize(Decimal("0.01"))
     assert spend.num_nodes == 0
+
+
+def hold_to_the_end(account: Account, said: dict[str, NodeStatus]) -> None:
+    """One controller: two nodes, a notice to the first after 20 s, all done after 200 s.
+
+    What workers do goes on without it. Left by `ControllerKilled` as by SIGKILL: nothing is ended.
+    """
+    stand = stand_of(account)
+    stand.said = said
+    while not stand.held.done:
+        stand.look(speak=False)
+        first = account.double.instances["i-" + "0" * 17] if account.now_s > 20 else None
+        if first is not None and first.notice_at is None and first.ended_at is None:
+            account.double.notify(first.instance_id)
+        for instance in account.double.living():
+            if account.now_s > 200:
+                stand.say(instance.instance_id, NodeState.ENDED, 0)
+                account.double.end(instance.instance_id)
+            else:
+                told = instance.notice_at is not None
+                stand.say(instance.instance_id, NodeState.DRAINING if told else NodeState.RUNNING)
+    stand.held.__exit__(None, None, None)
+
+
+def test_a_controller_killed_at_every_call_leaves_and_doubles_nothing(clients: Clients) -> None:
+    """And the bill that the next one tells is the account's to the cent."""
+    undisturbed = Account(clients)
+    hold_to_the_end(undisturbed, {})
+    num_calls = len(undisturbed.double.calls)
+    assert num_calls > 60
+    for number in range(num_calls):
+        for phase in ("before", "after"):
+            account, said = Account(clients), dict[str, NodeStatus]()
+            account.double.visible_after_s = 4.0
+            account.double.faults.append(kill_at(number, phase))
+            try:
+                hold_to_the_end(account, said)
+            except ControllerKilled:
+                hold_to_the_end(account, said)
+            case = (number, phase, account.double.calls[number])
+            assert len(account.double.instances) == 3, case
+            assert list_nodes(account.api()) == [], case
+            spend = read_spend(account.store, RUN)
+            assert spend is not None
+            assert spend.usd == account.double.bill_usd().quantize(Decimal("0.01")), case

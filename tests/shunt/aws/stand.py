@@ -1,0 +1,114 @@
+"""A held fleet of two in virtual time, with the account under it and what its workers say."""
+
+from dataclasses import dataclass, field
+from datetime import timedelta
+from decimal import Decimal
+from typing import Any
+
+from shunt.aws.event_queue import EventQueue
+from shunt.aws.held_fleet import HeldFleet
+from shunt.aws.meter import Meter
+from shunt.aws.node_watch import NodeWatch
+from shunt.aws.pool import Pool
+from shunt.event import Event
+from shunt.job import Ec2, Limits
+from shunt.node import NodeState, NodeStatus, write_status
+from shunt.run_status import RunState, RunStatus
+from shunt.testing.ec2.notice_queue import NoticeQueue
+from tests.shunt.aws.conftest import RUN, START, ZONES, Account, any_zone
+
+TYPE = "g6.12xlarge"
+
+
+class _QueueApi:
+    """The double's queue, asked as `AwsApi` asks SQS."""
+
+    def __init__(self, queue: NoticeQueue) -> None:
+        self.queue = queue
+
+    def call(self, operation: str, params: dict[str, Any]) -> dict[str, Any]:
+        return self.queue.answer("".join(w.title() for w in operation.split("_")), params)
+
+
+@dataclass
+class Stand:
+    """A held fleet of two, the account under it, and what its workers say."""
+
+    account: Account
+    held: HeldFleet
+    queue: NoticeQueue
+    events: list[Event]
+    said: dict[str, NodeStatus] = field(default_factory=dict)
+
+    def look(self, *, after_s: float = 5.0, eta_s: float | None = None, speak: bool = True) -> None:
+        """Time passes, every worker speaks, the controller looks."""
+        self.account.sleep(after_s)
+        if speak:
+            for node_id in self.held.reconciler.holding.values():
+                self.say(node_id, NodeState.RUNNING)
+        status = RunStatus(
+            run_id=RUN,
+            read_at=self.account.now(),
+            state=RunState.OPEN,
+            rows_total=1,
+            rows_terminal=0,
+            rows_failed=0,
+            output_tokens=0,
+            shards=(),
+            nodes=tuple(self.said.values()),
+        )
+        self.held.step(status, eta_s)
+
+    def say(self, node_id: str, state: NodeState, exit_code: int | None = None) -> None:
+        status = NodeStatus(
+            node_id=node_id,
+            pid=1,
+            state=state,
+            started_at=self.account.now(),
+            updated_at=self.account.now(),
+            exit_code=exit_code,
+        )
+        self.said[node_id] = status
+        write_status(self.account.store, RUN, status)
+
+    def nodes(self) -> list[str]:
+        return sorted(self.held.reconciler.holding.values())
+
+    def living(self) -> list[str]:
+        return sorted(i.instance_id for i in self.account.double.living())
+
+    def kinds(self) -> list[str]:
+        return [event.kind.value for event in self.events]
+
+    def markets(self) -> list[str]:
+        return [i.pool.market for i in self.account.double.instances.values()]
+
+
+def stand_of(account: Account, *, limits: Limits | None = None, **settings: Any) -> Stand:
+    for zone in ZONES:
+        account.market.set_price(Pool(TYPE, zone, "spot"), START - timedelta(days=9), "3.6")
+        account.market.set_price(Pool(TYPE, zone, "on-demand"), START - timedelta(days=9), "36")
+    specs = {f"worker-{n}": any_zone(f"worker-{n}") for n in range(2)}
+    fleet, events, queue = account.fleet(specs), list[Event](), NoticeQueue()
+    limits = limits or Limits()
+    given = {"region": "us-east-1", "subnets": {"us-east-1a": "s"}, "instance_types": [TYPE]}
+    prices = {TYPE: Decimal(36)}
+    held = HeldFleet(
+        fleet=fleet,
+        reconciler=account.reconciler(fleet, specs, events),
+        watch=NodeWatch(
+            silent_s=180.0,
+            boot_limit_s=1200.0,
+            monotonic=lambda: account.now_s,
+            now=account.now,
+            queue=EventQueue(_QueueApi(queue), "url"),  # type: ignore[arg-type]
+        ),
+        meter=Meter(fleet.ec2, account.store, RUN, prices, limits.max_cost_usd, account.now),
+        settings=Ec2.model_validate({**given, **settings}),
+        limits=limits,
+        specs=specs,
+        monotonic=lambda: account.now_s,
+        now=account.now,
+        tell=events.append,
+    )
+    return Stand(account, held, queue, events)
