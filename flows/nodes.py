@@ -92,7 +92,7 @@ def _hold_local(
     ) as fleet:
         yield _LocalNodes(
             Reconciler(
-                fleet=fleet,
+                fleet=around.over(fleet),
                 slots=slots_of(manifest, store),
                 max_crashes=settings.max_crashes,
                 monotonic=around.monotonic,

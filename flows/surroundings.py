@@ -9,6 +9,7 @@ from datetime import UTC, datetime
 from pathlib import Path
 
 from shunt.errors import JobError
+from shunt.fleet.protocol import Fleet
 from shunt.job import Job
 from shunt.store.opening import directory_of
 
@@ -30,6 +31,8 @@ class Surroundings:
     monotonic: Callable[[], float]
     stop: threading.Event
     """Set it to have the workers drain and the drive end."""
+    over: Callable[[Fleet], Fleet] = lambda fleet: fleet
+    """What stands between the reconciler and the local fleet: a drill's trace."""
 
 
 def surroundings(job: Job, stop: threading.Event) -> Surroundings:

@@ -2,11 +2,14 @@
 
 import bisect
 import csv
+import json
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
 from shunt.errors import InputError
+
+_SHIPPED = Path(__file__).parent / "traces"
 
 
 @dataclass(frozen=True, slots=True)
@@ -19,6 +22,10 @@ class Trace:
     at_s: tuple[float, ...]
     nodes: tuple[int, ...]
 
+    @property
+    def peak(self) -> int:
+        return max(self.nodes)
+
     def available(self, at_s: float) -> int:
         position = bisect.bisect_right(self.at_s, at_s)
         return self.nodes[position - 1] if position else 0
@@ -27,6 +34,46 @@ class Trace:
         """Infinity where it does not change any more."""
         position = bisect.bisect_right(self.at_s, after_s)
         return self.at_s[position] if position < len(self.at_s) else float("inf")
+
+    def scaled(self, nodes: int) -> "Trace":
+        """The same for a fleet of another size: its peak becomes `nodes`, zero stays zero."""
+        peak = self.peak
+        if peak == 0:
+            return self
+        return Trace(self.at_s, tuple((2 * n * nodes + peak) // (2 * peak) for n in self.nodes))
+
+
+@dataclass(frozen=True, slots=True)
+class ShippedTrace:
+    """A recording that comes with the package."""
+
+    name: str
+    instance_type: str
+    what: str
+    source: str
+    licence: str
+
+    @property
+    def path(self) -> Path:
+        return _SHIPPED / f"{self.name}.csv"
+
+
+def shipped_traces() -> dict[str, ShippedTrace]:
+    """By name. Each begins with its first node; what was before it is cut off."""
+    index: dict[str, dict[str, str]] = json.loads((_SHIPPED / "index.json").read_text())
+    return {name: ShippedTrace(name, **told) for name, told in index.items()}
+
+
+def find_trace(name: str, *, pool: str = "") -> Trace:
+    """A shipped trace by its name, or the user's file. Raises `InputError`."""
+    shipped = shipped_traces().get(name)
+    if shipped is not None:
+        return read_trace(shipped.path)
+    path = Path(name)
+    if not path.exists():
+        known = ", ".join(shipped_traces())
+        raise InputError(f"trace {name}: no such file, and none of those shipped: {known}")
+    return read_trace(path, pool=pool)
 
 
 def read_trace(path: Path, *, pool: str = "") -> Trace:
@@ -39,11 +86,13 @@ def read_trace(path: Path, *, pool: str = "") -> Trace:
         with path.open(newline="") as lines:
             rows = [row for row in csv.DictReader(lines) if recording_of(row).startswith(pool)]
         steps = [(float(row["t_s"]), int(float(row["active_instances"]))) for row in rows]
-    except (OSError, KeyError, ValueError, TypeError) as error:
+    except (OSError, KeyError, ValueError, TypeError, OverflowError) as error:
         wanted = "a CSV with the columns t_s and active_instances"
         raise InputError(f"trace {path}: not {wanted} ({error})") from error
     if not steps or steps != sorted(steps, key=lambda step: step[0]):
         raise InputError(f"trace {path}: no rows for {pool or 'any pool'}, or not ordered by t_s")
+    if any(nodes < 0 for _, nodes in steps):
+        raise InputError(f"trace {path}: active_instances below zero")
     return Trace(tuple(at for at, _ in steps), tuple(nodes for _, nodes in steps))
 
 

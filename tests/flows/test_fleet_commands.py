@@ -30,11 +30,3 @@ def test_nothing_of_ours_is_nothing_to_end(app: typer.Typer, tmp_path: Path) -> 
     with mock_aws():
         assert "nothing to end" in said(app, "reap", "--store", str(tmp_path / "runs"))
         assert "node" in said(app, "nodes")
-
-
-def test_a_drill_compares_three_ways(app: typer.Typer, tmp_path: Path) -> None:
-    (tmp_path / "t.csv").write_text("t_s,active_instances\n0,4\n900,1\n1800,4\n")
-    numbers = "--nodes 4 --tokens 4e6 --tokens-per-s 500 --spot-price 1 --on-demand-price 3"
-    output = said(app, "drill", "--trace", str(tmp_path / "t.csv"), *numbers.split())
-    for words in ("spot, shunt", "spot, no handling", "on-demand"):
-        assert words in output
