@@ -1,33 +1,37 @@
-"""Drills over recorded traces (paths on the command line), and a thousand nodes for a day.
+"""Drills in virtual time over every recorded trace that is shipped, and a thousand nodes for a day.
 
-The trace files are Bamboo's step functions: `instance_type,zone,start_local,t_s,active_instances`.
+Each trace is played with its own peak of nodes and a job that keeps them busy for a day. Goodput is
+tokens per node hour as a share of nodes that nobody takes; its reference is the same with no
+handling, where the node's shard begins again.
 """
 
-import csv
 import random
-import sys
 import time
-from pathlib import Path
 
 from benchmarks.report import Row, write
+from shunt.drill.report import DrillReport
 from shunt.drill.simulation import DrillSettings, Handling, simulate
-from shunt.drill.trace import Trace, read_trace, recording_of
+from shunt.drill.trace import Trace, find_trace, shipped_traces
+from shunt.drill.virtual import virtual_arms
 
 TOKENS_PER_S = 1500.0
 SPOT_USD, ON_DEMAND_USD = 0.35, 1.0
 DAY_S = 86400.0
 SEEDS = 20
+LARGE = 480
+"""Nodes of the large fleet: a trace's peak, scaled up."""
 
 
 def main() -> None:
     rows = _large_fleet()
-    for argument in sys.argv[1:]:
-        path = Path(argument)
-        with path.open(newline="") as lines:
-            pools = sorted({recording_of(row) for row in csv.DictReader(lines)})
-        for pool in pools:
-            rows += _against(read_trace(path, pool=pool), pool)
+    for name in shipped_traces():
+        rows += _played(name, find_trace(name))
+    rows += _played(f"g4dn-us-east-1c-11-20 as {LARGE} nodes", _scaled("g4dn-us-east-1c-11-20"))
     write("fleet_drill", rows)
+
+
+def _scaled(name: str) -> Trace:
+    return find_trace(name).scaled(LARGE)
 
 
 def _large_fleet() -> list[Row]:
@@ -47,44 +51,53 @@ def _large_fleet() -> list[Row]:
     ]
 
 
-def _against(trace: Trace, name: str) -> list[Row]:
-    nodes = max(trace.nodes)
+def _played(name: str, trace: Trace) -> list[Row]:
     settings = DrillSettings(
-        nodes * TOKENS_PER_S * 6 * 3600, nodes, TOKENS_PER_S, SPOT_USD, ON_DEMAND_USD
+        trace.peak * TOKENS_PER_S * DAY_S, trace.peak, TOKENS_PER_S, SPOT_USD, ON_DEMAND_USD
     )
-    ours, none, demand = (
-        simulate(settings, trace, handling, rng=random.Random(0))
-        for handling in (Handling.SHUNT, Handling.NONE, Handling.ON_DEMAND)
-    )
-    again = [
-        simulate(settings, trace, Handling.SHUNT, rng=random.Random(seed)).tokens_again
-        for seed in range(SEEDS)
-    ]
-    mean_again = sum(again) / SEEDS
-    if ours.finish_s is None or none.finish_s is None or demand.finish_s is None:
-        return [Row(f"{name}: did not finish", 0, "")]
-    share = settings.total_tokens / (settings.total_tokens + mean_again)
+    reports = [_report(name, settings, trace, seed) for seed in range(SEEDS)]
+    first = reports[0]
+    ours, none, demand = first.arms
+    if ours.finish_s is None or demand.finish_s is None:
+        return [Row(f"{name}: not finished within 30 days", ours.interruptions, "interruptions")]
+    goodputs = sorted(report.goodput or 0.0 for report in reports)
+    again = sorted(report.arms[0].tokens_again / ours.tokens for report in reports)
+    middle = SEEDS // 2
     return [
-        Row(f"{name}: finish", ours.finish_s / 3600, "h", None, none.finish_s / 3600),
         Row(
-            f"{name}: finish, against on-demand",
+            f"{name}: goodput",
+            goodputs[middle],
+            "of undisturbed",
+            (goodputs[0], goodputs[-1]),
+            None if none.finish_s is None else _goodput_of_none(first),
+        ),
+        Row(f"{name}: cost", ours.cost_usd / demand.cost_usd, "of on-demand"),
+        Row(
+            f"{name}: finish",
             ours.finish_s / 3600,
             "h",
             None,
             demand.finish_s / 3600,
         ),
-        Row(f"{name}: cost", ours.cost_usd, "USD", None, none.cost_usd),
-        Row(f"{name}: cost, against on-demand", ours.cost_usd, "USD", None, demand.cost_usd),
-        Row(
-            f"{name}: tokens again, mean of {SEEDS} seeds",
-            mean_again,
-            "tokens",
-            (min(again), max(again)),
-            none.tokens_again,
-        ),
+        Row(f"{name}: tokens again", again[middle], "of all", (again[0], again[-1])),
         Row(f"{name}: interruptions", ours.interruptions, "nodes"),
-        Row(f"{name}: tokens kept", share, "share"),
     ]
+
+
+def _report(name: str, settings: DrillSettings, trace: Trace, seed: int) -> DrillReport:
+    return DrillReport(
+        mode="virtual",
+        trace=name,
+        nodes=settings.nodes,
+        spot_usd_per_hour=SPOT_USD,
+        on_demand_usd_per_hour=ON_DEMAND_USD,
+        arms=tuple(virtual_arms(settings, trace, seed=seed)),
+    )
+
+
+def _goodput_of_none(report: DrillReport) -> float:
+    _, none, demand = report.arms
+    return none.tokens / none.node_hours / (demand.tokens / demand.node_hours)
 
 
 if __name__ == "__main__":

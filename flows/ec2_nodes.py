@@ -3,11 +3,14 @@
 import getpass
 import time
 from collections.abc import Callable, Mapping
+from dataclasses import dataclass
 from decimal import Decimal
 
 from flows.ec2_plan import planned_nodes
 from flows.surroundings import Surroundings
 from placement.hardware import load_catalogue
+from shunt.aws.account_check import caller
+from shunt.aws.account_setup import Services
 from shunt.aws.api import AwsApi, client_of
 from shunt.aws.clock import AwsClock
 from shunt.aws.event_queue import EventQueue
@@ -17,6 +20,7 @@ from shunt.aws.launch_request import LaunchSettings
 from shunt.aws.meter import Meter
 from shunt.aws.node_watch import NodeWatch
 from shunt.aws.pool import Pool, SlotSpec
+from shunt.aws.run_identity import make_identity, remove_identity
 from shunt.errors import JobError
 from shunt.event import Event
 from shunt.job import Ec2, Job
@@ -81,7 +85,32 @@ def hold_ec2(
         now=clock.now,
         tell=tell,
         planner=planner,
+        role=_RoleOfRun(ec2, settings, run_id) if settings.role_per_run else None,
     )
+
+
+@dataclass(frozen=True, slots=True)
+class _RoleOfRun:
+    ec2: AwsApi
+    settings: Ec2
+    run_id: str
+
+    def make(self) -> str:
+        template = self.settings.launch_template
+        return make_identity(self._services(), self.run_id, sleep=time.sleep, template=template)
+
+    def remove(self) -> None:
+        remove_identity(self._services(), self.run_id)
+
+    def _services(self) -> Services:
+        region = self.settings.region
+        return Services(
+            ec2=self.ec2,
+            iam=AwsApi(client_of("iam", region)),
+            s3=AwsApi(client_of("s3", region)),
+            account=caller(AwsApi(client_of("sts", region))),
+            region=region,
+        )
 
 
 def ec2_of(job: Job) -> Ec2:

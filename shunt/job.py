@@ -136,6 +136,9 @@ class Ec2(_Section):
     zones and number of nodes are those of the plan that `plan` asks for."""
     launch_template: str = "shunt-worker"
     """As `shunt aws setup` makes it."""
+    role_per_run: bool = True
+    """Nodes get a role that reaches this run's prefix alone, made for the run and removed after it.
+    Off: the role of the launch template, which reaches every run of the bucket."""
     on_demand: OnDemandPolicy = "never"
     """`at-deadline`: on-demand nodes once spot nodes would miss `limits.deadline`."""
     on_demand_usd_per_hour: dict[str, Annotated[float, Field(gt=0)]] = {}

@@ -56,6 +56,16 @@ class Planner(Protocol):
         ...
 
 
+class RunRole(Protocol):
+    """What gives the run's nodes their rights."""
+
+    def make(self) -> str:
+        """The launch template that carries them. May be called again."""
+        ...
+
+    def remove(self) -> None: ...
+
+
 class NodesRemain(ShuntError):
     """A run's nodes could not be ended; they end themselves later."""
 
@@ -89,6 +99,8 @@ class HeldFleet:
     """EC2's clock."""
     tell: Callable[[Event], None]
     planner: Planner | None = None
+    role: RunRole | None = None
+    """None: nodes have the rights of the job's launch template."""
     limit: str = ""
     """Why the nodes must go, once they must."""
     _next_s: float = 0.0
@@ -99,11 +111,20 @@ class HeldFleet:
     _closed: frozenset[tuple[str, str, str]] = frozenset()
 
     def __enter__(self) -> "HeldFleet":
+        if self.role is not None:
+            self.fleet.settings = replace(self.fleet.settings, template=self.role.make())
         return self
 
     def __exit__(self, kind: object, error: BaseException | None, trace: object) -> None:
-        if not self.fleet.ever_launched:
-            return
+        if self.fleet.ever_launched:
+            self._end_nodes(error)
+        if self.role is not None:
+            try:
+                self.role.remove()
+            except AwsError as left:
+                log.warning("role of the run not removed; shunt aws teardown does it: %s", left)
+
+    def _end_nodes(self, error: BaseException | None) -> None:
         try:
             self.fleet.terminate()
             spend = self.meter.read()

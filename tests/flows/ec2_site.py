@@ -88,6 +88,7 @@ def ec2_site(
     plan: dict[str, Any] | None = None,
     store: dict[str, Any] | None = None,
     nodes_store: dict[str, Any] | None = None,
+    rest_of_aws: str = "",
     **settings: Any,
 ) -> Generator[Site]:
     """A job of sixty rows on two nodes, or those of `plan`. `settings` are keys of `fleet.ec2`.
@@ -100,6 +101,7 @@ def ec2_site(
         "subnets": {zone: f"subnet-{zone}" for zone in ZONES},
         "instance_types": [TYPE],
         "observe_interval_s": 0.2,
+        "role_per_run": False,
         "on_demand_usd_per_hour": {TYPE: 36},
         **settings,
     }
@@ -121,6 +123,7 @@ def ec2_site(
         notice_s=notice_s,
         skew_s=skew_s,
         stop_timeout_s=20.0,
+        rest_of_aws=rest_of_aws,
     ) as account:
         try:
             yield Site(desk, account)

@@ -3,11 +3,14 @@
 import os
 import signal
 import subprocess
+from collections.abc import Generator
 from datetime import UTC, datetime, timedelta
 from decimal import Decimal
 from pathlib import Path
 
+import boto3
 import pytest
+from moto.server import ThreadedMotoServer
 
 from shunt.aws.pool import Pool
 from shunt.testing.ec2.faults import ControllerKilled, Phase, unauthorised
@@ -70,6 +73,36 @@ def test_a_user_without_permissions_is_told_which_and_buys_nothing(
         assert f"needs ec2:{operation}" in refused.stderr
         assert "Traceback" not in refused.stderr
         assert at.cloud.double.instances == {}
+
+
+@pytest.fixture
+def moto_url() -> Generator[str]:
+    server = ThreadedMotoServer("127.0.0.1", 0, verbose=False)
+    server.start()
+    host, port = server.get_host_and_port()
+    yield f"http://{host}:{port}"
+    server.stop()
+
+
+def test_nodes_have_a_role_of_their_run_which_goes_with_them(
+    tmp_path: Path, undisturbed: dict[str, str], moto_url: str
+) -> None:
+    with ec2_site(tmp_path, rest_of_aws=moto_url, role_per_run=True) as at:
+        keys = {"aws_access_key_id": "double", "aws_secret_access_key": "double"}
+        endpoint = {"region_name": "us-east-1", "endpoint_url": moto_url, **keys}
+        boto3.client("s3", **endpoint).create_bucket(Bucket="runs-of-us")
+        setup = at.start("aws", "setup", "--bucket", "runs-of-us", "--image", "ami-1", "--yes")
+        assert at.end(setup).returncode == 0
+        done = at.run()
+
+        assert done.returncode == 0, done.stderr
+        check_whole(at, undisturbed)
+        (run_id,) = {i.tags["shunt:run"] for i in at.cloud.double.instances.values()}
+        intents = [path.read_text() for path in tmp_path.glob("runs/runs/*/intents/*/0*0.json")]
+        assert all(f'"LaunchTemplateName":"shunt-run-{run_id}"' in text for text in intents)
+        iam = boto3.client("iam", **endpoint)
+        roles = {role["RoleName"] for role in iam.list_roles()["Roles"]}
+        assert {role for role in roles if role.startswith("shunt")} == {"shunt-worker"}
 
 
 def test_zones_are_emptied_one_after_the_other(tmp_path: Path, undisturbed: dict[str, str]) -> None:

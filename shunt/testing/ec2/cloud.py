@@ -90,8 +90,10 @@ def cloud(
     notice_s: float = NOTICE_S,
     skew_s: float = 0.0,
     stop_timeout_s: float = 95.0,
+    rest_of_aws: str = "",
 ) -> Generator[Cloud]:
-    """Serve an account until left. `skew_s`: how far EC2's clock is ahead of this machine's."""
+    """Serve an account until left. `skew_s`: how far EC2's clock is ahead of this machine's.
+    `rest_of_aws`: URL of a moto server for all other calls and services."""
 
     def now() -> datetime:
         """EC2 tells and bills whole seconds."""
@@ -115,7 +117,7 @@ def cloud(
     double.on_launch, double.on_end = machines.boot, ended
     account = Cloud(double, machines, queue, notice_s)
     with (
-        ec2_server(Ec2Server(double, queue, account.lock, now)) as url,
+        ec2_server(Ec2Server(double, queue, account.lock, now, rest_of_aws)) as url,
         _ticking(account),
     ):
         account.environment = {
@@ -124,6 +126,8 @@ def cloud(
             "AWS_ACCESS_KEY_ID": "double",
             "AWS_SECRET_ACCESS_KEY": "double",
         }
+        if rest_of_aws:
+            account.environment["AWS_ENDPOINT_URL"] = rest_of_aws
         try:
             yield account
         finally:

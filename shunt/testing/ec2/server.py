@@ -6,7 +6,9 @@ Moto's parser and serializer speak EC2's protocol; the answers are the double's 
 import json
 import sys
 import threading
-from collections.abc import Callable, Generator
+import urllib.error
+import urllib.request
+from collections.abc import Callable, Generator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass
 from datetime import datetime
@@ -36,9 +38,12 @@ class Ec2Server:
     queue: NoticeQueue
     lock: "threading.RLock"
     now: Callable[[], datetime]
+    rest_of_aws: str = ""
+    """URL of a moto server that answers what the double does not."""
 
-    def reply(self, target: str, body: str) -> Reply:
+    def reply(self, headers: Mapping[str, str], body: str) -> Reply:
         """To a request of SQS (which names its target in a header) or of EC2 (in the body)."""
+        target = headers.get("X-Amz-Target", "")
         if target.startswith("AmazonSQS."):
             told = self.queue.answer(target.removeprefix("AmazonSQS."), json.loads(body))
             return 200, "application/x-amz-json-1.0", json.dumps(told)
@@ -49,11 +54,23 @@ class Ec2Server:
         try:
             with self.lock:
                 told = self.double.answer(form["Action"], params)
+            if told is None and self.rest_of_aws:
+                return self._asked_of_moto(headers, body)
             if told is None:
                 raise ApiFault("InvalidAction", f"the double has no {form['Action']}")
         except ApiFault as fault:
             return 400, "text/xml", _error(fault)
         return 200, "text/xml", str(cast(Any, EC2Serializer)(model).serialize(told)["body"])
+
+    def _asked_of_moto(self, headers: Mapping[str, str], body: str) -> Reply:
+        passed = {name: headers[name] for name in ("Authorization", "Content-Type", "X-Amz-Date")}
+        request = urllib.request.Request(self.rest_of_aws, data=body.encode(), headers=passed)
+        try:
+            with urllib.request.urlopen(request, timeout=10) as reply:
+                return reply.status, "text/xml", reply.read().decode()
+        except urllib.error.HTTPError as error:
+            with error:
+                return error.code, "text/xml", error.read().decode()
 
 
 @contextmanager
@@ -89,7 +106,7 @@ class _Connection(BaseHTTPRequestHandler):
     def do_POST(self) -> None:
         body = self.rfile.read(int(self.headers["Content-Length"])).decode()
         try:
-            status, kind, text = self.account.reply(self.headers.get("X-Amz-Target", ""), body)
+            status, kind, text = self.account.reply(dict(self.headers.items()), body)
         except ControllerKilled:
             self.close_connection = True
             return

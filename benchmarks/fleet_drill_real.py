@@ -1,0 +1,141 @@
+"""A real drill on this machine (fake engine, four workers), beside its forecast in virtual time.
+
+The reference of each row is what `shunt drill` in virtual time says of the same job, trace and
+start-up: how far the linear model can be trusted.
+"""
+
+import json
+import os
+import tempfile
+import threading
+from collections.abc import Sequence
+from dataclasses import replace
+from pathlib import Path
+
+from rich.console import Console
+
+from benchmarks.report import Row, write
+from flows.drill_estimate import shard_s, speed_of
+from flows.drill_run import EventView, RealDrill
+from flows.surroundings import surroundings
+from shunt.drill.report import DrillArm, DrillReport
+from shunt.drill.simulation import DrillSettings, Handling
+from shunt.drill.trace import find_trace
+from shunt.drill.virtual import virtual_arms
+from shunt.job import Job
+from shunt.job_file import check_job
+
+TRACE = "g4dn-us-east-1d-11-23"
+WORKERS, ROWS, MAX_TOKENS = 4, 1400, 64
+SPEEDUP = 240.0
+STARTUP_S = 2.0
+"""Of the wall clock: from a worker's launch to its first token, on this machine."""
+NOTICE_S, UNNOTICED = 1200.0, 0.1
+"""A notice of 5 s of the wall clock: a worker here needs about one to save and leave."""
+SPOT_USD, ON_DEMAND_USD = 0.2523, 0.526
+
+
+def main() -> None:
+    with tempfile.TemporaryDirectory() as name:
+        folder = Path(name)
+        job = _job(folder)
+        os.chdir(folder)
+        trace = find_trace(TRACE).scaled(WORKERS)
+        play = RealDrill(
+            job=job,
+            trace=trace,
+            directory=folder / "drill",
+            speedup=SPEEDUP,
+            notice_s=NOTICE_S,
+            unnoticed=UNNOTICED,
+            spot_usd_per_hour=SPOT_USD,
+            on_demand_usd_per_hour=ON_DEMAND_USD,
+            seed=0,
+        )
+        around = surroundings(job, threading.Event())
+        quiet = EventView(Console(quiet=True))
+        real = [play.run(handling, around, quiet) for handling in _ORDER]
+        virtual = _forecast(job, folder, play)
+        rows = _rows(real, virtual)
+    os.chdir(Path(__file__).parents[1])
+    write("fleet_drill_real", rows)
+
+
+_ORDER = (Handling.SHUNT, Handling.NONE, Handling.ON_DEMAND)
+
+
+def _job(folder: Path) -> Job:
+    prompts = [json.dumps({"id": f"row-{n}", "prompt": f"prompt {n}"}) for n in range(ROWS)]
+    (folder / "prompts.jsonl").write_text("\n".join(prompts) + "\n")
+    return check_job(
+        {
+            "name": "drill",
+            "model": {
+                "path": "none",
+                "engine_kind": "fake",
+                "fake_tokens_per_s": 25,
+                "engine": {"max_num_seqs": 12},
+            },
+            "input": {"path": str(folder / "prompts.jsonl")},
+            "sampling": {"max_tokens": MAX_TOKENS, "ignore_eos": True},
+            "fleet": {"workers": WORKERS},
+            "shard_prompts": 15,
+            "checkpoint_interval_s": 1,
+            "lease_term_s": 3,
+        },
+        source="benchmark",
+    )
+
+
+def _forecast(job: Job, folder: Path, play: RealDrill) -> list[DrillArm]:
+    speed = speed_of(job, tokens=None, tokens_per_s=None, folder=folder)
+    settings = DrillSettings(
+        total_tokens=speed.total_tokens,
+        nodes=WORKERS,
+        tokens_per_s=speed.node_tokens_per_s / SPEEDUP,
+        spot_usd_per_hour=SPOT_USD,
+        on_demand_usd_per_hour=ON_DEMAND_USD,
+        startup_s=STARTUP_S * SPEEDUP,
+        checkpoint_s=job.checkpoint_interval_s * SPEEDUP,
+        request_s=shard_s(job, speed) * SPEEDUP,
+        notice_s=NOTICE_S,
+        drain_s=SPEEDUP,
+        unnoticed=UNNOTICED,
+    )
+    ours, _, demand = virtual_arms(settings, play.trace, seed=0)
+    _, none, _ = virtual_arms(replace(settings, unnoticed=1.0), play.trace, seed=0)
+    return [ours, none, demand]
+
+
+def _rows(real: Sequence[DrillArm], virtual: Sequence[DrillArm]) -> list[Row]:
+    names = ("shunt", "no handling", "on-demand")
+    rows: list[Row] = []
+    for name, measured, forecast in zip(names, real, virtual, strict=True):
+        for what, unit, value, reference in (
+            ("finish", "h", (measured.finish_s or 0) / 3600, (forecast.finish_s or 0) / 3600),
+            ("cost", "USD", measured.cost_usd, forecast.cost_usd),
+            ("tokens again", "tokens", measured.tokens_again, forecast.tokens_again),
+            ("interruptions", "nodes", measured.interruptions, forecast.interruptions),
+        ):
+            rows.append(Row(f"{name}: {what}", value, unit, None, reference))
+    return [*rows, _goodput(real, virtual)]
+
+
+def _goodput(real: Sequence[DrillArm], virtual: Sequence[DrillArm]) -> Row:
+    measured, forecast = (
+        DrillReport(
+            mode="real",
+            trace=TRACE,
+            nodes=WORKERS,
+            spot_usd_per_hour=SPOT_USD,
+            on_demand_usd_per_hour=ON_DEMAND_USD,
+            arms=tuple(arms),
+        ).goodput
+        or 0.0
+        for arms in (real, virtual)
+    )
+    return Row("goodput", measured, "of undisturbed", None, forecast)
+
+
+if __name__ == "__main__":
+    main()
