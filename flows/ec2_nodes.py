@@ -33,7 +33,12 @@ _SETTLE_LOOKS = 2
 
 
 def hold_ec2(
-    manifest: Manifest, store: Store, around: Surroundings, tell: Callable[[Event], None]
+    manifest: Manifest,
+    store: Store,
+    around: Surroundings,
+    tell: Callable[[Event], None],
+    *,
+    recheck: bool,
 ) -> HeldFleet:
     """The run's nodes on EC2, those of an earlier controller included. Buys nothing yet.
 
@@ -57,6 +62,7 @@ def hold_ec2(
         now=clock.now,
         monotonic=around.monotonic,
         sleep=time.sleep,
+        recheck=recheck,
         settle_s=settings.observe_interval_s * _SETTLE_LOOKS,
     )
     reconciler = Reconciler(

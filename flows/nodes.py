@@ -49,7 +49,7 @@ def hold_nodes(
 ) -> AbstractContextManager[HeldNodes]:
     """The nodes that the job asks for. Leaving them ends them all."""
     if manifest.job.fleet.kind == "ec2":
-        return hold_ec2(manifest, store, around, tell)
+        return hold_ec2(manifest, store, around, tell, recheck=recheck)
     return _hold_local(manifest, store, around, tell, recheck=recheck)
 
 

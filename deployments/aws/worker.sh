@@ -7,9 +7,10 @@ ask() { curl -sfH "X-aws-ec2-metadata-token: $token" "$imds/meta-data/$1"; }
 store=$(ask tags/instance/shunt:store)
 region=$(ask placement/region) # the bucket's too: setup and docs ask for one region
 export AWS_REGION=$region AWS_DEFAULT_REGION=$region
+recheck=$(ask tags/instance/shunt:recheck || true) # a tag that is mostly absent
 export PYTHONPATH=/opt/shunt/code
 exec /opt/shunt/venv/bin/python -m workers \
   --store "{\"uri\": \"$store\"}" \
   --run "$(ask tags/instance/shunt:run)" \
   --node "$(ask instance-id)" \
-  --watch-imds
+  --watch-imds ${recheck:+--recheck}

@@ -51,6 +51,8 @@ class Ec2Fleet:
     now: Callable[[], datetime]
     monotonic: Callable[[], float]
     sleep: Callable[[float], None]
+    recheck: bool = False
+    """Nodes look into every shard, whatever is marked done, and no ended node has done so."""
     settle_s: float = SETTLE_S
     """Between the listings of teardown."""
     blocklist: Blocklist = field(init=False)
@@ -58,12 +60,16 @@ class Ec2Fleet:
     _ended: dict[str, int] = field(default_factory=dict[str, int])
     _missing_since: dict[str, float] = field(default_factory=dict[str, float])
     _vacated: set[str] = field(default_factory=set[str])
+    _before: set[str] = field(default_factory=set[str])
+    """Nodes of earlier passes that were not seen alive in this one."""
 
     def __post_init__(self) -> None:
         self.blocklist = Blocklist(self.monotonic)
         self._intents = {}
         for intent, outcome in read_intents(self.store, self.run_id):
             self._intents.setdefault(intent.slot, []).append((intent, outcome))
+            if self.recheck and outcome is not None:
+                self._before.add(outcome.instance_id)
 
     @property
     def ever_launched(self) -> bool:
@@ -71,16 +77,19 @@ class Ec2Fleet:
         return bool(self._intents)
 
     def nodes(self) -> Sequence[FleetNode]:
-        """Every node that was ever launched for the run; unfinished launches are finished first."""
+        """Every node that was ever launched for the run (of a recheck: those that live, or did when
+        it began to watch); unfinished launches are finished first."""
         for slot in list(self._intents):
             self._resolve(slot)
         described = {i["InstanceId"]: i for i in describe_run(self.ec2, self.run_id)}
-        return [
+        seen = [
             FleetNode(outcome.instance_id, slot, self._exit_code(outcome, described))
             for slot, intents in self._intents.items()
             for _, outcome in intents
             if outcome is not None and outcome.instance_id
         ]
+        self._before -= {node.node_id for node in seen if node.exit_code is None}
+        return [node for node in seen if node.node_id not in self._before]
 
     def launch(self, slot: str) -> str:
         """Start a node for the slot, or say which one it has. Raises `NotLaunched`, `AwsError`."""
@@ -157,6 +166,7 @@ class Ec2Fleet:
                 owner=self.owner,
                 store_uri=self.store.uri,
                 expires_at=self.expires_at,
+                recheck=self.recheck,
             ),
         )
         return Intent(

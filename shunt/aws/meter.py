@@ -1,15 +1,20 @@
 """The meter of a run: looks at its nodes and at the market, and says what they have cost so far."""
 
-from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
+from collections.abc import Callable, Container, Iterator, Mapping, Sequence
+from dataclasses import dataclass, field
 from datetime import datetime
 from decimal import Decimal
 
+from shunt import keys
 from shunt.aws.api import AwsApi
+from shunt.aws.fleet import VISIBLE_WITHIN_S
+from shunt.aws.intent import Outcome
 from shunt.aws.pool import Pool
-from shunt.aws.spend import PriceStep, price_history, spend_usd, usages
+from shunt.aws.spend import PriceStep, Usage, price_history, spend_usd, usages
 from shunt.errors import ShuntError
+from shunt.node import NodeStatus
 from shunt.spend import Spend, write_spend
+from shunt.store.errors import ObjectMissing
 from shunt.store.protocol import Store
 
 
@@ -34,11 +39,13 @@ class Meter:
     on_demand_usd_per_hour: Mapping[str, Decimal]
     max_cost_usd: float | None
     now: Callable[[], datetime]
+    _settled: dict[str, Outcome] = field(default_factory=dict[str, Outcome])
 
     def read(self) -> Spend:
         """Look and write down. Raises `PriceUnknown` and `AwsError`."""
         now = self.now()
         used = usages(self.ec2, self.store, self.run_id, now=now)
+        used += self._unseen({usage.node_id for usage in used}, now)
         prices = price_history(self.ec2, used, now=now)
         living = [usage for usage in used if usage.lives]
         rates = [self._rate(usage.pool, prices) for usage in used]
@@ -54,6 +61,28 @@ class Meter:
         )
         write_spend(self.store, self.run_id, spend)
         return spend
+
+    def _unseen(self, seen: Container[str], now: datetime) -> Iterator[Usage]:
+        """Nodes that EC2 does not list: those just launched, and those that ended so long ago that
+        it has forgotten them, of which the last heartbeat is the best that is known."""
+        for key in self.store.list(keys.intent_prefix(self.run_id)):
+            if key.endswith(keys.OUTCOME_SUFFIX) and key not in self._settled:
+                self._settled[key] = Outcome.model_validate_json(self.store.get(key))
+        for outcome in self._settled.values():
+            if not outcome.instance_id or outcome.instance_id in seen:
+                continue
+            pool = Pool(outcome.instance_type, outcome.zone, outcome.market)
+            lives = (now - outcome.settled_at).total_seconds() < VISIBLE_WITHIN_S
+            end = now if lives else self._last_heard(outcome)
+            start = outcome.settled_at
+            yield Usage(outcome.instance_id, pool, start, max(start, end), lives)
+
+    def _last_heard(self, outcome: Outcome) -> datetime:
+        try:
+            raw = self.store.get(keys.node(self.run_id, outcome.instance_id))
+        except ObjectMissing:
+            return outcome.settled_at
+        return NodeStatus.model_validate_json(raw).updated_at
 
     def _rate(self, pool: Pool, prices: Mapping[Pool, Sequence[PriceStep]]) -> Decimal:
         """What the pool costs now."""

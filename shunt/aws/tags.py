@@ -9,6 +9,8 @@ SLOT = "shunt:slot"
 TOKEN = "shunt:token"
 OWNER = "shunt:owner"
 STORE = "shunt:store"
+RECHECK = "shunt:recheck"
+"""There, with any value: the worker does not trust done markers."""
 EXPIRES_AT = "shunt:expires-at"
 """When a node ends itself whatever happens, ISO 8601 UTC."""
 
@@ -26,9 +28,17 @@ def of(instance: Mapping[str, Any]) -> dict[str, str]:
 
 
 def for_node(
-    *, run_id: str, slot: str, token: str, owner: str, store_uri: str, expires_at: datetime
+    *,
+    run_id: str,
+    slot: str,
+    token: str,
+    owner: str,
+    store_uri: str,
+    expires_at: datetime,
+    recheck: bool = False,
 ) -> dict[str, str]:
     return {
+        **({RECHECK: "true"} if recheck else {}),
         RUN: run_id,
         SLOT: slot,
         TOKEN: token,

@@ -13,6 +13,9 @@ import pytest
 from moto.server import ThreadedMotoServer
 
 from shunt.aws.pool import Pool
+from shunt.done import ShardDone, mark_done
+from shunt.manifest import read_manifest
+from shunt.store.opening import open_store
 from shunt.testing.ec2.faults import ControllerKilled, Phase, unauthorised
 from tests.flows.conftest import lay_out, wait_until
 from tests.flows.ec2_site import SHORT, TYPE, ZONES, Site, ec2_site
@@ -275,6 +278,30 @@ def test_the_deadline_is_met_with_on_demand_nodes_or_stops_the_run(
 
         assert at.run("--set", "limits.deadline=null").returncode == 0
         check_whole(at, undisturbed)
+
+
+def test_a_shard_that_is_wrongly_marked_done_is_found_by_a_second_fleet(
+    tmp_path: Path, undisturbed: dict[str, str]
+) -> None:
+    with ec2_site(tmp_path, limits={"deadline": "2020-01-01T00:00:00Z"}) as at:
+        assert at.run().returncode == 4
+        (run_id,) = [path.name for path in tmp_path.glob("runs/runs/*")]
+        store = open_store(str(tmp_path / "runs"))
+        shard_id = read_manifest(store, run_id).shards[2].shard_id
+        lie = ShardDone(
+            shard_id=shard_id,
+            epoch=1,
+            num_rows=10,
+            num_error_rows=0,
+            num_output_tokens=1,
+            num_segments=1,
+        )
+        mark_done(store, run_id, lie)
+        done = at.run("--set", "limits.deadline=null")
+
+        assert done.returncode == 0, done.stderr
+        check_whole(at, undisturbed)
+        assert len(at.cloud.double.instances) == 4
 
 
 def test_ctrl_c_ends_the_nodes(tmp_path: Path, undisturbed: dict[str, str]) -> None:

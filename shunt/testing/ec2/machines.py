@@ -112,6 +112,7 @@ class Machines:
         argv = [str(self.worker_python), "-m", "workers"]
         argv += ["--store", self.store, "--run", instance.tags[tags.RUN]]
         argv += ["--node", instance.instance_id, "--watch-imds", "--imds-url", url]
+        argv += ["--recheck"] if tags.RECHECK in instance.tags else []
         argv += ["--watch-parent"]  # no worker survives the double
         self.log_directory.mkdir(parents=True, exist_ok=True)
         with (self.log_directory / f"{instance.instance_id}.log").open("ab") as log:

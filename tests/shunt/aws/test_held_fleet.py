@@ -244,6 +244,25 @@ def test_a_price_that_nobody_tells_stops_the_run_and_ends_its_nodes(account: Acc
     assert stand.living() == []
 
 
+def test_nodes_that_ended_while_nobody_looked_are_counted_by_their_last_word(
+    account: Account,
+) -> None:
+    stand = stand_of(account)
+    stand.look()
+    for _ in range(60):
+        account.sleep(60.0)
+        for node_id in stand.nodes():
+            stand.say(node_id, NodeState.RUNNING)
+    for node_id in stand.nodes():
+        account.double.end(node_id)
+    account.sleep(4 * 3600.0)
+    again = stand_of(account)
+    spend = again.held.meter.read()
+    assert abs(spend.usd - account.double.bill_usd()) < Decimal("0.02")
+    assert spend.usd > 7
+    assert spend.num_nodes == 0
+
+
 def test_leaving_tells_the_bill(account: Account) -> None:
     stand = stand_of(account)
     with stand.held:
