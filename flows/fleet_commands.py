@@ -17,6 +17,7 @@ from shunt.aws.reaper import condemned, reap
 from shunt.errors import RunMissing
 from shunt.run_status import RunState, StatusReader
 from shunt.store.config import StoreConfig, open_configured_store
+from shunt.store.protocol import Store
 
 Yes = Annotated[bool, typer.Option("--yes", help="Do it; without, only say it.")]
 
@@ -47,13 +48,14 @@ def reap_nodes(
     region: Region = "us-east-1",
     yes: Yes = False,
 ) -> None:
-    """End every node of ours that no living run owns."""
+    """End every node of ours that no living run of the store owns, or is past its deadline."""
     ec2, now = _api("ec2", region), datetime.now(UTC)
-    lives = _run_lives(store)
+    opened = open_configured_store(StoreConfig(uri=store), environment=os.environ)
+    lives, uri = _run_lives(opened), opened.uri
     if yes:
-        doomed = reap(ec2, run_lives=lives, now=now)
+        doomed = reap(ec2, store_uri=uri, run_lives=lives, now=now)
     else:
-        doomed = condemned(list_nodes(ec2), run_lives=lives, now=now)
+        doomed = condemned(list_nodes(ec2), store_uri=uri, run_lives=lives, now=now)
     console = Console()
     for entry in doomed:
         node = entry.node
@@ -62,9 +64,7 @@ def reap_nodes(
         console.print("nothing to end")
 
 
-def _run_lives(store_uri: str) -> Callable[[str], bool]:
-    store = open_configured_store(StoreConfig(uri=store_uri), environment=os.environ)
-
+def _run_lives(store: Store) -> Callable[[str], bool]:
     def lives(run_id: str) -> bool:
         try:
             return _state(run_id) in ALIVE_STATES

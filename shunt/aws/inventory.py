@@ -35,6 +35,8 @@ class OurNode:
     state: str
     launched_at: datetime
     expires_at: datetime | None
+    store_uri: str = ""
+    """Where its run keeps its state."""
 
 
 def describe_run(ec2: AwsApi, run_id: str) -> list[dict[str, Any]]:
@@ -102,4 +104,5 @@ def _node(instance: dict[str, Any]) -> OurNode:
         state=instance["State"]["Name"],
         launched_at=instance["LaunchTime"],
         expires_at=datetime.fromisoformat(expires) if expires else None,
+        store_uri=tagged.get(tags.STORE, ""),
     )
