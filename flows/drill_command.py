@@ -122,7 +122,7 @@ def drill(
 def _real(play: RealDrill, console: Console) -> list[DrillArm]:
     """The three runs, one after the other: they share this machine."""
     stop = threading.Event()
-    around = surroundings(play.job, stop)
+    around = surroundings(play.job_of(Handling.SHUNT), stop)
     arms: list[DrillArm] = []
     for handling in NAMES:
         console.print(f"[bold]{NAMES[handling]}[/], in {play.directory / handling.value}")

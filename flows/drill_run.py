@@ -55,7 +55,7 @@ class RealDrill:
 
     def run(self, handling: Handling, around: Surroundings, watcher: Watcher) -> DrillArm:
         """One run to its end. Raises `RunError` where it was stopped before."""
-        job = self._job(handling)
+        job = self.job_of(handling)
         clock, usage = _Clock(time.monotonic, self.speedup), Usage()
         store = open_configured_store(job.store, environment=around.environment)
 
@@ -91,8 +91,8 @@ class RealDrill:
         workers = self.job.fleet.workers
         return Trace((0.0,), (workers,)) if handling is Handling.ON_DEMAND else self.trace
 
-    def _job(self, handling: Handling) -> Job:
-        """The job on local workers, away from the user's own store and results."""
+    def job_of(self, handling: Handling) -> Job:
+        """The job on local workers, whatever its fleet, away from its own store and results."""
         place = self.directory / handling.value
         fleet = self.job.fleet
         changes = {

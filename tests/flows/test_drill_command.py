@@ -9,8 +9,11 @@ from typer.testing import CliRunner
 
 from flows.cli import app
 from flows.drill_estimate import fake_mean_tokens
+from flows.drill_run import RealDrill
 from shunt.drill.report import DrillReport
 from shunt.drill.simulation import Handling
+from shunt.drill.trace import Trace
+from shunt.job_file import load_job
 from shunt.sampling import Sampling
 
 FOUR = "t_s,active_instances\n0,4\n900,1\n1800,4\n"
@@ -103,6 +106,30 @@ def test_mean_length_of_the_fake_engine() -> None:
     assert fake_mean_tokens(Sampling(max_tokens=100, ignore_eos=True)) == 100
     assert fake_mean_tokens(Sampling(max_tokens=100_000)) == pytest.approx(64)
     assert fake_mean_tokens(Sampling(max_tokens=100_000, min_tokens=10)) == pytest.approx(74)
+
+
+def test_a_job_for_ec2_is_drilled_on_workers_of_this_machine(folder: Path) -> None:
+    """Into the drill's own store, without the job's limits: nothing is bought."""
+    lay_out(folder, rows=5)
+    more = ["fleet.kind=ec2", "fleet.ec2.region=us-east-1", "store.uri=s3://bucket/team"]
+    more += ["fleet.ec2.subnets={us-east-1a: subnet-1}", "fleet.ec2.instance_types=[g6.xlarge]"]
+    play = RealDrill(
+        job=load_job(folder / "job.yaml", more),
+        trace=Trace((0.0,), (2,)),
+        directory=folder / "drill",
+        speedup=1.0,
+        notice_s=120.0,
+        unnoticed=0.0,
+        spot_usd_per_hour=1.0,
+        on_demand_usd_per_hour=3.0,
+        seed=0,
+    )
+    for handling in Handling:
+        job = play.job_of(handling)
+        assert (job.fleet.kind, job.fleet.workers, job.fleet.ec2) == ("local", 2, None)
+        assert Path(job.store.uri) == folder / "drill" / handling.value / "store"
+        saves_nothing = job.checkpoint_interval_s > 1e6
+        assert saves_nothing == (handling is Handling.NONE)
 
 
 def test_a_real_drill_interrupts_workers_and_counts_what_it_cost(folder: Path) -> None:

@@ -5,6 +5,7 @@ from collections.abc import Callable
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
 
+import boto3
 import pytest
 import typer
 from typer.testing import CliRunner
@@ -110,6 +111,18 @@ def test_without_anything_there_is_the_shipped_snapshot(market: Market) -> None:
     market(sheet(prices=(), missing=(REFUSED,)))
     assert "shown instead: the snapshot that is shipped" in said("offers")
     assert "karpenter-provider-aws@1d92708" in said("offers", "--offline")
+
+
+def test_without_credentials_there_is_a_line_and_the_snapshot(
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    monkeypatch.setattr(offers_command, "CACHE", tmp_path)
+    monkeypatch.setattr(boto3, "DEFAULT_SESSION", None)
+    monkeypatch.setenv("AWS_PROFILE", "nobody-has-this")
+    output = said("offers")
+    assert "nothing shown; client of ec2: NoCredentials: needs valid AWS credentials" in output
+    assert "shown instead: the snapshot that is shipped" in output
+    assert not list(tmp_path.iterdir()), "a sheet without prices is not kept"
 
 
 def test_planning_takes_the_sheet_and_its_quota(market: Market, tmp_path: Path) -> None:
