@@ -25,7 +25,22 @@ def run_engine_core(*args: Any, **kwargs: Any) -> None:
     """Stands in for vLLM's function of the same name as the target of the spawned process."""
     os.setsid()
     end_with_parent()
+    _end_survivors_at_once()
     vllm_private.run_engine_core(*args, **kwargs)
+
+
+def _end_survivors_at_once() -> None:
+    """Where a rank died, kill the others: they wait for it, and vLLM for them nine seconds."""
+    executor = vllm_private.MultiprocExecutor
+    patiently = executor._ensure_worker_termination
+
+    def end(worker_procs: list[BaseProcess]) -> None:
+        if not all(process.is_alive() for process in worker_procs):
+            for process in worker_procs:
+                process.kill()
+        patiently(worker_procs)
+
+    executor._ensure_worker_termination = staticmethod(end)
 
 
 def shared_memory_of(processes: Sequence[BaseProcess]) -> frozenset[str]:

@@ -11,6 +11,7 @@ import torch
 import vllm
 from vllm import AsyncEngineArgs, AsyncLLMEngine, envs
 from vllm.config import VllmConfig
+from vllm.exceptions import VLLMServerError
 from vllm.platforms import current_platform
 
 from shunt.errors import EngineDied
@@ -51,8 +52,14 @@ async def start_engine(config: EngineConfig) -> StartedEngine:
         raise EngineDied(f"the engine did not start: {error}") from error
     description = {"runner": "unknown", "device": current_platform.device_type}
     if private is not None:
-        # The same answer from every rank; each has installed what its model runner needs.
-        description = (await llm.collective_rpc("shunt_prepare", timeout=_PREPARE_TIMEOUT_S))[0]
+        private.fail_calls_at_death(llm)
+        try:
+            # The same answer from every rank; each has installed what its model runner needs.
+            answers = await llm.collective_rpc("shunt_prepare", timeout=_PREPARE_TIMEOUT_S)
+        except VLLMServerError as error:
+            await asyncio.to_thread(llm.shutdown, timeout=0.0)
+            raise EngineDied("the engine died before it took requests") from error
+        description = answers[0]
     traits = _traits(llm, description, private, reason)
     fingerprint = _fingerprint(llm, description)
     log.info("engine started fingerprint=%s resumes=%s", fingerprint, private is not None)

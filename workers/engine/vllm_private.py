@@ -27,6 +27,7 @@ from vllm.v1.core.sched.utils import check_stop
 from vllm.v1.engine import EngineCoreRequest
 from vllm.v1.engine.async_llm import AsyncLLM
 from vllm.v1.engine.core import EngineCoreProc
+from vllm.v1.engine.core_client import AsyncMPClient, MPClient
 from vllm.v1.engine.detokenizer import IncrementalDetokenizer
 from vllm.v1.engine.exceptions import EngineDeadError
 from vllm.v1.engine.logprobs import LogprobsProcessor
@@ -50,7 +51,7 @@ SAVED = "shunt_saved_token_ids"
 MAX_ALLOWED_TOKEN_IDS_V2 = v2_logit_bias.MAX_NUM_ALLOWED_TOKEN_IDS
 MAX_LOGIT_BIAS_V2 = v2_logit_bias.MAX_NUM_LOGIT_BIAS_TOKENS
 MAX_STOP_TOKEN_IDS_V2 = v2_logit_bias.MAX_NUM_STOP_TOKEN_IDS
-"""Above these, model runner V2 raises in the worker, which ends the engine."""
+"""Above these, model runner V2 raises in the worker."""
 
 run_engine_core = EngineCoreProc.run_engine_core
 """Kept before `install_core_process` replaces the attribute."""
@@ -67,6 +68,7 @@ _SIGNATURES: tuple[tuple[Callable[..., Any], str], ...] = (
     (OutputProcessor.add_request, "self request prompt parent_req request_index queue"),
     (OutputProcessor.propagate_error, "self e"),
     (LogprobsProcessor._update_sample_logprobs, "self logprobs_lists"),
+    (AsyncMPClient._ensure_output_queue_task, "self"),
     (IncrementalDetokenizer.from_new_request, "tokenizer request"),
     (IncrementalDetokenizer.update, "self new_token_ids stop_terminated"),
     (check_stop, "request max_model_len"),
@@ -84,6 +86,7 @@ _SIGNATURES: tuple[tuple[Callable[..., Any], str], ...] = (
         "vllm_config local_rank rank distributed_init_method input_shm_handle "
         "shared_worker_lock is_driver_worker inherited_fds",
     ),
+    (MultiprocExecutor._ensure_worker_termination, "worker_procs"),
     (
         parallel_state.initialize_model_parallel,
         "tensor_model_parallel_size pipeline_model_parallel_size "
@@ -114,6 +117,7 @@ _INSTANCE_ATTRIBUTES: tuple[tuple[type, str], ...] = (
 
 
 def problems() -> list[str]:
+    (MPClient, "utility_results resources"),
     """Why the hooks must not be used with the vLLM that is installed; empty when they may."""
     found: list[str] = []
     if vllm.__version__.split("+")[0] != PINNED_VERSION:
@@ -271,6 +275,22 @@ def stop_reading(llm: AsyncLLM) -> None:
     """
     if (reading := llm.output_handler) is not None:
         reading.get_loop().call_soon_threadsafe(reading.cancel)
+def fail_calls_at_death(llm: AsyncLLM) -> None:
+    """Let calls that wait for a reply of the engine core fail when it dies; vLLM forgets them.
+
+    On the event loop, before the first call.
+    """
+    client: Any = llm.engine_core
+    client._ensure_output_queue_task()
+
+    def fail_calls(_: Any) -> None:
+        for reply in client.utility_results.values():
+            if not reply.done():
+                reply.set_exception(EngineDeadError())
+
+    client.resources.output_queue_task.add_done_callback(fail_calls)
+
+
 
 
 def fail_requests(llm: AsyncLLM) -> None:

@@ -13,6 +13,7 @@ import socket
 import subprocess
 import tempfile
 import threading
+import time
 from collections.abc import Callable
 from concurrent.futures import Future
 from multiprocessing import resource_tracker
@@ -24,9 +25,12 @@ from vllm.platforms import current_platform
 from workers.engine.vllm_private import MultiprocExecutor, WorkerProc
 from workers.pipeline.batches import BatchesInFlight
 from workers.pipeline.janitor import (
+    POLL_S,
+    STOPPED_LIMIT_S,
     rendezvous_name,
     semaphore_prefix,
     shared_memory_prefix,
+    stands_still,
     start_janitor,
     sweep,
 )
@@ -37,8 +41,8 @@ from workers.pipeline.stage_map import StageMap
 JOIN_DEADLINE_S = 300.0
 """Followers may boot and load for this long before the head gives up."""
 EXIT_LOST = 1
-BATCH_STARTS = "shunt_batch_starts"
-"""A collective RPC of this name is answered here, by `BatchesInFlight.starts`."""
+OBSERVED = "shunt_pipeline_observed"
+"""A collective RPC of this name is answered by the executor: by its `observed`."""
 
 log = logging.getLogger(__name__)
 
@@ -55,10 +59,12 @@ class PipelineExecutor(MultiprocExecutor):
     def __init__(self, vllm_config: Any, monitor_workers: bool = True) -> None:
         self._links: list[socket.socket] = []
         self._batches = BatchesInFlight()
+        self._instants_s: dict[str, float] = {}
         super().__init__(vllm_config, monitor_workers)
 
     def _init_executor(self) -> None:
         stages = self._stages = StageMap.of_vllm(self.vllm_config)
+        self._instants_s["core"] = time.monotonic()
         mark_shared_memory(stages.token)
         self._janitor = start_janitor(stages.token)
         threading.Thread(target=self._watch_janitor, name="janitor-watch", daemon=True).start()
@@ -67,11 +73,14 @@ class PipelineExecutor(MultiprocExecutor):
         if stages.num_nodes > 1:
             os.environ.update(network_environment(stages.addresses[stages.node]))
             self._before_ranks()
+            self._instants_s["linked"] = time.monotonic()
         apply_to(self.parallel_config, stages)
         make = self._planned(WorkerProc.make_worker_process)
         # Stock numbers ranks as if all nodes were equal; the planned ones are put in instead.
         with patch.object(WorkerProc, "make_worker_process", make):
             super()._init_executor()
+        self._instants_s["ranks"] = time.monotonic()
+        log.info("pipeline part ready node=%d ranks=%s", stages.node, stages.local_ranks())
 
     def leave(self) -> None:
         """End a follower's process when its ranks are gone; never returns."""
@@ -98,9 +107,14 @@ class PipelineExecutor(MultiprocExecutor):
         return reply
 
     def collective_rpc(self, method: Any, *args: Any, **options: Any) -> Any:
-        if method == BATCH_STARTS:
-            return self._batches.starts
+        if method == OBSERVED:
+            return self.observed
         return super().collective_rpc(method, *args, **options)
+
+    @property
+    def observed(self) -> dict[str, Any]:
+        """`batch_starts`: see `BatchesInFlight.starts`. `instants_s`: of the launch, monotonic."""
+        return {"batch_starts": self._batches.starts, "instants_s": self._instants_s}
 
     def shutdown(self) -> None:
         if self._ending:
@@ -120,6 +134,7 @@ class PipelineExecutor(MultiprocExecutor):
 
     def fail(self, reason: str) -> None:
         """Kill every rank of this node and leave the process; never returns."""
+        self._leaving = True
         log.error("pipeline part ends node=%d: %s", self._stages.node, reason)
         ranks = multiprocessing.active_children()
         for rank in ranks:
@@ -127,8 +142,10 @@ class PipelineExecutor(MultiprocExecutor):
         for rank in ranks:
             rank.join()
         sweep(self._stages.token)
+        if self._janitor is not None:
+            self._janitor.kill()  # its work is done, and a stopped one would stay
         # The engine loop may sit in a read of a remote rank's queue, which nothing interrupts;
-        # whoever started this process notices its end at once. The janitor notices too.
+        # whoever started this process notices its end at once.
         os._exit(EXIT_LOST)
 
     def _planned(self, make: Callable[..., Any]) -> Callable[..., Any]:
@@ -178,9 +195,15 @@ class PipelineExecutor(MultiprocExecutor):
 
     def _watch_janitor(self) -> None:
         assert self._janitor is not None
-        self._janitor.wait()
+        still_s = 0.0
+        while still_s <= STOPPED_LIMIT_S:
+            try:
+                self._janitor.wait(POLL_S)
+                break
+            except subprocess.TimeoutExpired:
+                still_s = still_s + POLL_S if stands_still(self._janitor.pid) else 0.0
         if not self._leaving:
-            self.fail("the janitor was killed")
+            self.fail("the janitor was killed or stopped")
 
     def _get_parallel_sizes(self) -> tuple[int, int, int]:
         self.world_size = self._stages.world_size

@@ -40,19 +40,35 @@ def pipeline_of(tp: list[int], layers: list[int], nodes: list[int]) -> Pipeline:
     for index, count in enumerate(layers):
         first = sum(layers[:index])
         slot = f"n-{nodes[index]}"
-        stages.append(Stage(slot=slot, tp=tp[index], first_layer=first, end_layer=first + count))
+        gpu = sum(
+            size for size, node in zip(tp[:index], nodes, strict=False) if node == nodes[index]
+        )
+        stages.append(
+            Stage(
+                slot=slot,
+                first_gpu=gpu,
+                tp=tp[index],
+                first_layer=first,
+                end_layer=first + count,
+            )
+        )
     return Pipeline(name="p", stages=tuple(stages), max_num_seqs=8, predicted_requests_per_s=1.0)
 
 
 def config_of(spec: dict[str, Any]) -> EngineConfig:
     return EngineConfig(
         model_path=spec["model"],
-        dtype="float32",
+        dtype=spec.get("dtype", "float32"),
         max_model_len=256,
         max_num_seqs=8,
         max_num_batched_tokens=spec.get("budget", 32),
-        enforce_eager=True,
+        enforce_eager=device_of(spec) == "cpu",
+        gpu_memory_utilization=0.3,
     )
+
+
+def device_of(spec: dict[str, Any]) -> str:
+    return spec.get("device", "cpu")
 
 
 def requests(*, max_tokens: int, count: int = 12) -> list[Request]:
@@ -71,7 +87,7 @@ async def head(spec: dict[str, Any]) -> None:
         model_path=spec["model"],
         number=spec.get("number", 0),
     )
-    config = head_config(config_of(spec), stages, device="cpu")
+    config = head_config(config_of(spec), stages, device=device_of(spec))
     engine = await VllmEngine.start(config)
     private = engine._private
     assert private is not None
@@ -126,10 +142,10 @@ def _unexpected(detail: str) -> None:
 
 async def _told(engine: Any, config: EngineConfig, done: list[Generation]) -> dict[str, Any]:
     """Of a pipeline with our executor: how many batches started as the k-th in flight."""
-    from workers.pipeline.executor import BATCH_STARTS
+    from workers.pipeline.executor import OBSERVED
 
     ours = "additional_config" in config.extra
-    starts = await engine._llm.collective_rpc(BATCH_STARTS) if ours else []
+    starts = (await engine._llm.collective_rpc(OBSERVED))["batch_starts"] if ours else []
     return {"generations": [asdict(generation) for generation in done], "batch_starts": starts}
 
 
@@ -138,8 +154,10 @@ def follow_head(spec: dict[str, Any]) -> None:
     from workers.pipeline.launch import stage_map
 
     pipeline = pipeline_of(spec["tp"], spec["layers"], spec["nodes"])
-    stages = stage_map(pipeline, spec["addresses"], model_path=spec["model"])
-    follow(config_of(spec), stages, node=spec["node"], device="cpu", deadline_s=120)
+    stages = stage_map(
+        pipeline, spec["addresses"], model_path=spec["model"], number=spec.get("number", 0)
+    )
+    follow(config_of(spec), stages, node=spec["node"], device=device_of(spec), deadline_s=120)
 
 
 if __name__ == "__main__":

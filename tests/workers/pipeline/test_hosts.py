@@ -1,26 +1,19 @@
-"""A pipeline over two network namespaces: the tokens of one rank, and a cut link noticed."""
+"""A pipeline over network namespaces: the tokens of one rank, and a cut link noticed."""
 
 import os
 import shutil
-import subprocess
 import time
-from collections.abc import Generator
-from pathlib import Path
 from typing import Any
 
 import pytest
 
-from tests.workers.pipeline.processes import (
-    Told,
-    assert_same,
-    left_in_shared_memory,
-    run,
-    start,
-)
+from tests.workers.pipeline.holding import GONE_S, assert_nothing_left, holding
+from tests.workers.pipeline.network_hosts import Hosts, network
+from tests.workers.pipeline.processes import Told, assert_same, run, start
 
 pytestmark = [
     pytest.mark.vllm,
-    pytest.mark.timeout(600),
+    pytest.mark.timeout(900),
     pytest.mark.skipif(
         os.geteuid() != 0 or shutil.which("ip") is None, reason="needs root and iproute2"
     ),
@@ -30,69 +23,51 @@ CUT_LIMIT_S = 10.0
 BUSY_MACHINE = 3.0
 
 
-@pytest.fixture
-def hosts() -> Generator[tuple[str, str]]:
-    """Names of two namespaces, 10.77.1.1 and 10.77.1.2, on one link."""
-    names = (f"shunt-a{os.getpid()}", f"shunt-b{os.getpid()}")
-    for name in names:
-        _ip("netns", "add", name)
-    _ip("link", "add", "v0", "netns", names[0], "type", "veth", "peer", "v1", "netns", names[1])
-    for number, name in enumerate(names):
-        _ip("-n", name, "addr", "add", f"10.77.1.{number + 1}/24", "dev", f"v{number}")
-        for device in ("lo", f"v{number}"):
-            _ip("-n", name, "link", "set", device, "up")
-    yield names
-    for name in names:
-        _ip("netns", "del", name)
-
-
-def test_two_hosts_give_the_tokens_of_one_rank(
-    model: str, one_rank: Told, hosts: tuple[str, str]
+@pytest.mark.parametrize(
+    ("tp", "layers"),
+    [
+        ([2, 1], [4, 2]),
+        pytest.param([1, 2, 1], [2, 3, 1], marks=pytest.mark.soak),
+        pytest.param([1, 1, 2, 1], [2, 1, 2, 1], marks=pytest.mark.soak),
+    ],
+)
+def test_hosts_give_the_tokens_of_one_rank(
+    model: str, one_rank: Told, tp: list[int], layers: list[int]
 ) -> None:
-    spec = _spec(model)
-    follower = start("follow", spec | {"node": 1}, *_on(hosts[1]))
-    assert_same(one_rank, run(spec, *_on(hosts[0])))
-    assert follower.wait(30) == 0
-    _close(follower)
+    with network(len(tp)) as hosts:
+        spec = _spec(model, tp, layers, hosts)
+        followers = [
+            start("follow", spec | {"node": node}, *hosts.prefixes[node])
+            for node in range(1, len(tp))
+        ]
+        told = run(spec, *hosts.prefixes[0])
+        for follower in followers:
+            assert follower.wait(GONE_S) == 0
+            assert follower.stdout is not None
+            follower.stdout.close()
+    assert_same(one_rank, told)
 
 
 @pytest.mark.soak
-def test_a_cut_link_ends_both_sides(model: str, hosts: tuple[str, str]) -> None:
-    spec = _spec(model) | {"hold": True}
-    follower = start("follow", spec | {"node": 1}, *_on(hosts[1]))
-    head = start("head", spec, *_on(hosts[0]))
-    assert head.stdout is not None
-    assert head.stdout.readline().startswith("started")
-    _ip("-n", hosts[0], "link", "set", "v0", "down")
-    since = time.monotonic()
-    assert head.stdout.readline() == "died\n"
-    assert time.monotonic() - since < CUT_LIMIT_S * BUSY_MACHINE
-    assert follower.wait(CUT_LIMIT_S * BUSY_MACHINE) == 1
-    assert head.wait(30) == 0
-    _close(head)
-    _close(follower)
-    assert not left_in_shared_memory()
+@pytest.mark.parametrize("cut", [Hosts.pull_cable, Hosts.lose_packets])
+def test_a_cut_link_ends_both_sides(model: str, cut: Any) -> None:
+    with network(2) as hosts:
+        spec = _spec(model, [2, 1], [4, 2], hosts)
+        with holding(spec, hosts.prefixes) as held:
+            cut(hosts, 1)
+            since = time.monotonic()
+            assert held.says() == "died"
+            seconds = time.monotonic() - since
+            assert held.followers[0].wait(CUT_LIMIT_S * BUSY_MACHINE) == 1
+            assert_nothing_left(held)
+    assert seconds < CUT_LIMIT_S * BUSY_MACHINE
 
 
-def _spec(model: str) -> dict[str, Any]:
-    addresses = {"n-0": "10.77.1.1", "n-1": "10.77.1.2"}
+def _spec(model: str, tp: list[int], layers: list[int], hosts: Hosts) -> dict[str, Any]:
     return {
         "model": model,
-        "tp": [2, 1],
-        "layers": [4, 2],
-        "nodes": [0, 1],
-        "addresses": addresses,
+        "tp": tp,
+        "layers": layers,
+        "nodes": list(range(len(tp))),
+        "addresses": hosts.addresses,
     }
-
-
-def _on(host: str) -> tuple[str, ...]:
-    return (str(shutil.which("ip")), "netns", "exec", host)
-
-
-def _close(process: "subprocess.Popen[str]") -> None:
-    if process.stdout is not None:
-        process.stdout.close()
-
-
-def _ip(*arguments: str) -> None:
-    subprocess.run([Path(str(shutil.which("ip"))), *arguments], check=True)

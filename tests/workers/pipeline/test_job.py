@@ -17,7 +17,8 @@ from shunt.prepare import prepare
 from shunt.rendering import renderer_for
 from shunt.store.config import StoreConfig
 from shunt.store.opening import open_store
-from tests.workers.pipeline.processes import ROOT, Told, assert_same, left_in_shared_memory
+from tests.workers.pipeline.holding import left_in_shared_memory
+from tests.workers.pipeline.processes import ROOT, Told, assert_same
 from tests.workers.pipeline.running import pipeline_of, requests
 
 pytestmark = [pytest.mark.vllm, pytest.mark.timeout(600)]

@@ -1,19 +1,16 @@
 """Unequal pipelines on real vLLM: the same tokens as one rank, and nothing left of a killed one."""
 
-import os
 import signal
-import time
 
 import pytest
 
-from tests.workers.pipeline.processes import (
-    Told,
-    assert_all_gone,
-    assert_same,
+from tests.workers.pipeline.holding import (
+    assert_nothing_left,
     holding,
     left_in_shared_memory,
-    run,
+    strike,
 )
+from tests.workers.pipeline.processes import Told, assert_same, run
 
 pytestmark = [pytest.mark.vllm, pytest.mark.timeout(600)]
 
@@ -50,29 +47,28 @@ def test_unequal_stages_give_the_tokens_of_one_rank(
 @pytest.mark.parametrize(
     ("victim", "number", "limit_s"),
     [
-        ("rank", signal.SIGKILL, NOTICE_LIMIT_S),
+        ("head rank 1", signal.SIGKILL, NOTICE_LIMIT_S),
         pytest.param("core", signal.SIGKILL, NOTICE_LIMIT_S, marks=pytest.mark.soak),
-        pytest.param("janitor", signal.SIGKILL, NOTICE_LIMIT_S, marks=pytest.mark.soak),
-        pytest.param("rank", signal.SIGSTOP, STOPPED_LIMIT_S, marks=pytest.mark.soak),
+        pytest.param("worker", signal.SIGKILL, NOTICE_LIMIT_S, marks=pytest.mark.soak),
+        pytest.param("head janitor", signal.SIGKILL, NOTICE_LIMIT_S, marks=pytest.mark.soak),
+        pytest.param("head rank 2", signal.SIGSTOP, STOPPED_LIMIT_S, marks=pytest.mark.soak),
         pytest.param("core", signal.SIGSTOP, STOPPED_LIMIT_S, marks=pytest.mark.soak),
+        pytest.param("worker", signal.SIGSTOP, STOPPED_LIMIT_S, marks=pytest.mark.soak),
+        pytest.param("head janitor", signal.SIGSTOP, STOPPED_LIMIT_S, marks=pytest.mark.soak),
     ],
 )
 def test_a_lost_process_ends_the_pipeline_and_leaves_nothing(
     model: str, victim: str, number: signal.Signals, limit_s: float
 ) -> None:
-    with holding(model) as (head, pids):
-        os.kill(pids[victim], number)
-        since = time.monotonic()
-        assert head.stdout is not None
-        assert head.stdout.readline() == "died\n"
-        assert time.monotonic() - since < limit_s * BUSY_MACHINE
-        assert head.wait(30) == 0
-    assert_all_gone(pids)
+    spec = {"model": model, "tp": [2, 1], "layers": [4, 2], "nodes": [0, 0]}
+    with holding(spec) as held:
+        assert strike(held, victim, number) < limit_s * BUSY_MACHINE
+        assert_nothing_left(held)
 
 
 @pytest.mark.soak
-def test_a_killed_worker_takes_its_pipeline_along(model: str) -> None:
-    with holding(model) as (head, pids):
-        head.kill()
-        head.wait()
-    assert_all_gone(pids)
+def test_vllms_own_executor_notices_a_lost_rank_as_soon(model: str) -> None:
+    """One host, one TP degree: no class of ours. Shared memory that it leaves has vLLM's names."""
+    with holding({"model": model, "tp": [1, 1], "layers": [4, 2], "nodes": [0, 0]}) as held:
+        assert strike(held, "head rank 0", signal.SIGKILL) < NOTICE_LIMIT_S * BUSY_MACHINE
+        assert_nothing_left(held)

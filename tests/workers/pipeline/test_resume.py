@@ -4,7 +4,8 @@ import json
 
 import pytest
 
-from tests.workers.pipeline.processes import NEAR_TIE, left_in_shared_memory, start
+from tests.workers.pipeline.holding import left_in_shared_memory
+from tests.workers.pipeline.processes import NEAR_TIE, start
 
 pytestmark = [pytest.mark.vllm, pytest.mark.timeout(600)]
 

@@ -1,0 +1,146 @@
+"""Pipelines that generate without end, to be broken; and what they must not leave."""
+
+import os
+import re
+import signal
+import subprocess
+import time
+from collections.abc import Generator, Sequence
+from contextlib import suppress
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from tests.workers.pipeline.processes import start
+from workers.pipeline.network import PORTS
+
+GONE_S = 30.0
+_LISTENS = "0A"
+"""A socket's state in /proc/net/tcp."""
+
+
+@dataclass(frozen=True, slots=True)
+class Held:
+    """The processes of a running pipeline, as the test started or found them."""
+
+    head: "subprocess.Popen[str]"
+    followers: "list[subprocess.Popen[str]]"
+    pids: dict[str, int]
+    """`worker`, `core`, `head janitor`, `head rank 0`, `follower 1`, `follower 1 janitor`..."""
+
+    def says(self) -> str:
+        """The head's next word: `died` once it has noticed."""
+        assert self.head.stdout is not None
+        return self.head.stdout.readline().strip()
+
+
+class holding:
+    """Starts a pipeline, yields it and ends what the test has left. `hosts`: prefix by node."""
+
+    def __init__(self, spec: dict[str, Any], hosts: Sequence[tuple[str, ...]] = ((),)) -> None:
+        spec = spec | {"hold": True}
+        prefixes = [hosts[node % len(hosts)] for node in range(max(spec["nodes"]) + 1)]
+        self._followers = [
+            start("follow", spec | {"node": node}, *prefix)
+            for node, prefix in enumerate(prefixes)
+            if node
+        ]
+        self._head = start("head", spec, *prefixes[0])
+
+    def __enter__(self) -> Held:
+        assert self._head.stdout is not None
+        words = self._head.stdout.readline().split()
+        if words[:1] != ["started"]:
+            self.__exit__()
+            raise AssertionError(f"the head said {words}")
+        core = int(words[1])
+        pids = {"worker": self._head.pid, "core": core} | _parts("head", core)
+        for node, follower in enumerate(self._followers, start=1):
+            name = f"follower {node}"
+            pids |= {name: follower.pid} | _parts(name, follower.pid)
+        return Held(self._head, self._followers, pids)
+
+    def __exit__(self, *_: object) -> None:
+        for process in (self._head, *self._followers):
+            with suppress(ProcessLookupError):
+                process.kill()
+            process.wait()
+            assert process.stdout is not None
+            process.stdout.close()
+
+
+def _parts(owner: str, pid: int) -> dict[str, int]:
+    """Janitor and ranks that a process has started."""
+    parts: dict[str, int] = {}
+    ranks = 0
+    for child in sorted(_children(pid)):
+        command = Path(f"/proc/{child}/cmdline").read_bytes().decode()
+        if "janitor" in command:
+            parts[f"{owner} janitor"] = child
+        elif "libtorch" in Path(f"/proc/{child}/maps").read_text():
+            parts[f"{owner} rank {ranks}"] = child
+            ranks += 1
+    return parts
+
+
+def _children(pid: int) -> Generator[int]:
+    for stat in Path("/proc").glob("[0-9]*/stat"):
+        with suppress(OSError):
+            fields = stat.read_text().rsplit(")", 1)[1].split()
+            if int(fields[1]) == pid:
+                yield int(stat.parent.name)
+
+
+def strike(held: Held, victim: str, number: signal.Signals) -> float:
+    """Signal one process; returns the seconds until the head has noticed, or is gone itself."""
+    os.kill(held.pids[victim], number)
+    since = time.monotonic()
+    if victim != "worker":
+        assert held.says() == "died"
+    elif number is signal.SIGSTOP:
+        _until_gone({"core": held.pids["core"]})  # suspended, it loses its engine
+        seconds = time.monotonic() - since
+        os.kill(held.head.pid, signal.SIGCONT)
+        assert held.says() == "died"
+        return seconds
+    return time.monotonic() - since
+
+
+def assert_nothing_left(held: Held) -> None:
+    """No process, no shared memory, no port: the next launch works at once."""
+    held.head.wait(GONE_S)
+    for follower in held.followers:
+        follower.wait(GONE_S)
+    assert not _until_gone(held.pids)
+    deadline = time.monotonic() + GONE_S
+    while (found := left_in_shared_memory() | kept_ports()) and time.monotonic() < deadline:
+        time.sleep(0.05)
+    assert not found
+
+
+def _until_gone(pids: dict[str, int]) -> set[str]:
+    deadline = time.monotonic() + GONE_S
+    left = set(pids)
+    while (left := {n for n in left if _alive(pids[n])}) and time.monotonic() < deadline:
+        time.sleep(0.02)
+    return left
+
+
+def _alive(pid: int) -> bool:
+    with suppress(OSError):
+        return Path(f"/proc/{pid}/stat").read_text().rsplit(")", 1)[1].split()[0] not in "ZX"
+    return False
+
+
+def left_in_shared_memory() -> set[str]:
+    """What pipelines marked: segments, whose nine digits are one more than Python's, semaphores."""
+    marked = re.compile(r"psm_[0-9a-f]{9}$|.*vllm_dist_[0-9a-f]{5}n|sem\.mp[0-9a-f]{5}-")
+    return {path.name for path in Path("/dev/shm").iterdir() if marked.match(path.name)}
+
+
+def kept_ports() -> set[str]:
+    """Ports of the documented range that somebody in this network namespace listens on."""
+    lines = Path("/proc/net/tcp").read_text().splitlines()[1:]
+    sockets = [line.split()[1:4:2] for line in lines]
+    ports = {int(address.rsplit(":", 1)[1], 16) for address, state in sockets if state == _LISTENS}
+    return {f"port {port}" for port in ports if port in PORTS}
