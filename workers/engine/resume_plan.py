@@ -46,6 +46,12 @@ def refusal(
         )
     if traits.no_grammars and request.sampling.structured_outputs is not None:
         return RowErrorCode.INVALID_PARAMETER, traits.no_grammars
+    if traits.cannot_resume and traits.runner == "v1" and request.sampling.logprob_token_ids:
+        return (
+            RowErrorCode.INVALID_PARAMETER,
+            "logprob_token_ids: without a hook, model runner v1 would take the logprobs of other "
+            "rows away",
+        )
     adapter = request.sampling.adapter
     if adapter is not None and adapter not in adapters:
         return (

@@ -1,4 +1,4 @@
-"""In the model's worker process: restore what model runner V1 keeps per request.
+"""In the model's worker process: restore what model runner V1 keeps per request, and mend it.
 
 Model runner V2 needs nothing: it is handed prompt plus output of every request, and its sampler is
 a function of these, the seed and the position.
@@ -6,6 +6,7 @@ a function of these, the seed and the position.
 
 from typing import Any
 
+from workers.engine.sampler_repair import mend_sampler
 from workers.engine.vllm_private import describe_worker, install_v1_hook
 
 
@@ -17,4 +18,5 @@ class ResumeWorker:
         description = describe_worker(self)
         if description["runner"] == "v1":
             install_v1_hook()
+            mend_sampler()
         return description

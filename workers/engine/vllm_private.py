@@ -35,13 +35,14 @@ from vllm.v1.engine.output_processor import OutputProcessor, RequestState
 from vllm.v1.executor.multiproc_executor import MultiprocExecutor, WorkerProc
 from vllm.v1.outputs import LogprobsLists
 from vllm.v1.request import Request, RequestStatus
+from vllm.v1.sample.sampler import Sampler
 from vllm.v1.structured_output import StructuredOutputManager
 from vllm.v1.worker.gpu.sample import logit_bias as v2_logit_bias
 from vllm.v1.worker.gpu_input_batch import CachedRequestState
 
 from shunt.generation import TokenLogprobs
 
-__all__ = ["AsyncScheduler", "MultiprocExecutor", "Request", "Scheduler", "WorkerProc"]
+__all__ = ["AsyncScheduler", "MultiprocExecutor", "Request", "Sampler", "Scheduler", "WorkerProc"]
 """vLLM's own, which the modules of each process import from here."""
 
 PINNED_VERSION = "0.32.0"
@@ -67,18 +68,25 @@ _SIGNATURES: tuple[tuple[Callable[..., Any], str], ...] = (
     (StructuredOutputManager.accept_tokens, "self request new_token_ids"),
     (OutputProcessor.add_request, "self request prompt parent_req request_index queue"),
     (OutputProcessor.propagate_error, "self e"),
-    (LogprobsProcessor._update_sample_logprobs, "self logprobs_lists"),
     (AsyncMPClient._ensure_output_queue_task, "self"),
+    (LogprobsProcessor._update_sample_logprobs, "self logprobs_lists"),
     (IncrementalDetokenizer.from_new_request, "tokenizer request"),
     (IncrementalDetokenizer.update, "self new_token_ids stop_terminated"),
     (check_stop, "request max_model_len"),
     (EngineCoreProc.run_engine_core, "args dp_rank local_dp_rank kwargs"),
     (CachedRequestState.__post_init__, "self"),
+    (
+        Sampler.forward,
+        "self logits sampling_metadata predict_bonus_token logprobs_mode_override",
+    ),
+    (Sampler.gather_specific_token_logprobs, "self logprobs logprob_token_ids sampled"),
+    (Sampler.gather_logprobs, "logprobs num_logprobs token_ids"),
     (MultiprocExecutor._init_executor, "self"),
     (MultiprocExecutor._get_parallel_sizes, "self"),
     (MultiprocExecutor._get_output_rank, "self"),
     (MultiprocExecutor._is_driver_worker, "self rank"),
     (MultiprocExecutor.shutdown, "self"),
+    (MultiprocExecutor._ensure_worker_termination, "worker_procs"),
     (MultiprocExecutor.execute_model, "self scheduler_output non_block"),
     (MultiprocExecutor.sample_tokens, "self grammar_output non_block"),
     (
@@ -86,7 +94,6 @@ _SIGNATURES: tuple[tuple[Callable[..., Any], str], ...] = (
         "vllm_config local_rank rank distributed_init_method input_shm_handle "
         "shared_worker_lock is_driver_worker inherited_fds",
     ),
-    (MultiprocExecutor._ensure_worker_termination, "worker_procs"),
     (
         parallel_state.initialize_model_parallel,
         "tensor_model_parallel_size pipeline_model_parallel_size "
@@ -110,6 +117,7 @@ _INSTANCE_ATTRIBUTES: tuple[tuple[type, str], ...] = (
     (Scheduler, "grammar_compile_error_reqs structured_output_manager requests"),
     (Scheduler, "current_step running parallel_config"),
     (OutputProcessor, "request_states"),
+    (MPClient, "utility_results resources"),
     (StructuredOutputManager, "reasoner_cls enable_in_reasoning"),
     (AsyncLLM, "output_processor input_processor renderer vllm_config output_handler"),
 )
@@ -117,7 +125,6 @@ _INSTANCE_ATTRIBUTES: tuple[tuple[type, str], ...] = (
 
 
 def problems() -> list[str]:
-    (MPClient, "utility_results resources"),
     """Why the hooks must not be used with the vLLM that is installed; empty when they may."""
     found: list[str] = []
     if vllm.__version__.split("+")[0] != PINNED_VERSION:
@@ -268,13 +275,6 @@ def install_front_end(llm: AsyncLLM, on_state: Callable[[str, RequestState], Non
     processor.on_state = on_state  # type: ignore[attr-defined]  # of the class just given to it
 
 
-def stop_reading(llm: AsyncLLM) -> None:
-    """End the task that reads the engine core's output; from a thread beside the event loop.
-
-    Left running, it takes a shutdown for a death, and logs one.
-    """
-    if (reading := llm.output_handler) is not None:
-        reading.get_loop().call_soon_threadsafe(reading.cancel)
 def fail_calls_at_death(llm: AsyncLLM) -> None:
     """Let calls that wait for a reply of the engine core fail when it dies; vLLM forgets them.
 
@@ -291,6 +291,13 @@ def fail_calls_at_death(llm: AsyncLLM) -> None:
     client.resources.output_queue_task.add_done_callback(fail_calls)
 
 
+def stop_reading(llm: AsyncLLM) -> None:
+    """End the task that reads the engine core's output; from a thread beside the event loop.
+
+    Left running, it takes a shutdown for a death, and logs one.
+    """
+    if (reading := llm.output_handler) is not None:
+        reading.get_loop().call_soon_threadsafe(reading.cancel)
 
 
 def fail_requests(llm: AsyncLLM) -> None:

@@ -36,6 +36,33 @@ async def test_prefix_cache_hit_inside_saved_output(
     assert all(compare(expected, generation).exact(1e-3) for generation in again)
 
 
+async def test_rows_keep_their_logprobs_beside_rows_that_name_tokens(
+    engine: Any, new_request: Callable[..., Request]
+) -> None:
+    """Runner V1 answers a whole batch with the named tokens of one row in it; see sampler_repair.
+
+    Rows of different numbers of logprobs and names, alone and together.
+    """
+    asked = [
+        {"logprobs": 5},
+        {"logprob_token_ids": [28, 30, 253]},
+        {"logprobs": 1},
+        {"logprob_token_ids": [28]},
+        {"logprobs": 0},
+        {"logprob_token_ids": [28, 30, 253, 260, 198, 338, 1, 2]},
+        {},
+    ]
+    requests = [new_request(STORY, max_tokens=6, ignore_eos=True, **fields) for fields in asked]
+    alone = [await engine.generate(request) for request in requests]
+    together = await asyncio.gather(
+        *(engine.generate(replace(r, request_id=f"{r.request_id}-again")) for r in requests)
+    )
+    for one, other in zip(alone, together, strict=True):
+        assert compare(one, other).exact(1e-3)
+        for row, again in zip(one.logprobs or (), other.logprobs or (), strict=True):
+            assert row.logprobs == pytest.approx(again.logprobs, abs=1e-3)
+
+
 async def test_seeded_rows_in_prefill_chunks(
     engine: Any, new_request: Callable[..., Request], tokenizer: Any
 ) -> None:

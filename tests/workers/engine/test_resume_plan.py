@@ -44,12 +44,21 @@ def test_runner_v2_is_not_given_more_than_it_holds(fields: dict[str, Any]) -> No
 
 
 def test_no_grammar_goes_to_a_backend_that_cannot_be_loaded() -> None:
-    structured = {"structured_outputs": {"regex": "a+"}}
     broken = replace(V1_CPU, no_grammars="the backend cannot be loaded")
     expected = (RowErrorCode.INVALID_PARAMETER, "the backend cannot be loaded")
-    assert refusal(_request(**structured), broken, ()) == expected
+    structured = _request(structured_outputs={"regex": "a+"})
+    assert refusal(structured, broken, ()) == expected
     assert refusal(_request(), broken, ()) is None
-    assert refusal(_request(**structured), V1_CPU, ()) is None
+    assert refusal(structured, V1_CPU, ()) is None
+
+
+def test_a_row_that_takes_its_neighbours_logprobs_is_refused_where_nothing_mends_that() -> None:
+    request = _request(logprob_token_ids=[1])
+    refused = refusal(request, replace(V1_CPU, cannot_resume="another vLLM"), ())
+    assert refused is not None
+    assert refused[0] == RowErrorCode.INVALID_PARAMETER
+    assert refusal(request, replace(V2, cannot_resume="another vLLM"), ()) is None
+    assert refusal(request, V1_CPU, ()) is None
 
 
 def test_seeded_rows_are_carried_where_the_noise_can_be_found_again() -> None:
