@@ -26,7 +26,6 @@ from shunt.results.summary import ResultSummary, read_summary
 from shunt.run_status import RunState, RunStatus, StatusReader
 from shunt.store.protocol import Store
 
-POLL_S = 0.5
 _RECHECKS = 3
 
 
@@ -154,7 +153,7 @@ def _generate(
             if (early := _stopped_early(manifest, store, around, nodes.limit)) is not None:
                 ending = early
                 break
-            around.stop.wait(POLL_S)
+            around.stop.wait(nodes.poll_s)
         ending = replace(ending, num_lost=nodes.num_lost)
     watcher.seen(reader.read(), pace)
     return ending
@@ -169,13 +168,11 @@ def _every_worker_failed(manifest: Manifest, around: Surroundings) -> str:
 def _stopped_early(
     manifest: Manifest, store: Store, around: Surroundings, limit: str
 ) -> Ending | None:
-    run_id, deadline = manifest.run_id, manifest.job.limits.deadline
+    run_id = manifest.run_id
     if around.stop.is_set():
         return Ending(ExitCode.INTERRUPTED, run_id, "interrupted")
     if is_cancelled(store, run_id):
         return Ending(ExitCode.INTERRUPTED, run_id, "cancelled")
-    if deadline is not None and around.now() >= deadline:
-        return Ending(ExitCode.LIMIT, run_id, f"the deadline {deadline.isoformat()} has passed")
     return Ending(ExitCode.LIMIT, run_id, limit) if limit else None
 
 

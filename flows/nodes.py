@@ -5,6 +5,7 @@ import uuid
 from collections.abc import Callable, Generator
 from contextlib import AbstractContextManager, contextmanager
 from dataclasses import dataclass
+from datetime import datetime
 from typing import Protocol
 
 from flows.ec2_nodes import ec2_specs, hold_ec2
@@ -34,6 +35,11 @@ class HeldNodes(Protocol):
         """Why the run has to stop early; empty while it need not."""
         ...
 
+    @property
+    def poll_s(self) -> float:
+        """How long to wait between two passes."""
+        ...
+
     def step(self, status: RunStatus, eta_s: float | None) -> None:
         """One pass: launch what is missing, see off what goes."""
         ...
@@ -56,7 +62,15 @@ def hold_nodes(
 @dataclass(slots=True)
 class _LocalNodes:
     reconciler: Reconciler
-    limit: str = ""
+    deadline: datetime | None
+    now: Callable[[], datetime]
+    poll_s: float = 0.5
+
+    @property
+    def limit(self) -> str:
+        if self.deadline is None or self.now() < self.deadline:
+            return ""
+        return f"the deadline {self.deadline.isoformat()} has passed"
 
     @property
     def done(self) -> bool:
@@ -91,7 +105,9 @@ def _hold_local(
         num_slots=settings.workers,
     ) as fleet:
         yield _LocalNodes(
-            Reconciler(
+            deadline=manifest.job.limits.deadline,
+            now=around.now,
+            reconciler=Reconciler(
                 fleet=around.over(fleet),
                 slots=slots_of(manifest, store),
                 max_crashes=settings.max_crashes,
@@ -102,7 +118,7 @@ def _hold_local(
                     PlannedInterruption(i.after_s, f"worker-{i.worker}", i.notice_s)
                     for i in settings.interruptions
                 ],
-            )
+            ),
         )
 
 

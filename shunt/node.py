@@ -1,6 +1,7 @@
 """What a node says of itself: the source of live status, never of truth."""
 
 from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
 from datetime import datetime
 from enum import StrEnum
 from typing import Literal
@@ -12,6 +13,7 @@ from shunt.store.protocol import Store
 
 SILENT_S = 15.0
 """Seven missed heartbeats."""
+_FETCH_THREADS = 16
 STARTING_S = 600.0
 """An engine that starts says nothing for minutes: it reads weights and compiles."""
 
@@ -69,5 +71,6 @@ def write_status(store: Store, run_id: str, status: NodeStatus) -> None:
 
 
 def read_statuses(store: Store, run_id: str) -> Iterator[NodeStatus]:
-    for key in store.list(keys.node_prefix(run_id)):
-        yield NodeStatus.model_validate_json(store.get(key))
+    with ThreadPoolExecutor(_FETCH_THREADS) as pool:
+        for raw in pool.map(store.get, store.list(keys.node_prefix(run_id))):
+            yield NodeStatus.model_validate_json(raw)

@@ -149,6 +149,11 @@ class HeldFleet:
     def num_lost(self) -> int:
         return self.reconciler.num_lost
 
+    @property
+    def poll_s(self) -> float:
+        """A status is read from the store at every pass, which costs requests too."""
+        return self.settings.observe_interval_s
+
     def step(self, status: RunStatus, eta_s: float | None) -> None:
         """One look, when it is time for it. An EC2 that does not answer is asked again later: the
         nodes work on without us. Raises `AwsError` of the other classes, and `PriceUnknown`."""
@@ -187,12 +192,10 @@ class HeldFleet:
                 self.reconciler.leave(node_id, reason, within_s=REPLACED_WITHIN_S)
             case NoticeKind.REBALANCE:
                 self._tell(EventKind.REBALANCE, f"advice to leave {told}; it stays", node_id)
-            case NoticeKind.LOST if notice.source.value == "heartbeat":
+            case NoticeKind.LOST:
                 never = node_id not in statuses
                 what = "its worker never spoke" if never else "its worker is not heard of any more"
                 self.reconciler.leave(node_id, f"{what}; ended", within_s=0.0, crashed=never)
-            case NoticeKind.LOST:
-                log.info("node is going node=%s source=%s", node_id, notice.source.value)
 
     def _replan(self, status: RunStatus, eta_s: float | None) -> None:
         """When pools close or open, other nodes may be worth the switch."""
@@ -240,7 +243,8 @@ class HeldFleet:
                 f"{spend.usd} USD are spent, and the nodes must still drain"
             )
         elif found is Verdict.STOP_DEADLINE:
-            self.limit = f"the deadline {self.limits.deadline} has passed"
+            assert self.limits.deadline is not None
+            self.limit = f"the deadline {self.limits.deadline.isoformat()} has passed"
         elif found is not self._market:
             self._buy_in(found)
 

@@ -31,7 +31,8 @@ class NodeWatch:
         self, holding: Collection[str], statuses: Mapping[str, NodeStatus]
     ) -> Iterator[Notice]:
         """What is new about the nodes that hold a slot. Raises `AwsError`."""
-        queued = [] if self.queue is None else list(self.queue.notices())
+        told = [] if self.queue is None else list(self.queue.notices())
+        queued = [n for n in told if n.kind is not NoticeKind.LOST]  # the listing says so as well
         said = [self._said(node_id, statuses.get(node_id)) for node_id in holding]
         for notice in [*queued, *filter(None, said)]:
             if notice.node_id in holding and self._board.news(notice):

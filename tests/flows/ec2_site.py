@@ -100,7 +100,7 @@ def ec2_site(
         "region": "us-east-1",
         "subnets": {zone: f"subnet-{zone}" for zone in ZONES},
         "instance_types": [TYPE],
-        "observe_interval_s": 0.2,
+        "observe_interval_s": 0.5,
         "role_per_run": False,
         "on_demand_usd_per_hour": {TYPE: 36},
         **settings,

@@ -1,6 +1,7 @@
 """`shunt run` on EC2, which here is the double: worker processes for instances, in real time."""
 
 import os
+import re
 import signal
 import subprocess
 from collections.abc import Generator
@@ -252,7 +253,8 @@ def test_the_cost_limit_ends_the_nodes_and_the_run_goes_on_later(
         at.check_nothing_is_left()
         assert at.cloud.double.bill_usd() < Decimal("0.61")
 
-        again = at.run("--set", "limits.max_cost_usd=20")
+        (command,) = re.findall(r"Go on with: shunt (resume .*)", stopped.stdout)
+        again = at.end(at.start(*command.split(), "--set", "limits.max_cost_usd=20"))
         assert again.returncode == 0, again.stderr
         check_whole(at, undisturbed)
         assert sum(row["num_resumes"] for row in at.desk.rows()) > 0

@@ -115,6 +115,18 @@ def test_a_node_that_falls_silent_is_ended_and_replaced(account: Account) -> Non
     assert "not heard of" in next(e.detail for e in stand.events if e.kind == "interrupted")
 
 
+def test_a_node_that_somebody_stopped_is_replaced_when_it_is_silent(account: Account) -> None:
+    """The queue says that it stops, EC2 lists it as it does any that may start again."""
+    stand = stand_of(account)
+    stand.look()
+    stand.look()
+    stopped, _ = stand.nodes()
+    stand.queue.put(STATE_CHANGE, stopped, account.now(), state="stopping")
+    for _ in range(40):
+        stand.look(speak=False)
+    assert stopped not in stand.living()
+
+
 def test_nodes_that_never_speak_are_given_up_after_so_many(account: Account) -> None:
     stand = stand_of(account)
     for _ in range(1500):
