@@ -79,7 +79,7 @@ def _job(folder: Path) -> Job:
             "input": {"path": str(folder / "prompts.jsonl")},
             "sampling": {"max_tokens": MAX_TOKENS, "ignore_eos": True},
             "fleet": {"workers": WORKERS},
-            "shard_prompts": 15,
+            "shard_prompts": 60,
             "checkpoint_interval_s": 1,
             "lease_term_s": 3,
         },
