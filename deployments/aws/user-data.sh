@@ -31,7 +31,7 @@ if [ ! -x "$home/venv/bin/python" ]; then
   mkdir -p "$home/code" "$home/bin"
   bundle=$(mktemp)
   aws s3 cp --only-show-errors "$SHUNT_BUNDLE" "$bundle"
-  echo "$SHUNT_BUNDLE_SHA256  $bundle" | sha256sum --check --quiet
+  sha256sum --check --quiet <<<"$SHUNT_BUNDLE_SHA256  $bundle"
   tar -xzf "$bundle" -C "$home/code"
   python3.11 -m venv "$home/venv"
   # The wheels take tens of GB while they are unpacked: on the NVMe, where there is one.
