@@ -2,14 +2,30 @@
 
 import bisect
 import csv
-import json
+import math
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
+from pydantic import BaseModel, ConfigDict, TypeAdapter
+
 from shunt.errors import InputError
 
 _SHIPPED = Path(__file__).parent / "traces"
+_REPEATED_S = 30 * 86400.0
+"""As long as a simulation lasts at most."""
+
+
+class _Entry(BaseModel):
+    """One line of the index of what is shipped."""
+
+    model_config = ConfigDict(extra="forbid", frozen=True)
+
+    instance_type: str
+    span_s: float
+    what: str
+    source: str
+    licence: str
 
 
 @dataclass(frozen=True, slots=True)
@@ -42,6 +58,14 @@ class Trace:
             return self
         return Trace(self.at_s, tuple((2 * n * nodes + peak) // (2 * peak) for n in self.nodes))
 
+    def repeated(self, span_s: float, *, until_s: float) -> "Trace":
+        """Begins again every `span_s`, up to the instant."""
+        times = range(math.ceil(until_s / span_s))
+        return Trace(
+            tuple(number * span_s + at for number in times for at in self.at_s),
+            self.nodes * len(times),
+        )
+
 
 @dataclass(frozen=True, slots=True)
 class ShippedTrace:
@@ -49,6 +73,8 @@ class ShippedTrace:
 
     name: str
     instance_type: str
+    span_s: float
+    """From its first node to the end of the recording."""
     what: str
     source: str
     licence: str
@@ -60,15 +86,21 @@ class ShippedTrace:
 
 def shipped_traces() -> dict[str, ShippedTrace]:
     """By name. Each begins with its first node; what was before it is cut off."""
-    index: dict[str, dict[str, str]] = json.loads((_SHIPPED / "index.json").read_text())
-    return {name: ShippedTrace(name, **told) for name, told in index.items()}
+    index = TypeAdapter(dict[str, _Entry]).validate_json((_SHIPPED / "index.json").read_bytes())
+    return {
+        name: ShippedTrace(name, e.instance_type, e.span_s, e.what, e.source, e.licence)
+        for name, e in index.items()
+    }
 
 
 def find_trace(name: str, *, pool: str = "") -> Trace:
-    """A shipped trace by its name, or the user's file. Raises `InputError`."""
+    """A shipped trace by its name, over and over for 30 days, or the user's file as it is.
+
+    Raises `InputError`.
+    """
     shipped = shipped_traces().get(name)
     if shipped is not None:
-        return read_trace(shipped.path)
+        return read_trace(shipped.path).repeated(shipped.span_s, until_s=_REPEATED_S)
     path = Path(name)
     if not path.exists():
         known = ", ".join(shipped_traces())

@@ -10,7 +10,9 @@ from shunt.errors import InputError
 
 @pytest.mark.parametrize("name", list(shipped_traces()))
 def test_every_shipped_trace_begins_with_a_node_and_says_where_it_is_from(name: str) -> None:
-    trace, told = find_trace(name), shipped_traces()[name]
+    told = shipped_traces()[name]
+    trace = read_trace(told.path)
+    assert told.span_s >= trace.at_s[-1]
     assert trace.at_s[0] == 0
     assert trace.available(0) > 0
     assert len(trace.at_s) > 5
@@ -26,9 +28,19 @@ def test_no_file_is_shipped_that_the_index_does_not_name() -> None:
 
 def test_a_shipped_recording_says_what_its_source_says() -> None:
     """Bamboo's of 2020-11-23: four nodes, and at most twelve of the cluster's twelve."""
-    trace = find_trace("g4dn-us-east-1d-11-23")
+    trace = read_trace(shipped_traces()["g4dn-us-east-1d-11-23"].path)
     assert (trace.peak, len(trace.at_s)) == (12, 33)
     assert find_trace("g5-xlarge-us-west-2a-03-18").available(1200) == 0
+
+
+def test_a_shipped_trace_begins_again_after_its_span() -> None:
+    span_s = shipped_traces()["g5-xlarge-us-west-2a-03-18"].span_s
+    trace = find_trace("g5-xlarge-us-west-2a-03-18")
+    for number in (0, 1, 20):
+        assert trace.available(number * span_s + 1199) == 20
+        assert trace.available(number * span_s + 1200) == 0
+    assert trace.next_change_s(20 * span_s + 1) == 20 * span_s + 1200
+    assert list(trace.at_s) == sorted(trace.at_s)
 
 
 def test_ones_own_file_and_a_name_that_is_neither(tmp_path: Path) -> None:
