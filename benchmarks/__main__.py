@@ -9,6 +9,7 @@ NOT_BENCHMARKS = {
     "__main__",
     "report",
     "tables",
+    "pipeline_child",
     "throughput_child",
     "cpu_worker",
     "resume_overhead",

@@ -14,7 +14,6 @@ from collections.abc import Collection, Sequence
 from contextlib import suppress
 from multiprocessing.connection import wait
 from multiprocessing.process import BaseProcess
-from multiprocessing.shared_memory import SharedMemory
 from pathlib import Path
 from typing import Any
 
@@ -44,16 +43,25 @@ def _end_survivors_at_once() -> None:
 
 
 def shared_memory_of(processes: Sequence[BaseProcess]) -> frozenset[str]:
-    """Names of the shared memory segments that engine cores have mapped.
+    """Names of the shared memory segments that engine cores and their ranks have mapped.
 
-    Read while they live: one that is killed leaves its segments to whoever knows their names.
+    Read while they live: one that is killed leaves its segments to whoever knows their names, and
+    ranks on CPU never remove those of their collectives.
     """
+    pids = {process.pid for process in processes}
+    pids |= {int(path.parent.name) for path in Path("/proc").glob("[0-9]*/stat") if _of(path, pids)}
     names: set[str] = set()
-    for process in processes:
+    for pid in pids:
         with suppress(OSError):
-            maps = Path(f"/proc/{process.pid}/maps").read_text()
-            names.update(re.findall(r"/dev/shm/(psm_\w+)", maps))
+            maps = Path(f"/proc/{pid}/maps").read_text()
+            names.update(re.findall(r"/dev/shm/((?:psm_|vllm_dist_)\S+)", maps))
     return frozenset(names)
+
+
+def _of(stat: Path, parents: Collection[int | None]) -> bool:
+    with suppress(OSError):
+        return int(stat.read_text().rsplit(")", 1)[1].split()[1]) in parents
+    return False
 
 
 def end_sessions(processes: Sequence[BaseProcess], shared_memory: Collection[str]) -> None:
@@ -64,10 +72,7 @@ def end_sessions(processes: Sequence[BaseProcess], shared_memory: Collection[str
             os.killpg(process.pid, signal.SIGKILL)
         process.join()
     for name in shared_memory:
-        with suppress(FileNotFoundError):
-            segment = SharedMemory(name)
-            segment.close()
-            segment.unlink()
+        (Path("/dev/shm") / name).unlink(missing_ok=True)
 
 
 def end_with_parent() -> None:

@@ -14,9 +14,10 @@ import subprocess
 import tempfile
 import threading
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from concurrent.futures import Future
 from multiprocessing import resource_tracker
+from multiprocessing.process import BaseProcess
 from typing import Any
 from unittest.mock import patch
 
@@ -124,23 +125,24 @@ class PipelineExecutor(MultiprocExecutor):
         self._leaving = True
         while self._links:
             say_goodbye(self._links.pop())
-        # They hold nothing that is still wanted; told to leave, they would take ten seconds.
-        for rank in multiprocessing.active_children():
-            rank.kill()
         super().shutdown()
         # What vLLM's CPU ranks never remove. The rest has owners: their destructors in this
         # process, and the janitor where the process is killed.
         sweep(self._stages.token, message_queues=False)
 
+    @staticmethod
+    def _ensure_worker_termination(worker_procs: Sequence[BaseProcess]) -> None:
+        """They hold nothing that is still wanted; told to leave, they would take ten seconds."""
+        for rank in worker_procs:
+            rank.kill()
+        for rank in worker_procs:
+            rank.join()
+
     def fail(self, reason: str) -> None:
         """Kill every rank of this node and leave the process; never returns."""
         self._leaving = True
         log.error("pipeline part ends node=%d: %s", self._stages.node, reason)
-        ranks = multiprocessing.active_children()
-        for rank in ranks:
-            rank.kill()
-        for rank in ranks:
-            rank.join()
+        self._ensure_worker_termination(multiprocessing.active_children())
         sweep(self._stages.token)
         if self._janitor is not None:
             self._janitor.kill()  # its work is done, and a stopped one would stay
@@ -187,9 +189,7 @@ class PipelineExecutor(MultiprocExecutor):
     def _end_in_order(self) -> None:
         """A follower's end when the head stopped its engine: nothing is being generated."""
         self.shutting_down = True  # the watch over the ranks does not call it a death
-        for rank in multiprocessing.active_children():
-            rank.kill()
-            rank.join()
+        self._ensure_worker_termination(multiprocessing.active_children())
         sweep(self._stages.token)
         os._exit(0)
 

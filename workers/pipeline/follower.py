@@ -10,9 +10,11 @@ from vllm.config import VllmConfig
 from vllm.usage.usage_lib import UsageContext
 
 from workers.engine.config import EngineConfig, engine_arguments
+from workers.pipeline.checks import PipelineRefused
 from workers.pipeline.executor import PipelineExecutor
 from workers.pipeline.launch import part_config
-from workers.pipeline.link import join_head
+from workers.pipeline.link import join_head, refuse_head
+from workers.pipeline.memory import check_fit
 from workers.pipeline.network import network_environment
 from workers.pipeline.stage_map import StageMap
 
@@ -26,10 +28,16 @@ def follow(
 
     Call it from the main thread of a process of its own. The exit code is 0 where the head stopped
     its engine, 1 where something was lost; then start another process for the next launch.
-    Raises `PipelineRefused` when no head is there within `deadline_s`.
+    Raises `PipelineRefused` when no head is there within `deadline_s`, and, having told the head,
+    when this node's devices cannot hold their stages.
     """
     os.environ.update(network_environment(stages.addresses[node]))
     address = (stages.addresses[0], stages.link_port)
+    try:
+        check_fit(config, replace(stages, node=node), device=device)
+    except PipelineRefused as error:
+        refuse_head(address, node, str(error), deadline_s=deadline_s)
+        raise
     link, hello = join_head(address, node, deadline_s=deadline_s)
     log.info("pipeline joined node=%d head=%s:%d", node, *address)
     launch = replace(stages, node=node, token=hello.token, rendezvous_port=hello.rendezvous_port)

@@ -37,7 +37,10 @@ class Hello:
 def accept_followers(
     address: tuple[str, int], hello: Hello, *, nodes: set[int], deadline_s: float
 ) -> list[socket.socket]:
-    """Wait until each of `nodes` has connected; returns the connections. Raises TimeoutError."""
+    """Wait until each of `nodes` has connected; returns the connections.
+
+    Raises TimeoutError at the deadline, and `PipelineRefused` where a node says that it cannot.
+    """
     until = time.monotonic() + deadline_s
     links: list[socket.socket] = []
     missing = set(nodes)
@@ -52,8 +55,12 @@ def accept_followers(
                 raise TimeoutError(
                     f"nodes {sorted(missing)} did not join within {deadline_s:g} s"
                 ) from error
-            node = _greeting(connection)
-            if node not in missing:
+            node, reason = _greeting(connection)
+            if node in missing and reason:
+                for link in (connection, *links):
+                    link.close()
+                raise PipelineRefused(f"node {node} cannot join: {reason}")
+            if node is None or node not in missing:
                 log.warning("link refused peer=%s node=%s", peer[0], node)
                 connection.close()
                 continue
@@ -69,19 +76,33 @@ def join_head(
     """Connect to the head, which may not be there yet. Raises `PipelineRefused` at the deadline."""
     until = time.monotonic() + deadline_s
     while True:
-        try:
+        with suppress(OSError):
             link = socket.create_connection(address, timeout=SILENCE_LIMIT_S)
             link.sendall(f"{node}\n".encode())
             if line := _line(link):
                 return link, Hello(*json.loads(line))
             link.close()
-        except OSError:
-            pass
-        if time.monotonic() > until:
-            raise PipelineRefused(
-                f"node {node}: no head at {address[0]}:{address[1]} within {deadline_s:g} s"
-            )
-        time.sleep(RETRY_S)
+        _wait_to_retry(address, node, until)
+
+
+def refuse_head(address: tuple[str, int], node: int, reason: str, *, deadline_s: float) -> None:
+    """Tell the head that this node does not come, so that it does not wait for it.
+
+    Raises `PipelineRefused` where no head is there to be told.
+    """
+    until = time.monotonic() + deadline_s
+    line = f"{node} {' '.join(reason.split())}"[: _HELLO_LIMIT_BYTES - 1]
+    while True:
+        with suppress(OSError), socket.create_connection(address, timeout=SILENCE_LIMIT_S) as link:
+            link.sendall(f"{line}\n".encode())
+            return
+        _wait_to_retry(address, node, until)
+
+
+def _wait_to_retry(address: tuple[str, int], node: int, until: float) -> None:
+    if time.monotonic() > until:
+        raise PipelineRefused(f"node {node}: no head at {address[0]}:{address[1]} in time")
+    time.sleep(RETRY_S)
 
 
 def keep_alive(link: socket.socket, on_lost: Callable[[str], None]) -> None:
@@ -129,13 +150,14 @@ def say_goodbye(link: socket.socket) -> None:
     link.close()
 
 
-def _greeting(connection: socket.socket) -> int | None:
+def _greeting(connection: socket.socket) -> tuple[int | None, str]:
+    """The node that speaks, and why it cannot join."""
     connection.settimeout(SILENCE_LIMIT_S)
     try:
-        line = _line(connection)
+        number, _, reason = _line(connection).partition(b" ")
     except OSError:
-        return None
-    return int(line) if line.isdigit() else None
+        return None, ""
+    return (int(number) if number.isdigit() else None), reason.decode(errors="replace")
 
 
 def _line(connection: socket.socket) -> bytes:

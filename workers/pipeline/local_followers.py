@@ -2,13 +2,16 @@
 
 import subprocess
 import sys
+import threading
 import time
 from contextlib import suppress
 from dataclasses import dataclass, field, replace
 
 from workers.engine.config import EngineConfig
+from workers.pipeline.checks import PipelineRefused
 from workers.pipeline.executor import JOIN_DEADLINE_S
 from workers.pipeline.follower_spec import FollowerSpec
+from workers.pipeline.link import RETRY_S, refuse_head
 from workers.pipeline.stage_map import StageMap
 
 _LEAVE_S = 10.0
@@ -25,6 +28,7 @@ class LocalFollowers:
     config: EngineConfig
     stages: StageMap
     device: str
+    _closing: threading.Event = field(default_factory=threading.Event)
     _processes: list["subprocess.Popen[bytes]"] = field(
         default_factory=list["subprocess.Popen[bytes]"]
     )
@@ -34,10 +38,25 @@ class LocalFollowers:
             stages = replace(self.stages, node=node)
             spec = FollowerSpec(self.config, stages, self.device, JOIN_DEADLINE_S)
             command = [sys.executable, "-m", "workers.pipeline", spec.as_json(), "--watch-parent"]
-            self._processes.append(subprocess.Popen(command, stdin=subprocess.PIPE))
+            process = subprocess.Popen(command, stdin=subprocess.PIPE)
+            self._processes.append(process)
+            name = f"follower-{node}-watch"
+            threading.Thread(
+                target=self._watch, args=(node, process), name=name, daemon=True
+            ).start()
+
+    def _watch(self, node: int, process: "subprocess.Popen[bytes]") -> None:
+        """A head that waits for a process which has ended is told; one that runs notices itself."""
+        reason = f"its process ended with {process.wait()}"
+        address = (self.stages.addresses[0], self.stages.link_port)
+        # Not a moment longer than this launch: the next may have the port.
+        while not self._closing.wait(RETRY_S):
+            with suppress(PipelineRefused):
+                return refuse_head(address, node, reason, deadline_s=0.0)
 
     def close(self) -> None:
         """They leave by themselves when their head does; whoever does not is killed."""
+        self._closing.set()
         until = time.monotonic() + _LEAVE_S
         for process in self._processes:
             with suppress(subprocess.TimeoutExpired):

@@ -48,6 +48,17 @@ def test_a_missing_follower_is_named_at_the_deadline() -> None:
         accept_followers(("127.0.0.1", _free_port()), HELLO, nodes={1}, deadline_s=0.1)
 
 
+def test_a_node_that_cannot_join_ends_the_wait_with_its_reason() -> None:
+    address = ("127.0.0.1", _free_port())
+
+    def refuse() -> None:
+        links.refuse_head(address, 2, "stage 1 has\nno memory left", deadline_s=10)
+
+    threading.Thread(target=refuse, daemon=True).start()
+    with pytest.raises(PipelineRefused, match="node 2 cannot join: stage 1 has no memory left"):
+        accept_followers(address, HELLO, nodes={1, 2}, deadline_s=10)
+
+
 def test_a_missing_head_ends_the_follower_at_the_deadline() -> None:
     with pytest.raises(PipelineRefused, match="node 1: no head at"):
         join_head(("127.0.0.1", _free_port()), 1, deadline_s=0.1)
