@@ -40,20 +40,29 @@ class Dataset:
     sources: list[SourceFile]
     files: tuple[InputFile, ...]
     input_format: InputFormat
+    stamps: tuple[tuple[object, ...], ...]
+    """Of the files, as they were before the first byte was read."""
 
     @property
     def num_bytes(self) -> int:
         return sum(file.num_bytes for file in self.files)
 
+    def require_unchanged(self) -> None:
+        """Raises `InputError`: a file that was written to meanwhile is not the one input."""
+        for source, stamp in zip(self.sources, self.stamps, strict=True):
+            if source.stamp() != stamp:
+                raise InputError(f"{source.uri}: changed while it was read; start again")
+
 
 def find_dataset(job: Job) -> Dataset:
     """Raises `InputError` when a path names nothing, cannot be read, or is of no known format."""
     sources = find_files(job.input.path, endpoint_url=job.input.endpoint_url)
+    stamps = tuple(source.stamp() for source in sources)
     files: list[InputFile] = []
     for source in sources:
         num_bytes, digest = source.digest()
         files.append(InputFile(uri=source.uri, num_bytes=num_bytes, digest=digest))
-    return Dataset(sources, tuple(files), input_format(job.input, sources))
+    return Dataset(sources, tuple(files), input_format(job.input, sources), stamps)
 
 
 def run_id_of(job: Job, dataset: Dataset, *, sample: int | None = None) -> str:
@@ -104,6 +113,7 @@ def prepare(
         saw(report)
         if job.errors.strict:
             report.require_clean()
+        dataset.require_unchanged()
         _upload(store, run_id, pass_.spooled)
         shards = tuple(pass_.entries)
     manifest = Manifest(

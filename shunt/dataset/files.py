@@ -79,6 +79,16 @@ class SourceFile:
             except (gzip.BadGzipFile, zlib.error, EOFError, zstandard.ZstdError) as error:
                 raise InputError(f"{self.uri}: the archive is damaged or cut: {error}") from error
 
+    def stamp(self) -> tuple[object, ...]:
+        """What changes when the file does: size, and time of change or ETag."""
+        self.filesystem.invalidate_cache()
+        try:
+            info = self.filesystem.info(self.path)
+        except _read_errors(self.uri) as error:
+            why = error.strerror if isinstance(error, OSError) else None
+            raise InputError(f"{self.uri}: cannot be read: {why or error}") from error
+        return tuple(info.get(name) for name in ("size", "mtime", "ETag"))
+
     def digest(self) -> tuple[int, str]:
         """(number of bytes, xxh3-128) of the stored bytes, by one streaming read."""
         digest, size = xxhash.xxh3_128(), 0

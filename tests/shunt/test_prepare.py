@@ -191,3 +191,16 @@ def test_an_input_without_rows_is_refused(tmp_path: Path, rows: Path) -> None:
     rows.write_text("\n")
     with pytest.raises(InputError, match="there is no row in it"):
         prepare(_job(tmp_path), MemoryStore(), RENDERER, now=NOW)
+
+
+def test_an_input_that_changes_while_it_is_read_is_refused(tmp_path: Path, rows: Path) -> None:
+    store = MemoryStore()
+
+    def append(_: PreflightReport) -> None:
+        with rows.open("a") as file:
+            file.write('{"prompt": "Two"}\n')
+
+    with pytest.raises(InputError, match="changed while it was read"):
+        prepare(_job(tmp_path), store, RENDERER, now=NOW, saw=append)
+    assert list(store.list("")) == []
+    assert prepare(_job(tmp_path), store, RENDERER, now=NOW).num_rows == 2
