@@ -150,7 +150,7 @@ def test_a_node_that_is_told_to_go_is_replaced_before_it_is_gone() -> None:
     bench.reconciler.step(0)
     assert bench.fleet.vacated == [going]
     assert len(bench.fleet.living) == 3
-    assert [event.kind for event in bench.events].count("interrupted") == 1
+    assert [event.kind.value for event in bench.events].count("interrupted") == 1
 
     bench.fleet.exits[going] = 75
     bench.reconciler.step(0)
