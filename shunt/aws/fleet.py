@@ -4,7 +4,7 @@ API calls: one per node launched, one describe per thousand nodes of an observat
 per hundred nodes ended. What was launched is read from the store, so a new controller knows it too.
 """
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from datetime import datetime
 from typing import Any
@@ -115,12 +115,18 @@ class Ec2Fleet:
     def vacate(self, node_id: str) -> None:
         self._vacated.add(node_id)
 
-    def pool_of(self, node_id: str) -> Pool:
-        """Where a node of this fleet was bought; KeyError for any other."""
+    def launched(self) -> Iterator[Outcome]:
+        """Every launch that gave a node."""
         for intents in self._intents.values():
             for _, outcome in intents:
-                if outcome is not None and outcome.instance_id == node_id:
-                    return _pool_of(outcome)
+                if outcome is not None and outcome.instance_id:
+                    yield outcome
+
+    def pool_of(self, node_id: str) -> Pool:
+        """Where a node of this fleet was bought; KeyError for any other."""
+        for outcome in self.launched():
+            if outcome.instance_id == node_id:
+                return outcome.pool
         raise KeyError(node_id)
 
     def interrupt(self, node_id: str, *, notice_s: float | None) -> None:
@@ -244,7 +250,7 @@ class Ec2Fleet:
             return None
         reason = (instance or {}).get("StateReason", {}).get("Code", "")
         if reason.startswith("Server.Spot"):
-            self.blocklist.block(_pool_of(outcome))
+            self.blocklist.block(outcome.pool)
         silent = FAILED if reason == "Client.InstanceInitiatedShutdown" else LOST
         self._ended[node_id] = self._said(node_id, silent)
         return self._ended[node_id]
@@ -257,10 +263,6 @@ class Ec2Fleet:
             return otherwise
         code = NodeStatus.model_validate_json(raw).exit_code
         return otherwise if code is None else code
-
-
-def _pool_of(outcome: Outcome) -> Pool:
-    return Pool(outcome.instance_type, outcome.zone, outcome.market)
 
 
 def _refusal(told: Mapping[str, str]) -> AwsError:

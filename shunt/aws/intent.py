@@ -11,6 +11,7 @@ from typing import Any, Literal
 from pydantic import AwareDatetime, BaseModel, ConfigDict
 
 from shunt import keys
+from shunt.aws.pool import Pool
 from shunt.store.protocol import Store
 
 
@@ -43,6 +44,11 @@ class Outcome(BaseModel):
     market: Literal["spot", "on-demand"] = "spot"
     reason: str = ""
     settled_at: AwareDatetime
+
+    @property
+    def pool(self) -> Pool:
+        """Where the instance was bought."""
+        return Pool(self.instance_type, self.zone, self.market)
 
 
 def new_token() -> str:

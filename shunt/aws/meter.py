@@ -1,8 +1,8 @@
 """The meter of a run: looks at its nodes and at the market, and says what they have cost so far."""
 
-from collections.abc import Callable, Container, Iterator, Mapping, Sequence
+from collections.abc import Callable, Container, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
-from datetime import datetime
+from datetime import datetime, timedelta
 from decimal import Decimal
 
 from shunt import keys
@@ -10,7 +10,7 @@ from shunt.aws.api import AwsApi
 from shunt.aws.fleet import VISIBLE_WITHIN_S
 from shunt.aws.intent import Outcome
 from shunt.aws.pool import Pool
-from shunt.aws.spend import PriceStep, Usage, price_history, spend_usd, usages
+from shunt.aws.spend import CENT, PriceStep, Usage, cost_usd, price_history, usages
 from shunt.errors import ShuntError
 from shunt.node import NodeStatus
 from shunt.spend import Spend, write_spend
@@ -29,6 +29,10 @@ class PriceUnknown(ShuntError):
         self.pool = pool
 
 
+_PRICES_FINAL_AFTER = timedelta(minutes=15)
+"""A price may be told some minutes after it came into force; then an ended node's cost stands."""
+
+
 @dataclass(slots=True)
 class Meter:
     """Two calls of EC2 per look. `now` is EC2's clock, as launches and ends are told by it."""
@@ -39,22 +43,30 @@ class Meter:
     on_demand_usd_per_hour: Mapping[str, Decimal]
     max_cost_usd: float | None
     now: Callable[[], datetime]
-    _settled: dict[str, Outcome] = field(default_factory=dict[str, Outcome])
+    launched: Callable[[], Iterable[Outcome]]
+    """Every launch that the store knows of."""
+    _ended: dict[str, Usage] = field(default_factory=dict[str, Usage])
+    _final_usd: dict[str, Decimal] = field(default_factory=dict[str, Decimal])
 
     def read(self) -> Spend:
         """Look and write down. Raises `PriceUnknown` and `AwsError`."""
         now = self.now()
-        used = usages(self.ec2, self.store, self.run_id, now=now)
+        used = usages(self.ec2, self.store, self.run_id, now=now, ended=self._ended)
         used += self._unseen({usage.node_id for usage in used}, now)
-        prices = price_history(self.ec2, used, now=now)
-        living = [usage for usage in used if usage.lives]
-        rates = [self._rate(usage.pool, prices) for usage in used]
+        moving = [usage for usage in used if usage.node_id not in self._final_usd]
+        prices = price_history(self.ec2, moving, now=now)
+        rates = [self._rate(usage.pool, prices) for usage in moving]
+        total = sum(self._final_usd.values(), Decimal(0))
+        for usage in moving:
+            usd = cost_usd(usage, prices, self.on_demand_usd_per_hour)
+            total += usd
+            if usage.node_id in self._ended and now - usage.end > _PRICES_FINAL_AFTER:
+                self._final_usd[usage.node_id] = usd
+        living = [rate for rate, usage in zip(rates, moving, strict=True) if usage.lives]
         spend = Spend(
             at=now,
-            usd=spend_usd(used, prices, self.on_demand_usd_per_hour),
-            usd_per_hour=sum(
-                (rate for rate, usage in zip(rates, used, strict=True) if usage.lives), Decimal(0)
-            ),
+            usd=total.quantize(CENT),
+            usd_per_hour=sum(living, Decimal(0)),
             num_nodes=len(living),
             num_launched=len(used),
             max_cost_usd=self.max_cost_usd,
@@ -65,17 +77,13 @@ class Meter:
     def _unseen(self, seen: Container[str], now: datetime) -> Iterator[Usage]:
         """Nodes that EC2 does not list: those just launched, and those that ended so long ago that
         it has forgotten them, of which the last heartbeat is the best that is known."""
-        for key in self.store.list(keys.intent_prefix(self.run_id)):
-            if key.endswith(keys.OUTCOME_SUFFIX) and key not in self._settled:
-                self._settled[key] = Outcome.model_validate_json(self.store.get(key))
-        for outcome in self._settled.values():
-            if not outcome.instance_id or outcome.instance_id in seen:
+        for outcome in self.launched():
+            if outcome.instance_id in seen:
                 continue
-            pool = Pool(outcome.instance_type, outcome.zone, outcome.market)
             lives = (now - outcome.settled_at).total_seconds() < VISIBLE_WITHIN_S
             end = now if lives else self._last_heard(outcome)
             start = outcome.settled_at
-            yield Usage(outcome.instance_id, pool, start, max(start, end), lives)
+            yield Usage(outcome.instance_id, outcome.pool, start, max(start, end), lives)
 
     def _last_heard(self, outcome: Outcome) -> datetime:
         try:

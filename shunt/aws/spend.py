@@ -20,7 +20,7 @@ from shunt.aws.inventory import LIVING_STATES, describe_run
 from shunt.aws.pool import Pool
 from shunt.store.protocol import Store
 
-_CENT = Decimal("0.01")
+CENT = Decimal("0.01")
 _HISTORY_BEFORE = timedelta(days=1)
 """The price in force at a launch may have been set long before it; EC2 returns that one too."""
 
@@ -46,20 +46,32 @@ class PriceStep:
     usd_per_hour: Decimal
 
 
-def usages(ec2: AwsApi, store: Store, run_id: str, *, now: datetime) -> list[Usage]:
+def usages(
+    ec2: AwsApi,
+    store: Store,
+    run_id: str,
+    *,
+    now: datetime,
+    ended: dict[str, Usage] | None = None,
+) -> list[Usage]:
     """The run's nodes. EC2 forgets a node about an hour after its end, so ended ones are written
-    to the store; call it more often than that."""
-    kept: dict[str, Usage] = {}
-    for key in store.list(keys.usage_prefix(run_id)):
-        usage = _USAGE.validate_json(store.get(key))
-        kept[usage.node_id] = usage
+    to the store; call it more often than that. `ended` spares whoever calls again reading them."""
+    kept = {} if ended is None else ended
+    if not kept:
+        for key in store.list(keys.usage_prefix(run_id)):
+            usage = _USAGE.validate_json(store.get(key))
+            kept[usage.node_id] = usage
+    living: list[Usage] = []
     for instance in describe_run(ec2, run_id):
         usage = _usage(instance, now)
-        if usage.node_id not in kept:
+        if usage.node_id in kept:
+            continue
+        if instance["State"]["Name"] == "terminated":
+            store.put_if_absent(keys.usage(run_id, usage.node_id), _USAGE.dump_json(usage))
             kept[usage.node_id] = usage
-            if instance["State"]["Name"] == "terminated":
-                store.put_if_absent(keys.usage(run_id, usage.node_id), _USAGE.dump_json(usage))
-    return list(kept.values())
+        else:
+            living.append(usage)
+    return [*kept.values(), *living]
 
 
 def price_history(
@@ -90,15 +102,16 @@ def spend_usd(
     on_demand_usd_per_hour: Mapping[str, Decimal],
 ) -> Decimal:
     """The bill in dollars, to the cent. KeyError where a pool has no price: never a silent zero."""
-    total = sum((_cost(usage, prices, on_demand_usd_per_hour) for usage in used), Decimal(0))
-    return total.quantize(_CENT)
+    total = sum((cost_usd(usage, prices, on_demand_usd_per_hour) for usage in used), Decimal(0))
+    return total.quantize(CENT)
 
 
-def _cost(
+def cost_usd(
     usage: Usage,
     prices: Mapping[Pool, Sequence[PriceStep]],
     on_demand_usd_per_hour: Mapping[str, Decimal],
 ) -> Decimal:
+    """Of one node, exact. KeyError where its pool has no price."""
     if usage.pool.market == "on-demand":
         return on_demand_usd_per_hour[usage.pool.instance_type] * _hours(usage.start, usage.end)
     steps = prices[usage.pool]

@@ -103,7 +103,15 @@ def stand_of(account: Account, *, limits: Limits | None = None, **settings: Any)
             now=account.now,
             queue=EventQueue(_QueueApi(queue), "url"),  # type: ignore[arg-type]
         ),
-        meter=Meter(fleet.ec2, account.store, RUN, prices, limits.max_cost_usd, account.now),
+        meter=Meter(
+            ec2=fleet.ec2,
+            store=account.store,
+            run_id=RUN,
+            on_demand_usd_per_hour=prices,
+            max_cost_usd=limits.max_cost_usd,
+            now=account.now,
+            launched=fleet.launched,
+        ),
         settings=Ec2.model_validate({**given, **settings}),
         limits=limits,
         specs=specs,

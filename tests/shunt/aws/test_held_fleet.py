@@ -275,6 +275,24 @@ def test_nodes_that_ended_while_nobody_looked_are_counted_by_their_last_word(
     assert spend.num_nodes == 0
 
 
+def test_the_bill_stays_exact_while_nodes_end_and_prices_move(account: Account) -> None:
+    """Over many readings of one meter, which counts a node that ended long ago only once."""
+    stand = stand_of(account)
+    for zone in ZONES:
+        for hour in range(30):
+            at = START + timedelta(hours=hour, seconds=937)
+            account.market.set_price(Pool(TYPE, zone, "spot"), at, f"{2 + hour % 7 * 0.377:.4f}")
+    for look in range(200):
+        stand.look(after_s=300.0)
+        if look % 11 == 5:
+            account.double.end(stand.nodes()[0], "Server.SpotInstanceTermination")
+    stand.held.__exit__(None, None, None)
+    spend = read_spend(account.store, RUN)
+    assert spend is not None
+    assert spend.num_launched > 15
+    assert spend.usd == account.double.bill_usd().quantize(Decimal("0.01"))
+
+
 def test_leaving_tells_the_bill(account: Account) -> None:
     stand = stand_of(account)
     with stand.held:
