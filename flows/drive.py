@@ -24,6 +24,7 @@ from shunt.rendering import Renderer, renderer_for, require_model
 from shunt.results.publishing import check_writable
 from shunt.results.summary import ResultSummary, read_summary
 from shunt.run_status import RunState, RunStatus, StatusReader
+from shunt.spend import Spend, read_spend
 from shunt.store.protocol import Store
 
 _RECHECKS = 3
@@ -55,6 +56,8 @@ class Ending:
     """Workers that were lost, or drained, before their work was done."""
     go_on: str = ""
     """The command that goes on with a run that was stopped early."""
+    spend: Spend | None = None
+    """None where no node cost money."""
 
 
 def drive(
@@ -107,21 +110,22 @@ def resume(manifest: Manifest, store: Store, around: Surroundings, watcher: Watc
     run_id = manifest.run_id
     if (summary := read_summary(store, run_id)) is not None:
         watcher.collected(summary)
-        return _ended(manifest, summary, 0)
+        return replace(_ended(manifest, summary, 0), spend=read_spend(store, run_id))
     carry_on(store, run_id)
     lost = 0
     for attempt in range(_RECHECKS):
         stopped = _generate(manifest, store, around, watcher, recheck=attempt > 0)
         lost += stopped.num_lost
         if stopped.code is not ExitCode.OK:
-            return replace(stopped, num_lost=lost, go_on=_go_on(manifest))
+            spend = read_spend(store, run_id)
+            return replace(stopped, num_lost=lost, go_on=_go_on(manifest), spend=spend)
         try:
             summary = collect(store, manifest, now=around.now())
         except ShardsOpen:
             continue  # a done marker promised too much: look into every shard
         record(store, run_id, Event(at=around.now(), kind=EventKind.COLLECTED))
         watcher.collected(summary)
-        return _ended(manifest, summary, lost)
+        return replace(_ended(manifest, summary, lost), spend=read_spend(store, run_id))
     raise RunError(run_id, f"is still not finished after {_RECHECKS} passes over all shards")
 
 

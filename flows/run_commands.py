@@ -328,6 +328,7 @@ def _end(ending: Ending, *, as_json: bool) -> None:
                 "reason": ending.reason,
                 "workers_lost": ending.num_lost,
                 "go_on": ending.go_on,
+                "spent_usd": ending.spend and float(ending.spend.usd),
                 "summary": summary and summary.model_dump(mode="json", exclude={"cuts"}),
             }
         )

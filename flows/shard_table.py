@@ -30,7 +30,8 @@ def run_summary_markdown(ending: Ending) -> str:
     """The closing artifact."""
     summary = ending.summary
     if summary is None:
-        return f"**{ending.run_id}** stopped: {ending.reason}. Run it again to go on."
+        spent = "" if ending.spend is None else f" {ending.spend.usd:.2f} USD are spent."
+        return f"**{ending.run_id}** stopped: {ending.reason}.{spent} Run it again to go on."
     lines = [
         f"**{ending.run_id}**: {summary.num_ok} of {summary.num_rows} rows are good.",
         "",
@@ -43,4 +44,6 @@ def run_summary_markdown(ending: Ending) -> str:
         f"| workers lost | {ending.num_lost} |",
         f"| results | `{summary.directory}` |",
     ]
+    if ending.spend is not None:
+        lines.append(f"| spent | {ending.spend.usd:.2f} USD |")
     return "\n".join([*lines, *(f"| {code} | {n} |" for code, n in summary.errors.items())])

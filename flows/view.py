@@ -153,6 +153,11 @@ def show_preflight(console: Console, report: PreflightReport, *, brief: bool = F
 def show_ending(console: Console, ending: Ending) -> None:
     """The last words of a run."""
     summary = ending.summary
+    if ending.spend is not None:
+        console.print(
+            f"spent: {ending.spend.usd:.2f} USD on {_counted(ending.spend.num_launched, 'node')}",
+            highlight=False,
+        )
     if summary is None:
         console.print(f"[bold yellow]{ending.reason}[/]: everything generated so far is saved.")
         console.print(f"Go on with: {ending.go_on}", highlight=False, soft_wrap=True)

@@ -1,5 +1,6 @@
 """`shunt run` on EC2, which here is the double: worker processes for instances, in real time."""
 
+import json
 import os
 import re
 import signal
@@ -19,7 +20,7 @@ from shunt.manifest import read_manifest
 from shunt.store.opening import open_store
 from shunt.testing.ec2.faults import ControllerKilled, Phase, unauthorised
 from tests.flows.conftest import lay_out, wait_until
-from tests.flows.ec2_site import SHORT, TYPE, ZONES, Site, ec2_site
+from tests.flows.ec2_site import CENT, SHORT, TYPE, ZONES, Site, ec2_site
 
 pytestmark = pytest.mark.timeout(240)
 
@@ -52,7 +53,10 @@ def test_a_job_runs_on_nodes_that_are_all_gone_at_the_end(
         assert done.returncode == 0, done.stderr
         check_whole(at, undisturbed)
         assert len(at.cloud.double.instances) == 2
-        assert "USD" in done.stdout
+        bill = at.cloud.double.bill_usd().quantize(CENT)
+        assert f"spent: {bill} USD on 2 nodes" in done.stdout
+        again = at.run("--json")
+        assert json.loads(again.stdout)["spent_usd"] == float(bill)
         assert at.kinds().count("fleet_ended") == 1
 
 
