@@ -66,17 +66,23 @@ def stage_needs(config: EngineConfig, stages: StageMap) -> StageNeeds:
             weights[last] += size if tied and last else 0
         else:
             weights[last] += size
-    heads = int(fields["num_attention_heads"])
-    head_size = int(fields.get("head_dim") or fields["hidden_size"] // heads)
-    kv_heads = int(fields.get("num_key_value_heads") or heads)
+    cache_item = _cache_item_bytes(config, item)
     return StageNeeds(
         weights=tuple(weights),
         cache_per_token=tuple(
-            # Where TP exceeds the heads, each is kept by several ranks.
-            2 * layers * max(kv_heads, tp) * head_size * _cache_item_bytes(config, item)
+            layers * _cached_numbers(fields, tp) * cache_item
             for layers, tp in zip(stages.layers, stages.tp, strict=True)
         ),
     )
+
+
+def _cached_numbers(fields: dict[str, Any], tp: int) -> int:
+    """Of a token in a layer, over all ranks; where TP exceeds the heads, several keep each."""
+    if latent := fields.get("kv_lora_rank"):  # multi-head latent attention: every rank keeps it
+        return tp * (int(latent) + int(fields.get("qk_rope_head_dim") or 0))
+    heads = int(fields["num_attention_heads"])
+    head_size = int(fields.get("head_dim") or fields["hidden_size"] // heads)
+    return 2 * max(int(fields.get("num_key_value_heads") or heads), tp) * head_size
 
 
 def cache_tokens(config: EngineConfig, stages: StageMap, *, bytes_per_rank: int) -> int:

@@ -116,7 +116,5 @@ class StageMap:
         """The GPUs of this node's ranks, in the order of the ranks."""
         if not self.first_gpus:
             return list(range(len(self.local_ranks())))
-        stages = self.local_stages()
-        return [
-            self.first_gpus[stage] + number for stage in stages for number in range(self.tp[stage])
-        ]
+        starts = [(self.first_gpus[stage], self.tp[stage]) for stage in self.local_stages()]
+        return [gpu for first, tp in starts for gpu in range(first, first + tp)]

@@ -58,6 +58,14 @@ def test_key_value_heads_are_repeated_where_tp_exceeds_them(tmp_path: Path) -> N
     assert stage_needs(config, replace(STAGES, tp=(4, 1))).cache_per_token == (4 * 32, 4 * 8)
 
 
+def test_latent_attention_is_kept_whole_by_every_rank(tmp_path: Path) -> None:
+    config = model(tmp_path, tied=True)
+    path = tmp_path / "config.json"
+    fields = json.loads(path.read_text()) | {"kv_lora_rank": 5, "qk_rope_head_dim": 1}
+    path.write_text(json.dumps(fields))
+    assert stage_needs(config, STAGES).cache_per_token == (2 * 6 * 2 * 4, 1 * 6 * 1 * 4)
+
+
 def test_the_smallest_stage_decides_how_many_tokens_are_held(tmp_path: Path) -> None:
     """Both of stage 0's ranks hold 32 bytes of a token, and so does the one of stage 1."""
     config = model(tmp_path, tied=True)
