@@ -1,7 +1,8 @@
 """A real drill on this machine (fake engine, four workers), beside its forecast in virtual time.
 
-The reference of each row is what `shunt drill` in virtual time says of the same job, trace and
-start-up: how far the linear model can be trusted.
+The reference of each row is what the linear model of `shunt drill` says of the same job and trace.
+Its start-up is what the undisturbed run took beyond its tokens, so that the load of this machine is
+in both, and the forecast of that run is right by construction.
 """
 
 import json
@@ -28,8 +29,6 @@ from shunt.job_file import check_job
 TRACE = "g4dn-us-east-1d-11-23"
 WORKERS, ROWS, MAX_TOKENS = 4, 1400, 64
 SPEEDUP = 240.0
-STARTUP_S = 2.0
-"""Of the wall clock: from a worker's launch to its first token, on this machine."""
 NOTICE_S, UNNOTICED = 1200.0, 0.1
 """A notice of 5 s of the wall clock: a worker here needs about one to save and leave."""
 SPOT_USD, ON_DEMAND_USD = 0.2523, 0.526
@@ -55,7 +54,7 @@ def main() -> None:
         around = surroundings(job, threading.Event())
         quiet = EventView(Console(quiet=True))
         real = [play.run(handling, around, quiet) for handling in _ORDER]
-        virtual = _forecast(job, folder, play)
+        virtual = _forecast(job, folder, play, undisturbed=real[-1])
         rows = _rows(real, virtual)
     os.chdir(Path(__file__).parents[1])
     write("fleet_drill_real", rows)
@@ -87,15 +86,17 @@ def _job(folder: Path) -> Job:
     )
 
 
-def _forecast(job: Job, folder: Path, play: RealDrill) -> list[DrillArm]:
+def _forecast(job: Job, folder: Path, play: RealDrill, *, undisturbed: DrillArm) -> list[DrillArm]:
     speed = speed_of(job, tokens=None, tokens_per_s=None, folder=folder)
+    working_s = speed.total_tokens / (WORKERS * speed.node_tokens_per_s / SPEEDUP)
+    assert undisturbed.finish_s is not None
     settings = DrillSettings(
         total_tokens=speed.total_tokens,
         nodes=WORKERS,
         tokens_per_s=speed.node_tokens_per_s / SPEEDUP,
         spot_usd_per_hour=SPOT_USD,
         on_demand_usd_per_hour=ON_DEMAND_USD,
-        startup_s=STARTUP_S * SPEEDUP,
+        startup_s=max(0.0, undisturbed.finish_s - working_s),
         checkpoint_s=job.checkpoint_interval_s * SPEEDUP,
         request_s=shard_s(job, speed) * SPEEDUP,
         notice_s=NOTICE_S,
