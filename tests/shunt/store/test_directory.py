@@ -101,7 +101,8 @@ def test_a_full_disk_is_told_as_such(tmp_path: Path) -> None:
 @contextmanager
 def folder_of_another_user() -> Generator[Path]:
     """A folder that may be read and not written, also when the tests run as root."""
-    with tempfile.TemporaryDirectory() as name:
+    # TMPDIR may lie below a folder that is closed to others.
+    with tempfile.TemporaryDirectory(dir="/tmp") as name:
         folder = Path(name)
         (folder / "object").write_bytes(b"1")
         (folder / "secret").write_bytes(b"1")
