@@ -23,7 +23,7 @@ help:
 demo: environments model ## run a batch on two workers, kill one, watch it finish (5 min)
 	@$(CONTROL)/bin/python examples/demo.py
 
-test: environments model chromium ## all tests that need neither a GPU nor AWS (10 min)
+test: environments model chromium ## all tests that need neither a GPU nor AWS (30 min)
 	@status=0; \
 	echo "Control plane, whole runs and everything that needs no engine of its own:"; \
 	$(CONTROL)/bin/python $(PYTEST) || status=1; \
