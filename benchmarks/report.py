@@ -5,6 +5,7 @@ The tables of README and docs are made from these files, so that they cannot dri
 
 import json
 import platform
+import statistics
 import subprocess
 import sys
 from collections.abc import Sequence
@@ -30,6 +31,16 @@ class Row:
     reference: float | None = None
     target: str | None = None
     met: bool | None = None
+
+
+def paired_ratio(
+    metric: str, ours: Sequence[float], theirs: Sequence[float], *, at_least: float
+) -> Row:
+    """The median of ours over theirs, round by round: neighbours in time share the machine."""
+    ratios = [a / b for a, b in zip(ours, theirs, strict=True)]
+    ratio = statistics.median(ratios)
+    spread = (min(ratios), max(ratios))
+    return Row(metric, ratio, "ratio", spread, 1.0, f">= {at_least}", ratio >= at_least)
 
 
 def write(name: str, rows: Sequence[Row]) -> Path:

@@ -14,7 +14,7 @@ from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
 
-from benchmarks.report import Row, write
+from benchmarks.report import Row, paired_ratio, write
 from shunt.audit import compare
 from shunt.generation import Generation, TokenLogprobs
 from shunt.keys import Position
@@ -112,16 +112,8 @@ async def _throughput(engine: Any) -> Row:
             theirs.append(await _tokens_per_s(plainly, requests))
     finally:
         await asyncio.to_thread(plain.shutdown, 15)
-    ratios = [a / b for a, b in zip(ours, theirs, strict=True)]
-    ratio = statistics.median(ratios)
-    return Row(
-        "tokens/s with hooks and peeks over plain AsyncLLM",
-        ratio,
-        "ratio",
-        (min(ratios), max(ratios)),
-        1.0,
-        ">= 0.97",
-        ratio >= 0.97,
+    return paired_ratio(
+        "tokens/s with hooks and peeks over plain AsyncLLM", ours, theirs, at_least=0.97
     )
 
 

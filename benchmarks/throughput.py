@@ -16,7 +16,7 @@ import tempfile
 from pathlib import Path
 from typing import Any
 
-from benchmarks.report import Row, write
+from benchmarks.report import Row, paired_ratio, write
 
 REPOSITORY = Path(__file__).resolve().parent.parent
 WORKER_PYTHON = REPOSITORY / ".venv/worker/bin/python"
@@ -40,17 +40,12 @@ def main() -> int:
                 rates[kind].append(told["tokens"] / told["seconds"])
                 if kind == "shunt":
                     extra.append(told)
-        ratios = [ours / plain for ours, plain in zip(rates["shunt"], rates["plain"], strict=True)]
-        ratio = statistics.median(ratios)
         rows += [
-            Row(
-                metric=f"{name}: shunt tokens/s over plain vLLM",
-                value=ratio,
-                unit="ratio",
-                spread=(min(ratios), max(ratios)),
-                reference=1.0,
-                target=f">= {TARGET}",
-                met=ratio >= TARGET,
+            paired_ratio(
+                f"{name}: shunt tokens/s over plain vLLM",
+                rates["shunt"],
+                rates["plain"],
+                at_least=TARGET,
             ),
             Row(
                 metric=f"{name}: tokens/s of the worker",

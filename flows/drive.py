@@ -145,20 +145,20 @@ def _generate(
 
     ending = Ending(ExitCode.OK, run_id)
     with hold_nodes(manifest, store, around, tell, recheck=recheck) as nodes:
-        while not nodes.done:
+        while not nodes.reconciler.done:
             nodes.step(status, pace.eta_s(status.rows_left))
             status = reader.read()
             if status.state is RunState.GENERATED and not recheck:
                 break
             pace.saw(around.monotonic(), rows=status.rows_terminal, tokens=status.output_tokens)
             watcher.seen(status, pace)
-            if nodes.failed:
+            if nodes.reconciler.failed:
                 raise RunError(run_id, _every_worker_failed(manifest, around))
             if (early := _stopped_early(manifest, store, around, nodes.limit)) is not None:
                 ending = early
                 break
             around.stop.wait(nodes.poll_s)
-        ending = replace(ending, num_lost=nodes.num_lost)
+        ending = replace(ending, num_lost=nodes.reconciler.num_lost)
     watcher.seen(reader.read(), pace)
     return ending
 

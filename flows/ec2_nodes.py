@@ -6,7 +6,7 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from decimal import Decimal
 
-from flows.ec2_plan import planned_nodes
+from flows.ec2_plan import PlannedNodes, planned_nodes
 from flows.surroundings import Surroundings
 from placement.hardware import load_catalogue
 from shunt.aws.account_check import caller
@@ -49,8 +49,7 @@ def hold_ec2(
     ec2, clock = AwsApi(client_of("ec2", settings.region)), AwsClock(around.now)
     clock.listen(ec2)
     prices = on_demand_prices(settings)
-    planner = None if settings.instance_types else planned_nodes(job, settings, store, run_id)
-    specs = _pool_specs(job, settings) if planner is None else planner.specs()
+    planner, specs = _wanted(manifest, store)
     fleet = Ec2Fleet(
         ec2=ec2,
         store=store,
@@ -134,10 +133,15 @@ def ec2_of(job: Job) -> Ec2:
 
 def ec2_specs(manifest: Manifest, store: Store) -> dict[str, SlotSpec]:
     """What fills each place: any of the named types, or what the plan says. Raises `JobError`."""
+    return _wanted(manifest, store)[1]
+
+
+def _wanted(manifest: Manifest, store: Store) -> tuple[PlannedNodes | None, dict[str, SlotSpec]]:
     settings = ec2_of(manifest.job)
     if settings.instance_types:
-        return _pool_specs(manifest.job, settings)
-    return planned_nodes(manifest.job, settings, store, manifest.run_id).specs()
+        return None, _pool_specs(manifest.job, settings)
+    planner = planned_nodes(manifest.job, settings, store, manifest.run_id)
+    return planner, planner.specs()
 
 
 def _pool_specs(job: Job, settings: Ec2) -> dict[str, SlotSpec]:

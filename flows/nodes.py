@@ -22,13 +22,7 @@ class HeldNodes(Protocol):
     """Nodes that are held at a run's work."""
 
     @property
-    def done(self) -> bool: ...
-
-    @property
-    def failed(self) -> bool: ...
-
-    @property
-    def num_lost(self) -> int: ...
+    def reconciler(self) -> Reconciler: ...
 
     @property
     def limit(self) -> str:
@@ -71,18 +65,6 @@ class _LocalNodes:
         if self.deadline is None or self.now() < self.deadline:
             return ""
         return f"the deadline {self.deadline.isoformat()} has passed"
-
-    @property
-    def done(self) -> bool:
-        return self.reconciler.done
-
-    @property
-    def failed(self) -> bool:
-        return self.reconciler.failed
-
-    @property
-    def num_lost(self) -> int:
-        return self.reconciler.num_lost
 
     def step(self, status: RunStatus, eta_s: float | None) -> None:
         del eta_s  # processes of this machine have no budget to keep

@@ -124,7 +124,7 @@ class HeldShard:
             elif live.resumption is Resumption.RESTARTED:
                 gain = self._gain(request_id, live)
             else:
-                gain = _gain(request_id, saved, live) if live.token_ids else None
+                gain = _added(request_id, saved, live) if live.token_ids else None
             if gain is not None:
                 gains.append(gain)
         return gains
@@ -137,7 +137,7 @@ class HeldShard:
             return None
         if base > len(whole.token_ids):
             return None  # a restarted request that has not yet come as far as what is saved
-        return _gain(request_id, base, tail(whole, base))
+        return _added(request_id, base, tail(whole, base))
 
     def _continues(self, request_id: str, generation: Generation, saved: int) -> bool:
         """Whether the saved tokens are a prefix of the generation: always, unless restarted."""
@@ -166,6 +166,6 @@ class HeldShard:
             )
 
 
-def _gain(request_id: str, base: int, added: Generation) -> Gain:
+def _added(request_id: str, base: int, added: Generation) -> Gain:
     index, choice = request_id.split(".")
     return Gain(int(index), int(choice), base, added)

@@ -138,18 +138,6 @@ class HeldFleet:
         )
 
     @property
-    def done(self) -> bool:
-        return self.reconciler.done
-
-    @property
-    def failed(self) -> bool:
-        return self.reconciler.failed
-
-    @property
-    def num_lost(self) -> int:
-        return self.reconciler.num_lost
-
-    @property
     def poll_s(self) -> float:
         """A status is read from the store at every pass, which costs requests too."""
         return self.settings.observe_interval_s

@@ -1,4 +1,4 @@
-"""The processes below another, found in /proc."""
+"""Processes as /proc shows them."""
 
 from pathlib import Path
 
@@ -17,3 +17,11 @@ def descendants(root: int) -> list[int]:
     for pid in found:
         found += [child for child, parent in parents.items() if parent == pid]
     return found[1:]
+
+
+def is_running(pid: int) -> bool:
+    """Whether it is there, and more than an entry that its parent has not read yet."""
+    try:
+        return Path(f"/proc/{pid}/stat").read_text().rsplit(")", 1)[1].split()[0] not in "ZX"
+    except (FileNotFoundError, ProcessLookupError):
+        return False

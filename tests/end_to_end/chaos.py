@@ -7,13 +7,24 @@ import signal
 import subprocess
 import sys
 import time
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from shunt.testing.processes import descendants
+import yaml
+
+from shunt.testing.processes import descendants, is_running
 
 REPOSITORY = Path(__file__).resolve().parent.parent.parent
+
+
+def lay_out(directory: Path, rows: Sequence[Mapping[str, Any]], job: Mapping[str, Any]) -> Path:
+    """Write the rows and the job over them; returns the job file."""
+    directory.mkdir(parents=True)
+    (directory / "prompts.jsonl").write_text("\n".join(json.dumps(row) for row in rows))
+    path = directory / "job.yaml"
+    path.write_text(yaml.safe_dump({"input": {"path": "prompts.jsonl"}, **job}))
+    return path
 
 
 def start(job: Path) -> "subprocess.Popen[bytes]":
@@ -55,16 +66,9 @@ def run_with_kills(job: Path, rng: random.Random, *, kills: int, pause_s: float)
 def wait_until_gone(pids: set[int]) -> None:
     """Workers of a killed driver drain and leave; none may outlive that."""
     deadline_s = time.monotonic() + 30
-    while left := [pid for pid in pids if Path(f"/proc/{pid}").exists() and not zombie(pid)]:
+    while left := [pid for pid in pids if is_running(pid)]:
         assert time.monotonic() < deadline_s, f"left behind: {left}"
         time.sleep(0.2)
-
-
-def zombie(pid: int) -> bool:
-    try:
-        return Path(f"/proc/{pid}/stat").read_text().rsplit(")", 1)[1].split()[0] == "Z"
-    except (FileNotFoundError, ProcessLookupError):
-        return True
 
 
 def rows_of(directory: Path) -> list[dict[str, Any]]:

@@ -1,16 +1,14 @@
 """Kill anything, again and again: the rows are those of a quiet run, and nothing stays behind."""
 
-import json
 import os
 import random
 from pathlib import Path
 from typing import Any
 
 import pytest
-import yaml
 
 from shunt.testing.s3_server import S3Server
-from tests.end_to_end.chaos import rows_of, run_with_kills, start, verify
+from tests.end_to_end.chaos import lay_out, rows_of, run_with_kills, start, verify
 
 NUM_KILLS = 20
 QUICK = {"path": "none", "engine_kind": "fake"}
@@ -20,16 +18,13 @@ SLOW = {**QUICK, "fake_tokens_per_s": 10, "engine": {"max_num_seqs": 4}}
 
 def write_job(directory: Path, *, model: dict[str, Any], store: dict[str, Any], rows: int) -> Path:
     """A job of mixed lengths on two workers, with short leases so that takeovers are quick."""
-    directory.mkdir(parents=True, exist_ok=True)
-    lines = [
-        json.dumps({"id": f"row-{n}", "prompt": f"Tell me about the number {n}.", "topic": n % 7})
+    prompts = [
+        {"id": f"row-{n}", "prompt": f"Tell me about the number {n}.", "topic": n % 7}
         for n in range(rows)
     ]
-    (directory / "prompts.jsonl").write_text("\n".join(lines))
     job = {
         "name": "chaos",
         "model": model,
-        "input": {"path": "prompts.jsonl"},
         "sampling": {"max_tokens": 48},
         "store": store,
         "fleet": {"workers": 2, "max_crashes": 20},
@@ -37,9 +32,7 @@ def write_job(directory: Path, *, model: dict[str, Any], store: dict[str, Any], 
         "checkpoint_interval_s": 0.5,
         "lease_term_s": 2,
     }
-    path = directory / "job.yaml"
-    path.write_text(yaml.safe_dump(job))
-    return path
+    return lay_out(directory, prompts, job)
 
 
 @pytest.mark.timeout(900)

@@ -10,11 +10,10 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-import yaml
 
 from shunt.demo_model.smollm2 import ensure_smollm2
 from shunt.testing.processes import descendants
-from tests.end_to_end.chaos import rows_of, start, verify, wait_until_gone
+from tests.end_to_end.chaos import lay_out, rows_of, start, verify, wait_until_gone
 from workers.testing.option_cases import CASES, PROMPTS
 
 SAID = (
@@ -28,7 +27,6 @@ RANK_TOLERANCE = 0.01
 
 def write_job(directory: Path, *, num_prompts: int) -> Path:
     """One row per class of options and prompt, and some with several choices."""
-    directory.mkdir(parents=True)
     rows: list[dict[str, Any]] = []
     for number, prompt in enumerate(PROMPTS[:num_prompts]):
         for name, case in CASES.items():
@@ -36,7 +34,6 @@ def write_job(directory: Path, *, num_prompts: int) -> Path:
             rows.append({"id": f"{name}, {number}", "prompt": prompt, "sampling": sampling})
         choices = {"n": 3, "temperature": 0.9, "max_tokens": 40, "logprobs": 1}
         rows.append({"id": f"three choices, {number}", "prompt": prompt, "sampling": choices})
-    (directory / "prompts.jsonl").write_text("\n".join(json.dumps(row) for row in rows))
     job = {
         "name": "mixed",
         "model": {
@@ -45,16 +42,13 @@ def write_job(directory: Path, *, num_prompts: int) -> Path:
             "max_model_len_tokens": 512,
             "engine": {"enforce_eager": True, "max_num_seqs": 8},
         },
-        "input": {"path": "prompts.jsonl"},
         "store": {"uri": "runs"},
         "fleet": {"workers": 2, "max_crashes": 100},
         "shard_prompts": 8,
         "checkpoint_interval_s": 0.3,
         "lease_term_s": 4,
     }
-    path = directory / "job.yaml"
-    path.write_text(yaml.safe_dump(job))
-    return path
+    return lay_out(directory, rows, job)
 
 
 def run_with_kills_of_generations(job: Path, rng: random.Random, *, kills: int) -> None:

@@ -131,9 +131,9 @@ def test_nodes_that_never_speak_are_given_up_after_so_many(account: Account) -> 
     stand = stand_of(account)
     for _ in range(1500):
         stand.look(speak=False)
-        if stand.held.failed:
+        if stand.held.reconciler.failed:
             break
-    assert stand.held.failed
+    assert stand.held.reconciler.failed
     assert len(account.double.instances) == 2 * (3 + 1), "max_crashes of each slot, and the first"
 
 
@@ -314,7 +314,7 @@ def hold_to_the_end(account: Account, said: dict[str, NodeStatus]) -> None:
     """
     stand = stand_of(account)
     stand.said = said
-    while not stand.held.done:
+    while not stand.held.reconciler.done:
         stand.look(speak=False)
         first = account.double.instances["i-" + "0" * 17] if account.now_s > 20 else None
         if first is not None and first.notice_at is None and first.ended_at is None:

@@ -1,9 +1,12 @@
 """What a drill comes to, in sums done by hand."""
 
+from dataclasses import replace
+
 from shunt.drill.report import DrillArm, DrillReport, sentences
-from shunt.drill.simulation import DrillSettings, Handling
+from shunt.drill.simulation import Handling
 from shunt.drill.trace import Trace
 from shunt.drill.virtual import virtual_arms
+from tests.shunt.drill.settings import SETTINGS
 
 
 def arm(handling: Handling, finish_s: float | None, usd: float, hours: float) -> DrillArm:
@@ -51,17 +54,7 @@ def test_what_does_not_finish_has_no_share() -> None:
 
 
 def test_virtual_arms_meet_the_same_trace() -> None:
-    settings = DrillSettings(
-        total_tokens=1_000_000,
-        nodes=10,
-        tokens_per_s=100,
-        spot_usd_per_hour=1.0,
-        on_demand_usd_per_hour=3.0,
-        startup_s=100,
-        drain_s=0.0,
-        unnoticed=0.0,
-        request_s=0.0,
-    )
+    settings = replace(SETTINGS, request_s=0.0)
     gap = Trace((0.0, 600.0, 900.0), (10, 0, 10))
     ours, none, demand = virtual_arms(settings, gap, seed=0)
     assert (ours.finish_s, none.finish_s, demand.finish_s) == (1500, 1500, 1100)

@@ -5,20 +5,11 @@ from pathlib import Path
 
 import pytest
 
-from shunt.drill.simulation import DrillSettings, Handling, simulate
+from shunt.drill.simulation import Handling, simulate
 from shunt.drill.trace import Trace, read_trace
 from shunt.errors import InputError
+from tests.shunt.drill.settings import SETTINGS
 
-SETTINGS = DrillSettings(
-    total_tokens=1_000_000,
-    nodes=10,
-    tokens_per_s=100,
-    spot_usd_per_hour=1.0,
-    on_demand_usd_per_hour=3.0,
-    startup_s=100,
-    drain_s=0.0,
-    unnoticed=0.0,
-)
 ALWAYS = Trace((0.0,), (10,))
 
 

@@ -10,6 +10,8 @@ from pathlib import Path
 
 import pytest
 
+from shunt.testing.processes import is_running
+
 HOLD = """
 import time
 from shunt.testing import s3_server
@@ -22,13 +24,6 @@ DEADLINE_S = 20.0
 
 def children(pid: int) -> list[int]:
     return [int(name) for name in Path(f"/proc/{pid}/task/{pid}/children").read_text().split()]
-
-
-def is_running(pid: int) -> bool:
-    try:
-        return "State:\tZ" not in Path(f"/proc/{pid}/status").read_text()
-    except FileNotFoundError:
-        return False
 
 
 @pytest.mark.s3

@@ -11,6 +11,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from shunt.testing.processes import is_running
 from tests.workers.pipeline.processes import start
 from workers.pipeline.network import PORTS
 
@@ -121,15 +122,9 @@ def assert_nothing_left(held: Held) -> None:
 def _until_gone(pids: dict[str, int]) -> set[str]:
     deadline = time.monotonic() + GONE_S
     left = set(pids)
-    while (left := {n for n in left if _alive(pids[n])}) and time.monotonic() < deadline:
+    while (left := {n for n in left if is_running(pids[n])}) and time.monotonic() < deadline:
         time.sleep(0.02)
     return left
-
-
-def _alive(pid: int) -> bool:
-    with suppress(OSError):
-        return Path(f"/proc/{pid}/stat").read_text().rsplit(")", 1)[1].split()[0] not in "ZX"
-    return False
 
 
 def left_in_shared_memory() -> set[str]:
