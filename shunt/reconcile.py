@@ -133,8 +133,9 @@ class Reconciler:
             node = observed.get(slot.node_id) if slot.node_id else None
             if node is not None and node.exit_code is not None:
                 self._ended(name, node)
-            if slot.node_id is None and self._wanted(slot):
-                self._launch(name, slot)
+        empty = [name for name, slot in self._slots.items() if self._wanted(slot)]
+        for name, found in self.fleet.launch_many(empty):
+            self._launched(name, found)
 
     def _adopt(self, observed: Sequence[FleetNode]) -> None:
         """Take over what an earlier controller of the run launched, living or done.
@@ -168,20 +169,19 @@ class Reconciler:
         self.fleet.vacate(node_id)
         self._leaving[node_id] = self.monotonic() + within_s
 
-    def _launch(self, name: str, slot: _Slot) -> None:
-        try:
-            slot.node_id = self.fleet.launch(name)
-        except NotLaunched as refusal:
+    def _launched(self, name: str, found: str | NotLaunched) -> None:
+        slot = self._slots[name]
+        if isinstance(found, NotLaunched):
             slot.refusals += 1
             backoff_s = min(_MAX_BACKOFF_S, 2.0 ** min(slot.refusals - 1, 10))
-            slot.launch_at_s = self.monotonic() + max(refusal.retry_after_s, backoff_s)
-            self._tell(EventKind.NOT_LAUNCHED, "", str(refusal), name)
+            slot.launch_at_s = self.monotonic() + max(found.retry_after_s, backoff_s)
+            self._tell(EventKind.NOT_LAUNCHED, "", str(found), name)
             return
-        slot.refusals = 0
-        self._tell(EventKind.WORKER_STARTED, slot.node_id, f"in slot {name}", name)
+        slot.node_id, slot.refusals = found, 0
+        self._tell(EventKind.WORKER_STARTED, found, f"in slot {name}", name)
 
     def _wanted(self, slot: _Slot) -> bool:
-        if slot.finished or self._given_up(slot):
+        if slot.node_id is not None or slot.finished or self._given_up(slot):
             return False
         return self.monotonic() >= slot.launch_at_s
 

@@ -1,5 +1,6 @@
 """Calls to AWS: errors of ours, bounded retries, and a count of the calls made."""
 
+import threading
 import time
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, field
@@ -60,6 +61,7 @@ class AwsApi:
     retry: RetryPolicy = AWS_RETRY
     calls: dict[str, int] = field(default_factory=dict[str, int])
     """Requests sent, by operation."""
+    _counting: "threading.Lock" = field(default_factory=threading.Lock)
 
     def call(self, operation: str, params: Mapping[str, Any]) -> dict[str, Any]:
         """Call by boto3's method name. Retries throttles and lost replies, so every call that
@@ -82,7 +84,8 @@ class AwsApi:
                 return
 
     def _once(self, operation: str, params: Mapping[str, Any]) -> dict[str, Any]:
-        self.calls[operation] = self.calls.get(operation, 0) + 1
+        with self._counting:
+            self.calls[operation] = self.calls.get(operation, 0) + 1
         try:
             return getattr(self.client, operation)(**params)
         except ClientError as error:

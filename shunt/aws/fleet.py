@@ -1,10 +1,12 @@
 """The EC2 fleet of a run: launches by intent, observes by tag, and leaves nothing behind.
 
-API calls: one per node launched, one describe per thousand nodes of an observation, one terminate
-per hundred nodes ended. What was launched is read from the store, so a new controller knows it too.
+API calls: one per node launched (a few at once), one describe per thousand nodes of an observation,
+one terminate per hundred nodes ended. What was launched is read from the store, so a new controller
+knows it too.
 """
 
 from collections.abc import Callable, Iterator, Mapping, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
 from datetime import datetime
 from typing import Any
@@ -28,6 +30,8 @@ from shunt.node import NodeStatus
 from shunt.store.errors import ObjectMissing
 from shunt.store.protocol import Store
 
+LAUNCHES_AT_ONCE = 8
+"""Fewer than the ten connections that boto3 keeps. The launches after these heed their refusals."""
 VISIBLE_WITHIN_S = 60.0
 """A launched instance may be missing from a listing for so long (eventual consistency)."""
 LOST = -9
@@ -55,6 +59,8 @@ class Ec2Fleet:
     """Nodes look into every shard, whatever is marked done, and no ended node has done so."""
     settle_s: float = SETTLE_S
     """Between the listings of teardown."""
+    at_once: int = LAUNCHES_AT_ONCE
+    """Launches whose replies are waited for together, each in a thread of its own."""
     blocklist: Blocklist = field(init=False)
     _intents: dict[str, list[tuple[Intent, Outcome | None]]] = field(init=False)
     _ended: dict[str, int] = field(default_factory=dict[str, int])
@@ -112,6 +118,18 @@ class Ec2Fleet:
             raise NotLaunched(slot, outcome.reason, retry_after_s=0.0)
         return outcome.instance_id
 
+    def launch_many(self, slots: Sequence[str]) -> Iterator[tuple[str, str | NotLaunched]]:
+        for first in range(0, len(slots), self.at_once):
+            batch = slots[first : first + self.at_once]
+            failed: list[AwsError] = []
+            for slot, found in zip(batch, self._launched_together(batch), strict=True):
+                if isinstance(found, AwsError):
+                    failed.append(found)
+                else:
+                    yield slot, found
+            if failed:
+                raise failed[0]
+
     def vacate(self, node_id: str) -> None:
         self._vacated.add(node_id)
 
@@ -151,6 +169,19 @@ class Ec2Fleet:
             if outcome is None:
                 gone = Outcome(reason="the run was ended", settled_at=self.now())
                 intents[-1] = (intent, settle(self.store, intent, gone))
+
+    def _launched_together(self, slots: Sequence[str]) -> list[str | NotLaunched | AwsError]:
+        """Each thread touches the intents of its own slot only."""
+        if len(slots) == 1:
+            return [self._launched(slots[0])]
+        with ThreadPoolExecutor(len(slots), "launch") as threads:
+            return list(threads.map(self._launched, slots))
+
+    def _launched(self, slot: str) -> str | NotLaunched | AwsError:
+        try:
+            return self.launch(slot)
+        except (NotLaunched, AwsError) as error:
+            return error
 
     def _resolve(self, slot: str) -> None:
         """Finish a launch whose outcome is not known: the same call under the same token."""

@@ -5,11 +5,11 @@ faster than the wall's, and then notices are shorter by as much.
 """
 
 import random
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field
 
 from shunt.drill.trace import Trace
-from shunt.fleet.protocol import Fleet, FleetNode, NotLaunched
+from shunt.fleet.protocol import Fleet, FleetNode, NotLaunched, one_after_another
 
 FOREVER_S = 86400.0
 """When to ask again for a node that the trace will never have."""
@@ -60,6 +60,9 @@ class TracedFleet:
         node_id = self.fleet.launch(slot)
         self.usage.began_s.setdefault(node_id, now_s)
         return node_id
+
+    def launch_many(self, slots: Sequence[str]) -> Iterator[tuple[str, str | NotLaunched]]:
+        return one_after_another(self.launch, slots)
 
     def vacate(self, node_id: str) -> None:
         self.fleet.vacate(node_id)

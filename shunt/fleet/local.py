@@ -6,12 +6,12 @@ import signal
 import subprocess
 import threading
 import time
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from contextlib import suppress
 from dataclasses import dataclass, field
 from pathlib import Path
 
-from shunt.fleet.protocol import FleetNode
+from shunt.fleet.protocol import FleetNode, NotLaunched, one_after_another
 
 
 @dataclass(frozen=True, slots=True)
@@ -102,6 +102,9 @@ class LocalFleet:
             )
         self._processes[node_id] = _Process(slot, popen)
         return node_id
+
+    def launch_many(self, slots: Sequence[str]) -> Iterator[tuple[str, str | NotLaunched]]:
+        return one_after_another(self.launch, slots)
 
     def vacate(self, node_id: str) -> None:
         """Nothing to note: every launch starts a new process."""

@@ -1,6 +1,6 @@
 """The seam between the reconciler and whatever gives us nodes."""
 
-from collections.abc import Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from typing import Protocol
 
@@ -42,6 +42,11 @@ class Fleet(Protocol):
         """
         ...
 
+    def launch_many(self, slots: Sequence[str]) -> Iterator[tuple[str, str | NotLaunched]]:
+        """`launch` for each slot, at once where the fleet can: the slot with its node id, or with
+        why it has none. An error of another kind rises after the launches that went well."""
+        ...
+
     def vacate(self, node_id: str) -> None:
         """The node is going: the next launch for its slot is of another one, beside it."""
         ...
@@ -53,3 +58,14 @@ class Fleet(Protocol):
     def terminate(self) -> None:
         """End every node and wait until nothing of them is left."""
         ...
+
+
+def one_after_another(
+    launch: Callable[[str], str], slots: Sequence[str]
+) -> Iterator[tuple[str, str | NotLaunched]]:
+    """`launch_many` of a fleet whose launches take no time."""
+    for slot in slots:
+        try:
+            yield slot, launch(slot)
+        except NotLaunched as refusal:
+            yield slot, refusal

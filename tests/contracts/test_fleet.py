@@ -64,6 +64,13 @@ def test_a_launched_node_is_seen_at_once_in_its_slot(fleet: Fleet) -> None:
     fleet.terminate()
 
 
+def test_many_launched_together_are_as_if_launched_one_by_one(fleet: Fleet) -> None:
+    ids = dict(fleet.launch_many(SLOTS))
+    assert living(fleet) == ids
+    assert len(set(ids.values())) == 2
+    fleet.terminate()
+
+
 @pytest.mark.parametrize("notice_s", [None, 2.0])
 def test_an_interrupted_node_ends_and_is_still_shown(fleet: Fleet, notice_s: float | None) -> None:
     node = fleet.launch("worker-0")

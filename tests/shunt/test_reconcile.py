@@ -1,11 +1,12 @@
 """Reconcile: one step serves first launch, repair, backing off and giving up."""
 
+from collections.abc import Iterator, Sequence
 from datetime import UTC, datetime
 
 import pytest
 
 from shunt.event import Event
-from shunt.fleet.protocol import FleetNode
+from shunt.fleet.protocol import FleetNode, NotLaunched, one_after_another
 from shunt.reconcile import PlannedInterruption, Reconciler
 
 SLOTS = ("worker-0", "worker-1")
@@ -26,6 +27,9 @@ class ScriptedFleet:
         node_id = f"{slot}.{len(self.exits)}"
         self.exits[node_id] = None
         return node_id
+
+    def launch_many(self, slots: Sequence[str]) -> Iterator[tuple[str, str | NotLaunched]]:
+        return one_after_another(self.launch, slots)
 
     def vacate(self, node_id: str) -> None:
         self.vacated.append(node_id)

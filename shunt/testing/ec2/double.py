@@ -4,6 +4,7 @@ It stands between boto3 and the network: a client that was given to `attach` val
 parameters as ever, then asks us, and what we do not answer goes on to moto where `mock_aws` is on.
 """
 
+import threading
 from collections.abc import Callable
 from dataclasses import dataclass, field
 from datetime import datetime, timedelta
@@ -42,6 +43,7 @@ class Ec2Double:
     instances: dict[str, Instance] = field(default_factory=dict[str, Instance])
     placement_groups: set[str] = field(default_factory=set[str])
     calls: list[str] = field(default_factory=list[str])
+    _one_at_a_time: "threading.RLock" = field(default_factory=threading.RLock)
     _replies: dict[tuple[str, str], tuple[Params, Params]] = field(
         default_factory=dict[tuple[str, str], tuple[Params, Params]]
     )
@@ -104,7 +106,13 @@ class Ec2Double:
         )
 
     def answer(self, operation: str, params: Params) -> Params | None:
-        """The reply to a call; None where the double has no such operation. Raises `ApiFault`."""
+        """The reply to a call; None where the double has no such operation. Raises `ApiFault`.
+
+        Any thread may call."""
+        with self._one_at_a_time:
+            return self._answer(operation, params)
+
+    def _answer(self, operation: str, params: Params) -> Params | None:
         answer = getattr(self, f"_{_snake(operation)}", None)
         number = len(self.calls)
         self.calls.append(operation)

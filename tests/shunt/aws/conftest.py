@@ -69,7 +69,8 @@ class Account:
     def api(self, service: str = "ec2") -> AwsApi:
         return AwsApi(self.clients.of(service, self.double), self.sleep)
 
-    def fleet(self, specs: Mapping[str, SlotSpec]) -> Ec2Fleet:
+    def fleet(self, specs: Mapping[str, SlotSpec], *, at_once: int = 1) -> Ec2Fleet:
+        """Launches one after the other, unless asked: then calls have no certain order."""
         return Ec2Fleet(
             ec2=self.api(),
             store=self.store,
@@ -81,6 +82,7 @@ class Account:
             now=self.now,
             monotonic=lambda: self.now_s,
             sleep=self.sleep,
+            at_once=at_once,
         )
 
     def reconciler(self, fleet: Ec2Fleet, slots: Iterable[str], events: list[Event]) -> Reconciler:

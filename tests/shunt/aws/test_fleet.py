@@ -1,10 +1,13 @@
 """The EC2 fleet: no double launch, no orphan, every error class its reaction."""
 
+import threading
 from collections.abc import Mapping
 from datetime import timedelta
+from typing import Any
 
 import pytest
 
+from shunt.aws.api import AwsApi
 from shunt.aws.errors import PermissionRefused
 from shunt.aws.inventory import list_nodes
 from shunt.aws.pool import Pool, SlotSpec
@@ -105,9 +108,9 @@ def test_a_quota_blocks_the_family_in_every_zone(account: Account) -> None:
         fleet.launch("c")
 
 
-def run_to_the_end(account: Account, specs: Specs) -> int:
+def run_to_the_end(account: Account, specs: Specs, *, at_once: int = 1) -> int:
     """One controller until every worker is done and the fleet is torn down; returns launches."""
-    reconciler = reconciler_of(account, specs)
+    reconciler = account.reconciler(account.fleet(specs, at_once=at_once), specs, [])
     for step in range(50):
         reconciler.step(step)
         if reconciler.done:
@@ -121,12 +124,13 @@ def run_to_the_end(account: Account, specs: Specs) -> int:
     return len(account.double.instances)
 
 
+@pytest.mark.parametrize("at_once", [1, 3])
 def test_a_controller_killed_at_every_call_leaves_no_orphan_and_launches_nothing_twice(
-    clients: Clients,
+    clients: Clients, at_once: int
 ) -> None:
     specs = {f"worker-{n}": any_zone(f"worker-{n}") for n in range(3)}
     undisturbed = Account(clients)
-    run_to_the_end(undisturbed, specs)
+    run_to_the_end(undisturbed, specs, at_once=at_once)
     num_calls = len(undisturbed.double.calls)
     assert num_calls > 8
     kills = 0
@@ -136,14 +140,57 @@ def test_a_controller_killed_at_every_call_leaves_no_orphan_and_launches_nothing
             account.double.visible_after_s = 5.0
             account.double.faults.append(kill_at(number, phase))
             try:
-                launched = run_to_the_end(account, specs)
+                launched = run_to_the_end(account, specs, at_once=at_once)
             except ControllerKilled:
                 kills += 1
-                launched = run_to_the_end(account, specs)
+                launched = run_to_the_end(account, specs, at_once=at_once)
             assert launched == 3, (number, phase, account.double.calls)
             assert account.double.living() == []
             assert list_nodes(account.api()) == []
     assert kills >= 2 * num_calls - 4
+
+
+class Meeting(AwsApi):
+    """Launches that all wait until so many of them are on their way."""
+
+    barrier: threading.Barrier
+
+    def call(self, operation: str, params: Mapping[str, Any]) -> dict[str, Any]:
+        if operation == "create_fleet":
+            self.barrier.wait(timeout=10)
+        return super().call(operation, params)
+
+
+def test_launches_wait_for_ec2_together(account: Account, specs: Specs) -> None:
+    fleet = account.fleet(specs, at_once=4)
+    fleet.ec2 = Meeting(fleet.ec2.client, account.sleep)
+    fleet.ec2.barrier = threading.Barrier(4)
+    account.reconciler(fleet, specs, []).step(0)
+    assert slots_of_the_living(account) == sorted(specs)
+    assert account.double.calls == ["DescribeInstances", *["CreateFleet"] * 4]
+
+
+def test_what_one_refused_pool_teaches_holds_for_the_next_launches(account: Account) -> None:
+    for zone in ZONES:
+        account.market.set_capacity(Pool("g6.12xlarge", zone, "spot"), account.now(), 0)
+    specs = {f"w-{n}": any_zone(f"w-{n}") for n in range(40)}
+    fleet = account.fleet(specs, at_once=4)
+    found = dict(fleet.launch_many(list(specs)))
+    assert all(isinstance(refusal, NotLaunched) for refusal in found.values())
+    assert len(account.double.calls) <= 4
+
+
+def test_a_launch_that_fails_hides_no_launch_beside_it(account: Account, specs: Specs) -> None:
+    account.double.faults.append(FailFirst("CreateFleet", "UnauthorizedOperation", 1))
+    events: list[Event] = []
+    with pytest.raises(PermissionRefused):
+        account.reconciler(account.fleet(specs, at_once=4), specs, events).step(0)
+    started = {event.slot for event in events}
+    assert sorted(started) == slots_of_the_living(account)
+    assert len(started) == 3
+    account.reconciler(account.fleet(specs, at_once=4), specs, events).step(0)
+    assert slots_of_the_living(account) == sorted(specs)
+    assert len(account.double.instances) == 4
 
 
 def test_a_restarted_controller_finds_everything(account: Account, specs: Specs) -> None:

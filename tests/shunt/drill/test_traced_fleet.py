@@ -1,7 +1,7 @@
 """A fleet under a trace: never more than the trace has, the youngest go first, all is counted."""
 
 import random
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
 
@@ -9,7 +9,7 @@ import pytest
 
 from shunt.drill.trace import Trace
 from shunt.drill.traced_fleet import FOREVER_S, TracedFleet, Usage
-from shunt.fleet.protocol import FleetNode, NotLaunched
+from shunt.fleet.protocol import FleetNode, NotLaunched, one_after_another
 from shunt.reconcile import Reconciler
 
 
@@ -28,6 +28,9 @@ class Machines:
         node_id = f"node-{len(self.nodes_)}"
         self.nodes_[node_id] = FleetNode(node_id, slot, None)
         return node_id
+
+    def launch_many(self, slots: Sequence[str]) -> Iterator[tuple[str, str | NotLaunched]]:
+        return one_after_another(self.launch, slots)
 
     def vacate(self, node_id: str) -> None:
         raise NotImplementedError
