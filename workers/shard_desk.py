@@ -118,7 +118,8 @@ class ShardDesk:
 
     async def _flush(self, shard: HeldShard, peek: Peek) -> None:
         before = shard.log.bytes_written
-        self.tally.output_tokens += await shard.flush(peek, self.monotonic())
+        saved = await shard.flush(peek, self.monotonic())
+        self.tally.output_tokens += saved  # after the wait: other shards flush meanwhile
         written = shard.log.bytes_written - before
         if written:
             self.tally.segments += 1

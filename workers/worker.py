@@ -186,6 +186,7 @@ class Worker:
             code = ExitCode.DRAINED
             await self._tell(NodeState.DRAINING)
             await self.room.pause()
+            log.info("engine paused")
             await self.desk.flush_all(self.room.peek)
             await self.desk.release_all()
         await self._tell(NodeState.ENDED, code)

@@ -17,7 +17,7 @@ from shunt.sampling import Sampling
 from shunt.store.protocol import Store
 from shunt.testing.faulty_store import Call, FaultyStore
 from shunt.testing.memory_store import MemoryStore
-from tests.workers.bench import RUN, Bench, Dataset, dataset
+from tests.workers.bench import RUN, SETTINGS, Bench, Dataset, dataset
 from workers.engine.fake import FakeEngine, FakeFaults, expected_generation
 from workers.settings import ExitCode
 
@@ -87,6 +87,18 @@ def test_a_drain_generates_nothing_twice() -> None:
     assert_whole(bench, store)
     assert bench.num_generated == 1200
     assert EventKind.SHARD_RESUMED in kinds(store)
+
+
+def test_a_drain_of_many_shards_counts_every_token() -> None:
+    prompts = {f"{n:06d}": [Prompt(n, f"row-{n}", LONG, token_ids=(n, 7))] for n in range(8)}
+    slow = replace(SETTINGS, checkpoint_interval_s=60.0, checkpoint_tokens=10**6)
+    bench = Bench(prompts, slow, lambda: FakeEngine(max_concurrency=8, tokens_per_s=100))
+    store = MemoryStore()
+    assert asyncio.run(_drain_when(bench, store, 100)) is ExitCode.DRAINED
+    (status,) = read_statuses(store, RUN)
+    saved = sum(len(generation.token_ids) for generation in bench.generations(store).values())
+    assert (status.output_tokens, status.unsaved_tokens) == (saved, 0)
+    assert saved == bench.num_generated
 
 
 def test_a_worker_that_is_told_to_leave_while_its_engine_starts_leaves() -> None:
