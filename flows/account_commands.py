@@ -2,6 +2,7 @@
 
 from collections.abc import Sequence
 from datetime import UTC, datetime
+from itertools import chain
 from pathlib import Path
 from typing import Annotated
 
@@ -12,11 +13,13 @@ from flows.exit_code import ExitCode
 from flows.offers_command import Region
 from flows.surroundings import REPOSITORY
 from placement.snapshot import ON_DEMAND_REGION
-from shunt.aws.account_check import caller, check_account
+from shunt.aws.account_check import caller, check_account, check_notices
 from shunt.aws.account_setup import (
     AccountSettings,
     Services,
     Step,
+    notice_removals,
+    notice_steps,
     perform,
     setup_steps,
     teardown_steps,
@@ -25,6 +28,7 @@ from shunt.aws.account_stack import stack_template
 from shunt.aws.api import ASK_RETRY, AwsApi, client_of
 from shunt.aws.bundle import make_bundle
 from shunt.aws.inventory import list_nodes
+from shunt.aws.notice_parts import NoticeDesk
 from shunt.aws.offerings import Desk, look
 from shunt.aws.price_list import PRICE_LIST_REGION
 from shunt.aws.run_identity import identities, remove_identity
@@ -51,6 +55,9 @@ def aws_setup(
     pipelines: Annotated[
         bool, typer.Option(help="Let nodes talk to each other: pipelines over several nodes.")
     ] = False,
+    notices: Annotated[
+        bool, typer.Option(help="Also a queue of spot notices, for all runs of the region.")
+    ] = False,
     yes: Yes = False,
 ) -> None:
     """Make roles, policies, a security group and the launch template of the nodes."""
@@ -65,7 +72,14 @@ def aws_setup(
         pipelines=pipelines,
         bundle=make_bundle(REPOSITORY) if install else None,
     )
-    _go(setup_steps(services, settings), yes=yes)
+    steps = setup_steps(services, settings)
+    if not notices:
+        _go(steps, yes=yes)
+        return
+    desk = _notice_desk(services)
+    _go([*steps, *notice_steps(desk)], yes=yes)
+    if url := desk.queue_url():
+        typer.echo(f"for job files: fleet.ec2.notice_queue_url: {url}")
 
 
 @aws.command("teardown")
@@ -80,7 +94,7 @@ def aws_teardown(region: Region = ON_DEMAND_REGION, yes: Yes = False) -> None:
         console.print(f"{'removing' if yes else 'will remove'} the role of run {run_id}")
         if yes:
             remove_identity(services, run_id)
-    _go(teardown_steps(services), yes=yes)
+    _go([*notice_removals(_notice_desk(services)), *teardown_steps(services)], yes=yes)
     console.print("left: AWS's own roles for spot and EC2 Fleet; runs and bundles in the bucket")
 
 
@@ -88,6 +102,7 @@ def aws_teardown(region: Region = ON_DEMAND_REGION, yes: Yes = False) -> None:
 def aws_doctor(
     region: Region = ON_DEMAND_REGION,
     bucket: Annotated[str, typer.Option(help="Look at this bucket too.")] = "",
+    notices: Annotated[bool, typer.Option(help="Look at the queue of notices too.")] = False,
 ) -> None:
     """Say what of the account is missing: permissions, quotas, setup. Changes nothing.
 
@@ -98,7 +113,8 @@ def aws_doctor(
     desk = Desk(services.ec2, _api("service-quotas", region), pricing)
     sheet = look(desk, region=region, now=datetime.now(UTC))
     console, bad = Console(), 0
-    for finding in check_account(services, sheet, bucket=bucket):
+    queue = check_notices(_notice_desk(services)) if notices else ()
+    for finding in chain(check_account(services, sheet, bucket=bucket), queue):
         bad += finding.verdict != "ok"
         remedy = f": {finding.remedy}" if finding.remedy else ""
         line = f"{_MARKS[finding.verdict]} {finding.what}{remedy}"
@@ -143,6 +159,12 @@ def _services(region: str) -> Services:
         account=caller(_api("sts", region)),
         region=region,
     )
+
+
+def _notice_desk(services: Services) -> NoticeDesk:
+    region = services.region
+    apis = _api("sqs", region), _api("events", region)
+    return NoticeDesk(*apis, services.account, region, DEPLOYMENT_FILES)
 
 
 def _api(service: str, region: str) -> AwsApi:

@@ -80,7 +80,7 @@ def hold_ec2(
             boot_limit_s=settings.boot_limit_s,
             monotonic=around.monotonic,
             now=clock.now,
-            queue=_queue(settings),
+            queue=_queue(settings, fleet, clock),
         ),
         meter=Meter(
             ec2=ec2,
@@ -174,7 +174,12 @@ def on_demand_prices(settings: Ec2) -> Mapping[str, Decimal]:
     return prices
 
 
-def _queue(settings: Ec2) -> EventQueue | None:
+def _queue(settings: Ec2, fleet: Ec2Fleet, clock: AwsClock) -> EventQueue | None:
     if settings.notice_queue_url is None:
         return None
-    return EventQueue(AwsApi(client_of("sqs", settings.region)), settings.notice_queue_url)
+    return EventQueue(
+        AwsApi(client_of("sqs", settings.region)),
+        settings.notice_queue_url,
+        ours=lambda node_id: any(node_id == found.instance_id for found in fleet.launched()),
+        now=clock.now,
+    )

@@ -146,7 +146,8 @@ class Ec2(_Section):
     startup_s: Annotated[float, Field(ge=0)] = 240.0
     """From a launch to the first token: what an on-demand node needs of the slack."""
     notice_queue_url: str | None = None
-    """SQS queue that EventBridge fills with spot notices; only this run reads it."""
+    """SQS queue that EventBridge fills with spot notices (`shunt aws setup --notices`). Runs may
+    share it."""
     replace_at_rebalance: bool = False
     """Replace a node at the provider's early advice, before there is any notice."""
     silent_s: Annotated[float, Field(gt=0)] = 180.0

@@ -13,6 +13,7 @@ from shunt.aws.account_parts import default_template, found
 from shunt.aws.account_setup import SERVICES, WORKER, Services, find_group
 from shunt.aws.api import AwsApi
 from shunt.aws.errors import AwsError, CredentialsRefused, PermissionRefused
+from shunt.aws.notice_parts import NoticeDesk, notice_checks
 from shunt.offering_sheet import OfferingSheet
 
 Verdict = Literal["ok", "wrong", "unknown"]
@@ -60,6 +61,12 @@ def check_account(services: Services, sheet: OfferingSheet, *, bucket: str) -> I
     if bucket:
         yield _looked(f"bucket {bucket}", _bucket(services.s3, bucket))
         yield _looked(f"no public access to {bucket}", _closed_bucket(services.s3, bucket))
+
+
+def check_notices(desk: NoticeDesk) -> Iterator[Finding]:
+    """Of the queue of spot notices, which nobody needs to have."""
+    for what, look in notice_checks(desk):
+        yield _looked(what, look)
 
 
 def _looked(what: str, look: Callable[[], str]) -> Finding:
@@ -248,4 +255,4 @@ def _closed_bucket(s3: AwsApi, bucket: str) -> Callable[[], str]:
     return look
 
 
-__all__ = ["Finding", "caller", "check_account"]
+__all__ = ["Finding", "caller", "check_account", "check_notices"]

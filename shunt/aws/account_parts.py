@@ -17,6 +17,9 @@ _ABSENT = (
     "InvalidLaunchTemplateName.NotFoundException",
     "InvalidLaunchTemplateId.NotFound",
     "InvalidGroup.NotFound",
+    "QueueDoesNotExist",
+    "AWS.SimpleQueueService.NonExistentQueue",
+    "ResourceNotFoundException",
     "404",
 )
 _PRESENT = ("EntityAlreadyExists", "InvalidLaunchTemplateName.AlreadyExistsException")

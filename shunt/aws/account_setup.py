@@ -27,6 +27,7 @@ from shunt.aws.account_parts import (
 )
 from shunt.aws.api import AwsApi
 from shunt.aws.bundle import Bundle
+from shunt.aws.notice_parts import NOTICES, NoticeDesk
 
 WORKER = "shunt-worker"
 """Name of role, instance profile, launch template and security group."""
@@ -164,6 +165,29 @@ def teardown_steps(services: Services) -> list[Step]:
             bool(group),
             lambda: ec2.call("delete_security_group", {"GroupId": group}),
         ),
+    ]
+
+
+def notice_steps(desk: NoticeDesk) -> list[Step]:
+    """The queue of spot notices, for all runs of the region."""
+    return [
+        Step(
+            f"queue {NOTICES}: keeps notices for five minutes", desk.queue_state(), desk.put_queue
+        ),
+        Step(
+            f"rule {NOTICES}: spot interruptions and rebalance recommendations into it",
+            desk.rule_state(),
+            desk.put_rule,
+        ),
+    ]
+
+
+def notice_removals(desk: NoticeDesk) -> list[Step]:
+    """The reverse."""
+    rule, queue = desk.rule_state(), desk.queue_url()
+    return [
+        _removal(f"rule {NOTICES}", rule != "absent", desk.remove_rule),
+        _removal(f"queue {NOTICES}", bool(queue), desk.remove_queue),
     ]
 
 

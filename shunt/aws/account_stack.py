@@ -11,6 +11,7 @@ from pathlib import Path
 from typing import Any, cast
 
 from shunt.aws.account_setup import TRUST, WORKER
+from shunt.aws.notice_parts import NOTICES, PATTERN, QUEUE_SETTINGS, TOLD
 
 _OURS = {
     "bucket": {"Ref": "Bucket"},
@@ -20,6 +21,7 @@ _OURS = {
     "region": {"Ref": "AWS::Region"},
     "account": {"Ref": "AWS::AccountId"},
 }
+_NOTICES = "WithNotices"
 _NAME = re.compile(r"\$\{([^}]+)\}")
 
 
@@ -42,9 +44,19 @@ def stack_template(directory: Path) -> str:
                 "Description": "AMI with GPU driver and worker environment (docs/fleet.md)",
             },
             "Vpc": {"Type": "AWS::EC2::VPC::Id", "Description": "Where the nodes are"},
+            "Notices": {
+                "Type": "String",
+                "Default": "no",
+                "AllowedValues": ["yes", "no"],
+                "Description": "Whether to make a queue of spot notices",
+            },
         },
-        "Resources": _resources(directory),
-        "Outputs": {"LaunchTemplate": {"Value": {"Ref": "NodeTemplate"}}},
+        "Conditions": {_NOTICES: {"Fn::Equals": [{"Ref": "Notices"}, "yes"]}},
+        "Resources": {**_resources(directory), **_notice_resources(directory)},
+        "Outputs": {
+            "LaunchTemplate": {"Value": {"Ref": "NodeTemplate"}},
+            "NoticeQueueUrl": {"Condition": _NOTICES, "Value": {"Ref": "NoticeQueue"}},
+        },
     }
     return json.dumps(template, indent=2) + "\n"
 
@@ -86,6 +98,32 @@ def _resources(directory: Path) -> dict[str, Any]:
                 "LaunchTemplateData": {**launch, "UserData": {"Fn::Base64": user_data}},
             },
         },
+    }
+
+
+def _notice_resources(directory: Path) -> dict[str, Any]:
+    policy = json.loads((directory / "notice-queue-policy.json").read_text())
+    queue, arn = {"Ref": "NoticeQueue"}, {"Fn::GetAtt": ["NoticeQueue", "Arn"]}
+    resources = {
+        "NoticeQueue": ("AWS::SQS::Queue", {"QueueName": NOTICES, **QUEUE_SETTINGS}),
+        "NoticeQueuePolicy": (
+            "AWS::SQS::QueuePolicy",
+            {"Queues": [queue], "PolicyDocument": _substituted(policy)},
+        ),
+        "NoticeRule": (
+            "AWS::Events::Rule",
+            {
+                "Name": NOTICES,
+                "Description": TOLD,
+                "EventPattern": PATTERN,
+                "State": "ENABLED",
+                "Targets": [{"Id": "queue", "Arn": arn}],
+            },
+        ),
+    }
+    return {
+        name: {"Type": kind, "Condition": _NOTICES, "Properties": properties}
+        for name, (kind, properties) in resources.items()
     }
 
 

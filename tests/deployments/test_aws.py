@@ -43,6 +43,17 @@ def test_a_worker_can_neither_buy_nor_delete_nor_touch_iam() -> None:
     assert not {a for a in actions if "Delete" in a}
 
 
+def test_a_controller_reads_queues_of_ours_and_does_nothing_else_to_them() -> None:
+    (reading,) = [
+        s
+        for s in statements("controller-policy.json")
+        if any(action.startswith("sqs:") for action in listed(s["Action"]))
+    ]
+    names = ("ChangeMessageVisibility", "DeleteMessage", "ReceiveMessage")
+    assert sorted(reading["Action"]) == [f"sqs:{name}" for name in names]
+    assert reading["Resource"].endswith(":shunt-*")
+
+
 def test_a_controller_launches_with_tags_and_ends_only_what_is_tagged() -> None:
     by_sid = {s["Sid"]: s for s in statements("controller-policy.json")}
     needed = by_sid["LaunchOnlyWithOurTags"]["Condition"]["Null"]

@@ -48,6 +48,16 @@ def test_setup_changes_nothing_without_yes() -> None:
     assert "will make: code and locked requirements" in said(*SETUP, "--install")
 
 
+def test_a_queue_of_notices_is_made_where_it_is_asked_for() -> None:
+    assert "queue" not in said(*SETUP)
+    assert "will make: queue shunt-notices" in said(*SETUP, "--notices")
+    output = said(*SETUP, "--notices", "--yes")
+    assert "11 steps done" in output
+    assert "fleet.ec2.notice_queue_url: https://sqs.us-east-1" in output
+    assert "9 steps done" in said("aws", "teardown", "--yes")
+    assert "0 steps done" in said("aws", "teardown", "--yes")
+
+
 def test_teardown_says_first_and_takes_the_roles_of_runs_along() -> None:
     said(*SETUP, "--yes")
     services = account_commands._services("us-east-1")
@@ -85,13 +95,14 @@ def test_the_doctor_tells_what_is_missing_and_what_one_may_not_see(
         return api
 
     monkeypatch.setattr(account_commands, "_api", refusing)
-    output = said("aws", "doctor", "--bucket", "runs-of-us", code=1)
+    output = said("aws", "doctor", "--bucket", "runs-of-us", "--notices", code=1)
     for line in (
         "unknown  GPU types: not shown; it needs ec2:DescribeInstanceTypes",
         "unknown  quotas: not shown; it needs ec2:ListServiceQuotas",
         "unknown  role shunt-worker: cannot look: needs ec2:GetRole",
         "missing  launching a node: not allowed: needs ec2:RunInstances",
         "missing  launch template shunt-worker: run shunt aws setup",
+        "missing  rule shunt-notices: there is none; run shunt aws setup --notices",
         "lines need a look",
     ):
         assert line in output

@@ -89,7 +89,8 @@ def stand_of(account: Account, *, limits: Limits | None = None, **settings: Any)
         account.market.set_price(Pool(TYPE, zone, "spot"), START - timedelta(days=9), "3.6")
         account.market.set_price(Pool(TYPE, zone, "on-demand"), START - timedelta(days=9), "36")
     specs = {f"worker-{n}": any_zone(f"worker-{n}") for n in range(2)}
-    fleet, events, queue = account.fleet(specs), list[Event](), NoticeQueue()
+    fleet, events = account.fleet(specs), list[Event]()
+    queue = NoticeQueue(monotonic=lambda: account.now_s)
     limits = limits or Limits()
     given = {"region": "us-east-1", "subnets": {"us-east-1a": "s"}, "instance_types": [TYPE]}
     prices = {TYPE: Decimal(36)}
@@ -101,7 +102,12 @@ def stand_of(account: Account, *, limits: Limits | None = None, **settings: Any)
             boot_limit_s=1200.0,
             monotonic=lambda: account.now_s,
             now=account.now,
-            queue=EventQueue(_QueueApi(queue), "url"),  # type: ignore[arg-type]
+            queue=EventQueue(
+                _QueueApi(queue),  # type: ignore[arg-type]
+                "url",
+                ours=lambda node: node in {o.instance_id for o in fleet.launched()},
+                now=account.now,
+            ),
         ),
         meter=Meter(
             ec2=fleet.ec2,
