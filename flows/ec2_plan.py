@@ -17,11 +17,11 @@ from placement.plan_builder import answer
 from placement.planning_input import PlanningInput, make_question
 from placement.question import Question
 from placement.replan import replan_answer
-from shunt import keys
 from shunt.aws.held_fleet import Remaining
 from shunt.aws.pool import Blocklist, Pool, SlotSpec, spec_of
 from shunt.errors import JobError
 from shunt.job import Ec2, Job
+from shunt.kept_plan import keep_plan, newest_plan
 from shunt.plan import NodeSlot, Plan
 from shunt.store.protocol import Store
 
@@ -81,19 +81,6 @@ def planned_nodes(job: Job, settings: Ec2, store: Store, run_id: str) -> Planned
         except Infeasible as error:
             raise JobError("\n".join([f"no plan: {error}", *error.advice])) from error
     return PlannedNodes(store, run_id, question, zones, plan)
-
-
-def newest_plan(store: Store, run_id: str) -> Plan | None:
-    newest = max(store.list(keys.plan_prefix(run_id)), default=None)
-    return None if newest is None else Plan.model_validate_json(store.get(newest))
-
-
-def keep_plan(store: Store, run_id: str, plan: Plan) -> Plan:
-    """Write the plan; where another controller wrote this version first, its plan counts."""
-    key = keys.plan(run_id, plan.version)
-    if store.put_if_absent(key, plan.model_dump_json().encode()):
-        return plan
-    return Plan.model_validate_json(store.get(key))
 
 
 def settled(plan: Plan, before: Plan, holding: Collection[str]) -> Plan:

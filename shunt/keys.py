@@ -9,6 +9,8 @@ runs/{run_id}/shards/{shard_id}/leases/{epoch}.heartbeat  overwritten by its own
 runs/{run_id}/shards/{shard_id}/segments/{epoch}-{sequence}.seg   created if absent
 runs/{run_id}/done/{shard_id}.json                        created if absent: a hint, the log decides
 runs/{run_id}/nodes/{node_id}.json                        overwritten by its node alone
+runs/{run_id}/seats/{slot}/{node_id}.json                 created if absent, by its node
+runs/{run_id}/launches/{place}/{number}.json              created if absent, by a pipeline's head
 runs/{run_id}/events/{instant}-{event_id}.json            created if absent
 runs/{run_id}/orders/{number}.json                        created if absent: cancel, or carry on
 runs/{run_id}/intents/{slot}/{number}.json                created if absent, before a launch
@@ -38,6 +40,10 @@ def plan_prefix(run_id: str) -> str:
 
 def plan(run_id: str, version: int) -> str:
     return f"{plan_prefix(run_id)}{version:06d}.json"
+
+
+def plan_version(key: str) -> int:
+    return int(key.rsplit("/", 1)[-1].removesuffix(".json"))
 
 
 def shard_prompts(run_id: str, shard_id: str) -> str:
@@ -101,6 +107,26 @@ def node_prefix(run_id: str) -> str:
 
 def node(run_id: str, node_id: str) -> str:
     return f"{node_prefix(run_id)}{node_id}.json"
+
+
+def seat_prefix(run_id: str, slot: str) -> str:
+    return f"runs/{run_id}/seats/{slot}/"
+
+
+def seat(run_id: str, slot: str, node_id: str) -> str:
+    return f"{seat_prefix(run_id, slot)}{node_id}.json"
+
+
+def launch_prefix(run_id: str, place: str) -> str:
+    return f"runs/{run_id}/launches/{place}/"
+
+
+def launch(run_id: str, place: str, number: int) -> str:
+    return f"{launch_prefix(run_id, place)}{number:06d}.json"
+
+
+def launch_number(key: str) -> int:
+    return int(key.rsplit("/", 1)[-1].removesuffix(".json"))
 
 
 def event_prefix(run_id: str) -> str:

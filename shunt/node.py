@@ -1,5 +1,6 @@
 """What a node says of itself: the source of live status, never of truth."""
 
+import secrets
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 from datetime import datetime
@@ -35,6 +36,10 @@ class NodeStatus(BaseModel):
 
     format_version: Literal[1] = 1
     node_id: str
+    slot: str = ""
+    """Of a node of the plan. Each of its workers has a status of its own, see `machine_of`."""
+    done_parts: tuple[int, ...] = ()
+    """Of a node of the plan: where pipelines begin on it whose work is done."""
     pid: int
     state: NodeState
     started_at: AwareDatetime
@@ -63,6 +68,16 @@ class NodeStatus(BaseModel):
         """Whether it has not been heard of for a while: for display, as clocks may differ."""
         limit_s = STARTING_S if self.state is NodeState.STARTING else SILENT_S
         return (now - self.updated_at).total_seconds() > limit_s
+
+
+def worker_id(machine: str, part: int) -> str:
+    """A new name for a worker of one part of a node of the plan: each start counts for itself."""
+    return f"{machine}.{part}-{secrets.token_hex(3)}"
+
+
+def machine_of(node_id: str) -> str:
+    """The node that a worker runs on."""
+    return node_id.split(".", 1)[0]
 
 
 def write_status(store: Store, run_id: str, status: NodeStatus) -> None:

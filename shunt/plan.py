@@ -74,6 +74,16 @@ class Pipeline(_Record):
         """Whether stock vLLM can run it: one TP degree for all stages."""
         return len({stage.tp for stage in self.stages}) == 1
 
+    @property
+    def slots(self) -> tuple[str, ...]:
+        """Of its nodes, in the order of the stages; the head's is the first."""
+        return tuple(dict.fromkeys(stage.slot for stage in self.stages))
+
+    @property
+    def place(self) -> str:
+        """Names the pipeline by where it begins: only one begins at a GPU of a node."""
+        return f"{self.stages[0].slot}.{self.stages[0].first_gpu}"
+
 
 class Range(_Record):
     """A forecast: one in ten below `p10`, half below `p50`, nine in ten below `p90`."""

@@ -9,7 +9,7 @@ from shunt.cancellation import is_cancelled
 from shunt.done import ShardDone, read_done
 from shunt.event import Event, EventKind, read_events
 from shunt.manifest import Manifest, read_manifest
-from shunt.node import NodeState, NodeStatus, read_statuses
+from shunt.node import NodeState, NodeStatus, machine_of, read_statuses
 from shunt.results.summary import read_summary
 from shunt.spend import Spend, read_spend
 from shunt.store.protocol import Store
@@ -68,7 +68,8 @@ class RunStatus:
             node
             for node in self.nodes
             if node.state is not NodeState.ENDED
-            and node.node_id not in lost
+            and not node.slot
+            and machine_of(node.node_id) not in lost
             and not node.silent(self.read_at)
         ]
 

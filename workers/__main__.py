@@ -9,13 +9,15 @@ import sys
 import threading
 import time
 import uuid
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from datetime import UTC, datetime
 
 from shunt.errors import ShuntError
 from shunt.imds import IMDS_URL, Imds
 from shunt.job import Job
 from shunt.manifest import Manifest, read_manifest
+from shunt.plan import Pipeline
+from shunt.seat import Seat
 from shunt.store.config import StoreConfig, open_configured_store
 from shunt.store.protocol import Store
 from workers.engine.config import engine_environment
@@ -25,11 +27,9 @@ from workers.interruption import (
     on_provider_notice,
     on_signals,
 )
-from workers.settings import ExitCode
-from workers.setup import threads_per_rank, worker_of
-
-DRAIN_LIMIT_S = 90.0
-"""A drain that takes longer has hung: inside the two minutes of a spot notice."""
+from workers.node.partners import Partners
+from workers.settings import DRAIN_LIMIT_S, ExitCode
+from workers.setup import threads_per_rank, with_pipeline, worker_of
 
 log = logging.getLogger("workers")
 
@@ -63,11 +63,27 @@ def main(argv: Sequence[str]) -> int:
 
 
 def _manifest(store: Store, options: argparse.Namespace) -> Manifest:
-    """The run's manifest, with this invocation's job where it says one."""
+    """The run's manifest, with this invocation's job where it says one, and split as planned."""
     manifest = read_manifest(store, options.run)
-    if not options.job:
-        return manifest
-    return manifest.model_copy(update={"job": Job.model_validate_json(options.job)})
+    job = Job.model_validate_json(options.job) if options.job else manifest.job
+    if options.pipeline:
+        job = with_pipeline(job, Pipeline.model_validate_json(options.pipeline))
+    return manifest.model_copy(update={"job": job})
+
+
+def _partners(store: Store, manifest: Manifest, options: argparse.Namespace) -> Partners | None:
+    """The other nodes of this worker's pipeline; None where it has no other."""
+    pipeline = manifest.job.model.engine.pipeline
+    if pipeline is None or not options.seat or len(pipeline.slots) == 1:
+        return None
+    return Partners(
+        store,
+        manifest.run_id,
+        options.node,
+        pipeline,
+        own=Seat.model_validate_json(options.seat),
+        monotonic=time.monotonic,
+    )
 
 
 def _options(argv: Sequence[str]) -> argparse.Namespace:
@@ -76,6 +92,8 @@ def _options(argv: Sequence[str]) -> argparse.Namespace:
     parser.add_argument("--run", required=True, help="run id")
     parser.add_argument("--job", default="", help="this invocation's job, as JSON")
     parser.add_argument("--node", default=f"node-{uuid.uuid4().hex[:8]}", help="name of this node")
+    parser.add_argument("--pipeline", default="", help="of a plan, as JSON: this worker heads it")
+    parser.add_argument("--seat", default="", help="where the pipeline's nodes find us, as JSON")
     parser.add_argument("--cores", default="", help="cores to stay on, as 0,1")
     parser.add_argument("--watch-parent", action="store_true", help="drain when stdin closes")
     parser.add_argument("--watch-imds", action="store_true", help="drain at a notice of EC2")
@@ -86,6 +104,7 @@ def _options(argv: Sequence[str]) -> argparse.Namespace:
 
 
 async def _run(store: Store, manifest: Manifest, options: argparse.Namespace) -> ExitCode:
+    partners = _partners(store, manifest, options)
     worker = worker_of(
         store,
         manifest,
@@ -96,6 +115,7 @@ async def _run(store: Store, manifest: Manifest, options: argparse.Namespace) ->
         monotonic=time.monotonic,
         rng=random.Random(),
         pid=os.getpid(),
+        partners=partners,
     )
 
     def told_to_leave(reason: str) -> None:
@@ -109,10 +129,17 @@ async def _run(store: Store, manifest: Manifest, options: argparse.Namespace) ->
     stopped = threading.Event()
     if options.watch_imds:
         on_provider_notice(Imds(options.imds_url), told_to_leave, stopped=stopped)
+    watching = None if partners is None else asyncio.create_task(_watch(partners, told_to_leave))
     try:
         return await worker.run()
     finally:
         stopped.set()
+        if watching is not None:
+            watching.cancel()
+
+
+async def _watch(partners: Partners, told_to_leave: Callable[[str], None]) -> None:
+    told_to_leave(await partners.until_one_is_lost())
 
 
 if __name__ == "__main__":

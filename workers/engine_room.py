@@ -35,6 +35,11 @@ class EngineRoom:
         return self._engine
 
     @property
+    def serving(self) -> bool:
+        """Whether there is an engine that lives."""
+        return self._engine is not None and not self.dead
+
+    @property
     def running(self) -> list[str]:
         return list(self._requests)
 

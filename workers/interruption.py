@@ -31,26 +31,46 @@ def on_parent_gone(pipe: int, told: Callable[[str], None]) -> None:
     closes it. Unlike a parent-death signal this leaves time to drain, and does not fire when merely
     the parent's thread ends.
     """
-    loop = asyncio.get_running_loop()
-
-    def wait() -> None:
-        # Not through a buffered file: its lock, held by this thread, aborts the interpreter's exit.
-        while os.read(pipe, 1):
-            pass
-        loop.call_soon_threadsafe(told, "the parent process is gone")
-
-    threading.Thread(target=wait, name="parent-watch", daemon=True).start()
+    watch_pipe(pipe, in_loop(told))
 
 
 def on_provider_notice(
     imds: Imds, told: Callable[[str], None], *, stopped: threading.Event
 ) -> threading.Thread:
-    """Call `told` from the running event loop once the provider gives this node notice.
+    """As `watch_notices`, calling `told` from the running event loop."""
+    return watch_notices(imds, in_loop(told), stopped=stopped)
+
+
+def in_loop(told: Callable[[str], None]) -> Callable[[str], None]:
+    """What may be called from any thread, and calls `told` from the running event loop."""
+    loop = asyncio.get_running_loop()
+
+    def tell(reason: str) -> None:
+        loop.call_soon_threadsafe(told, reason)
+
+    return tell
+
+
+def watch_pipe(pipe: int, told: Callable[[str], None]) -> None:
+    """Call `told`, from a thread, when the other end of the pipe closes."""
+
+    def wait() -> None:
+        # Not through a buffered file: its lock, held by this thread, aborts the interpreter's exit.
+        while os.read(pipe, 1):
+            pass
+        told("the parent process is gone")
+
+    threading.Thread(target=wait, name="parent-watch", daemon=True).start()
+
+
+def watch_notices(
+    imds: Imds, told: Callable[[str], None], *, stopped: threading.Event
+) -> threading.Thread:
+    """Call `told`, from a thread, once the provider gives this node notice.
 
     A recommendation to rebalance is not a notice. A metadata service that fails now and then is
     asked again: silence means nothing. Returns the thread, which ends with `stopped` or a notice.
     """
-    loop = asyncio.get_running_loop()
 
     def watch() -> None:
         while not stopped.wait(POLL_S):
@@ -61,7 +81,7 @@ def on_provider_notice(
                 continue
             for notice in notices:
                 if notice.kind is NoticeKind.INTERRUPTION:
-                    loop.call_soon_threadsafe(told, f"the provider takes the node at {notice.at}")
+                    told(f"the provider takes the node at {notice.at}")
                     return
 
     thread = threading.Thread(target=watch, name="notice-watch", daemon=True)

@@ -3,6 +3,9 @@
 from dataclasses import dataclass
 from enum import IntEnum
 
+DRAIN_LIMIT_S = 90.0
+"""A drain that takes longer has hung: inside the two minutes of a spot notice."""
+
 
 class ExitCode(IntEnum):
     """How a worker process ends. The fleet reads these and nothing else."""

@@ -10,6 +10,7 @@ from shunt.event import Event, EventKind, record
 from shunt.job import Job
 from shunt.lease import Lease, LeaseObserver
 from shunt.manifest import Manifest
+from shunt.plan import Pipeline
 from shunt.rendering import Renderer, renderer_for
 from shunt.shard import read_shard
 from shunt.store.errors import StoreFull, StoreUnavailable
@@ -19,6 +20,7 @@ from workers.cadence import Cadence
 from workers.engine.config import EngineConfig
 from workers.engine.fake import FakeEngine
 from workers.engine.protocol import Engine
+from workers.node.partners import Partners
 from workers.settings import WorkerSettings
 from workers.shard_opening import OpenedShard, hold_shard
 from workers.shard_supply import ShardSupply
@@ -41,8 +43,10 @@ def worker_of(
     monotonic: Callable[[], float],
     rng: random.Random,
     pid: int,
+    partners: Partners | None = None,
 ) -> Worker:
-    """The worker of one node for one run. `owner` is unique to this process."""
+    """The worker of one node for one run. `owner` is unique to this process. `partners`: where its
+    engine has stages on other nodes."""
     job = manifest.job
     settings = WorkerSettings(
         run_id=manifest.run_id,
@@ -62,16 +66,26 @@ def worker_of(
 
     observer = LeaseObserver(store, manifest.run_id, job.lease_term_s, monotonic)
     shard_ids = [shard.shard_id for shard in manifest.shards]
-    return assemble(
+    worker = assemble(
         settings,
         store,
         supply=ShardSupply(observer, shard_ids, owner, rng, trust_done),
         open_shard=_shard_opener(job),
-        start_engine=engine_starter(job, tell=tell),
+        start_engine=engine_starter(job, tell=tell, partners=partners),
         now=now,
         monotonic=monotonic,
         pid=pid,
     )
+    if partners is not None:
+        worker.carriers_live = partners.all_live
+    return worker
+
+
+def with_pipeline(job: Job, pipeline: Pipeline) -> Job:
+    """The job with its model split as the plan says."""
+    engine = job.model.engine.model_copy(update={"pipeline": pipeline})
+    model = job.model.model_copy(update={"engine": engine})
+    return job.model_copy(update={"model": model})
 
 
 def engine_config(job: Job) -> EngineConfig:
@@ -128,23 +142,29 @@ def threads_per_rank(job: Job, num_cores: int) -> int:
 
 
 def engine_starter(
-    job: Job, *, tell: Callable[[str], None] = lambda _detail: None
+    job: Job,
+    *,
+    tell: Callable[[str], None] = lambda _detail: None,
+    partners: Partners | None = None,
 ) -> Callable[[], Awaitable[Engine]]:
     """What starts the engine that the job asks for. `tell` is told what is unlike its plan."""
     if job.model.engine_kind == "fake":
-        return lambda: _fake_engine(job)
+        return lambda: _fake_engine(job, partners)
     config = engine_config(job)
     # Both import vllm and torch: ten seconds and a gigabyte that the fake engine does without.
     if (pipeline := job.model.engine.pipeline) is not None:
         from workers.pipeline.engine import PipelineStarter
 
-        return PipelineStarter(config, pipeline, tell).start
+        return PipelineStarter(config, pipeline, tell, partners).start
     from workers.engine.vllm_engine import VllmEngine
 
     return lambda: VllmEngine.start(config)
 
 
-async def _fake_engine(job: Job) -> Engine:
+async def _fake_engine(job: Job, partners: Partners | None) -> Engine:
+    if partners is not None:
+        await partners.gather()
+        await partners.announce(0)
     return FakeEngine(
         max_concurrency=job.model.engine.max_num_seqs, tokens_per_s=job.model.fake_tokens_per_s
     )

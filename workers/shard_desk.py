@@ -3,6 +3,7 @@
 import asyncio
 import logging
 from collections.abc import Awaitable, Callable, Iterable
+from contextlib import suppress
 from dataclasses import dataclass, field
 from datetime import datetime
 
@@ -53,6 +54,12 @@ class ShardDesk:
     def exhausted(self) -> bool:
         """Nothing is held and every shard of the run is known to be done."""
         return not self.shards and self.supply.exhausted
+
+    async def look(self) -> None:
+        """Learn what others have finished meanwhile. A store that is not to be reached says so
+        another time."""
+        with suppress(StoreUnavailable):
+            await asyncio.to_thread(self.supply.forget_done)
 
     async def take(self) -> OpenedShard | None:
         """Win and open the next shard, or None when none is free now."""

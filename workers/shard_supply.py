@@ -34,7 +34,7 @@ class ShardSupply:
 
     def take(self, held: Sequence[str]) -> Lease | None:
         """The next shard's lease, or None when every open shard is held by somebody now."""
-        self._forget_done()
+        self.forget_done()
         for shard_id in list(self._left):
             if shard_id in held:
                 continue
@@ -47,7 +47,8 @@ class ShardSupply:
         """This worker saw the shard's log complete."""
         self._left = [left for left in self._left if left != shard_id]
 
-    def _forget_done(self) -> None:
+    def forget_done(self) -> None:
+        """Look which shards are marked done, by anybody."""
         if not self.trust_done:
             return
         done = done_shards(self.observer.store, self.observer.run_id)

@@ -26,6 +26,10 @@ SLACK = 1.25
 """Requests in the engine per sequence that it runs at once, so that its queue is never empty."""
 
 
+async def _always() -> bool:
+    return True
+
+
 @dataclass(slots=True)
 class Worker:
     """One worker process. Everything runs on one event loop; store calls run in threads."""
@@ -38,6 +42,9 @@ class Worker:
     tally: Tally
     now: Callable[[], datetime]
     pid: int
+    carriers_live: Callable[[], Awaitable[bool]] = _always
+    """Asked after an engine's death: whether all nodes that carried the engine live on. Where one
+    does not, no prompt is to blame, and the worker leaves."""
     leave: asyncio.Event = field(default_factory=asyncio.Event)
     """Set by `told_to_leave`: a signal, a notice, a cancelled run."""
     started_at: datetime = field(init=False)
@@ -59,14 +66,25 @@ class Worker:
             await self.room.close()
 
     async def _open_engine(self) -> bool:
-        """Start the engine, which takes long; False when told to leave meanwhile."""
+        """Start the engine, which takes long; False when told to leave meanwhile, or when no shard
+        is left to do."""
         opening = asyncio.create_task(self.room.open())
         leaving = asyncio.create_task(self.leave.wait())
-        await asyncio.wait([opening, leaving], return_when=asyncio.FIRST_COMPLETED)
+        while not self.leave.is_set():
+            await asyncio.wait(
+                [opening, leaving],
+                timeout=self.settings.status_interval_s,
+                return_when=asyncio.FIRST_COMPLETED,
+            )
+            if opening.done():
+                leaving.cancel()
+                opening.result()
+                return True
+            await self.desk.look()
+            if self.desk.exhausted:
+                break
+            await self._tell_where_we_are()
         leaving.cancel()
-        if opening.done():
-            opening.result()
-            return True
         opening.cancel()
         return False
 
@@ -81,7 +99,7 @@ class Worker:
         beside = [
             asyncio.create_task(_every(settings.flush_tick_s, self._flush, stop)),
             asyncio.create_task(_every(settings.renew_interval_s, self._renew, stop)),
-            asyncio.create_task(_every(settings.status_interval_s, self._tell_running, stop)),
+            asyncio.create_task(_every(settings.status_interval_s, self._tell_where_we_are, stop)),
         ]
         serving = asyncio.create_task(self._serve())
         await asyncio.wait([serving, *beside], return_when=asyncio.FIRST_COMPLETED)
@@ -153,6 +171,9 @@ class Worker:
         returned = await self.room.take_back()
         for request in returned:
             self.desk.update(request)
+        if not await self.carriers_live():
+            self.told_to_leave("a node that carried the engine was lost")
+            return
         detail = f"with {len(returned)} requests in flight"
         log.warning("engine died %s", detail)
         await self._record(EventKind.ENGINE_DIED, detail)
@@ -192,8 +213,9 @@ class Worker:
         await self._tell(NodeState.ENDED, code)
         return code
 
-    async def _tell_running(self) -> None:
-        await self._tell(NodeState.RUNNING if self.desk.shards else NodeState.IDLE)
+    async def _tell_where_we_are(self) -> None:
+        busy = NodeState.RUNNING if self.desk.shards else NodeState.IDLE
+        await self._tell(busy if self.room.serving else NodeState.STARTING)
         with suppress(
             StoreUnavailable, StoreFull
         ):  # a store that is not to be reached has not said so

@@ -9,8 +9,10 @@ region=$(ask placement/region) # the bucket's too: setup and docs ask for one re
 export AWS_REGION=$region AWS_DEFAULT_REGION=$region
 recheck=$(ask tags/instance/shunt:recheck || true) # a tag that is mostly absent
 export PYTHONPATH=/opt/shunt/code
-exec /opt/shunt/venv/bin/python -m workers \
+exec /opt/shunt/venv/bin/python -m workers.node \
   --store "{\"uri\": \"$store\"}" \
   --run "$(ask tags/instance/shunt:run)" \
   --node "$(ask instance-id)" \
+  --slot "$(ask tags/instance/shunt:slot)" \
+  --address "$(ask local-ipv4)" \
   --watch-imds ${recheck:+--recheck}

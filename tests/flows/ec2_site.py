@@ -13,6 +13,7 @@ from typing import Any
 import yaml
 
 from shunt.aws.pool import Pool
+from shunt.node import machine_of
 from shunt.testing.ec2.cloud import Cloud, cloud
 from shunt.testing.ec2.market import Market
 from tests.flows.conftest import REPOSITORY, Desk, lay_out, wait_until
@@ -64,7 +65,8 @@ class Site:
             json.loads(path.read_text())
             for path in self.desk.directory.glob("runs/runs/*/nodes/*.json")
         ]
-        return sorted(n["node_id"] for n in said if n["segments"] and n["node_id"] in living)
+        saved = {machine_of(node["node_id"]) for node in said if node["segments"]}
+        return sorted(saved & living)
 
 
 def prices() -> Market:

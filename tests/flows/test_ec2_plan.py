@@ -4,12 +4,13 @@ from typing import Any
 
 import pytest
 
-from flows.ec2_plan import PlannedNodes, newest_plan, planned_nodes
+from flows.ec2_plan import PlannedNodes, planned_nodes
 from shunt.aws.held_fleet import Remaining
 from shunt.aws.pool import Blocklist, Pool
 from shunt.errors import JobError
 from shunt.job import Job
 from shunt.job_file import check_job
+from shunt.kept_plan import newest_plan
 from shunt.testing.memory_store import MemoryStore
 
 RUN = "planned-0001"

@@ -34,7 +34,9 @@ def main(argv: Sequence[str]) -> int:
     if options.watch_parent:
         threading.Thread(target=_end_with_stdin, name="parent-watch", daemon=True).start()
     os.environ.update(ENGINE_ENVIRONMENT)
-    # Reads the environment above as it is imported.
+    # Both read the environment above as they are imported.
+    from vllm.platforms import current_platform
+
     from workers.pipeline.follower import follow
 
     spec = FollowerSpec.of_json(options.spec)
@@ -43,7 +45,7 @@ def main(argv: Sequence[str]) -> int:
             spec.config,
             spec.stages,
             node=spec.stages.node,
-            device=spec.device,
+            device=spec.device or current_platform.device_type,
             deadline_s=spec.deadline_s,
         )
     except ShuntError as error:

@@ -1,10 +1,11 @@
-"""The engine of a pipeline: started from a plan, with the followers that are on this machine."""
+"""The engine of a pipeline: started from a plan, its other nodes on this machine or elsewhere."""
 
 import asyncio
 import logging
 import socket
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
+from typing import Protocol
 
 from vllm.platforms import current_platform
 
@@ -21,14 +22,24 @@ from workers.pipeline.stage_map import LOOPBACK
 log = logging.getLogger(__name__)
 
 
+class OtherNodes(Protocol):
+    """The pipeline's nodes on other machines, which join when they are told to."""
+
+    async def gather(self) -> Mapping[str, str]:
+        """Wait until all are there; the addresses by slot, our own too."""
+        ...
+
+    async def announce(self, link_number: int) -> None: ...
+
+
 class PipelineEngine(VllmEngine):
-    """A `VllmEngine` that ends its followers and gives its number back, too."""
+    """A `VllmEngine` that ends the followers of this machine and gives its number back, too."""
 
     def __init__(
         self,
         started: StartedEngine,
         config: EngineConfig,
-        followers: LocalFollowers,
+        followers: LocalFollowers | None,
         claim: socket.socket,
     ) -> None:
         super().__init__(started, config)
@@ -37,18 +48,20 @@ class PipelineEngine(VllmEngine):
 
     async def stop(self) -> None:
         await super().stop()
-        await asyncio.to_thread(self._followers.close)
+        if self._followers is not None:
+            await asyncio.to_thread(self._followers.close)
         self._claim.close()
 
 
 @dataclass(frozen=True, slots=True)
 class PipelineStarter:
-    """Starts the engine of `pipeline` with all its node slots on this machine."""
+    """Starts the engine of `pipeline`. Without `others`, all its slots are on this machine."""
 
     config: EngineConfig
     pipeline: Pipeline
     tell: Callable[[str], None]
     """Told of what is not as the plan said."""
+    others: OtherNodes | None = None
 
     async def start(self) -> PipelineEngine:
         """One launch. Raises `PipelineRefused` before, `EngineDied` where it does not come up."""
@@ -61,19 +74,24 @@ class PipelineStarter:
 
     async def _launch(self, number: int, claim: socket.socket) -> PipelineEngine:
         device = current_platform.device_type
+        addresses: Mapping[str, str] = dict.fromkeys(self.pipeline.slots, LOOPBACK)
+        if self.others is not None:
+            addresses = await self.others.gather()
         stages = stage_map(
-            self.pipeline,
-            dict.fromkeys((stage.slot for stage in self.pipeline.stages), LOOPBACK),
-            model_path=self.config.model_path,
-            number=number,
+            self.pipeline, addresses, model_path=self.config.model_path, number=number
         )
         config = head_config(self.config, stages, device=device)
-        followers = LocalFollowers(self.config, stages, device)
-        followers.start()
+        followers = None
+        if self.others is not None:
+            await self.others.announce(number)
+        else:
+            followers = LocalFollowers(self.config, stages, device)
+            followers.start()
         try:
             started = await start_engine(config)
         except BaseException:
-            await asyncio.to_thread(followers.close)
+            if followers is not None:
+                await asyncio.to_thread(followers.close)
             raise
         if (report := kv_mismatch(stages.predicted_kv_tokens, started.kv_tokens)) is not None:
             log.warning("pipeline %s: %s", self.pipeline.name, report)

@@ -15,6 +15,7 @@ class FollowerSpec:
     config: EngineConfig
     stages: StageMap
     device: str
+    """Empty: what vLLM finds on the node."""
     deadline_s: float
 
     def as_json(self) -> str:

@@ -1,9 +1,11 @@
 """The machines of the double: a worker process for each instance, started, restarted and killed."""
 
+import os
+import signal
 import subprocess
 import time
 from collections.abc import Callable, Mapping
-from contextlib import ExitStack
+from contextlib import ExitStack, suppress
 from dataclasses import dataclass, field
 from pathlib import Path
 
@@ -60,7 +62,7 @@ class Machines:
         machine = self._machines[instance.instance_id]
         instance.stopped = False
         if instance.end_code.startswith("Server."):
-            machine.process.kill()
+            _kill(machine)
         elif machine.process.poll() is None:
             machine.process.terminate()
         machine.kill_at_s = time.monotonic() + self.stop_timeout_s
@@ -77,12 +79,12 @@ class Machines:
             elif instance.ended_at is not None and code is not None:
                 self._switch_off(machine)
             elif time.monotonic() >= machine.kill_at_s:
-                machine.process.kill()
+                _kill(machine)
 
     def close(self) -> None:
         """Kill whatever is left."""
         for machine in list(self._machines.values()):
-            machine.process.kill()
+            _kill(machine)
             self._switch_off(machine)
 
     def processes(self) -> dict[str, int]:
@@ -101,7 +103,7 @@ class Machines:
         machine.process = self._start(machine.instance, machine.url)
 
     def _switch_off(self, machine: _Machine) -> None:
-        machine.process.wait()
+        _kill(machine)
         if machine.process.stdin is not None:
             machine.process.stdin.close()
         machine.open.close()
@@ -109,9 +111,10 @@ class Machines:
         del self._machines[machine.instance.instance_id]
 
     def _start(self, instance: Instance, url: str) -> "subprocess.Popen[bytes]":
-        argv = [str(self.worker_python), "-m", "workers"]
+        argv = [str(self.worker_python), "-m", "workers.node"]
         argv += ["--store", self.store, "--run", instance.tags[tags.RUN]]
-        argv += ["--node", instance.instance_id, "--watch-imds", "--imds-url", url]
+        argv += ["--node", instance.instance_id, "--slot", instance.tags[tags.SLOT]]
+        argv += ["--address", "127.0.0.1", "--watch-imds", "--imds-url", url]
         argv += ["--recheck"] if tags.RECHECK in instance.tags else []
         argv += ["--watch-parent"]  # no worker survives the double
         self.log_directory.mkdir(parents=True, exist_ok=True)
@@ -124,3 +127,10 @@ class Machines:
                 env={**self.environment, "PYTHONPATH": str(_REPOSITORY)},
                 start_new_session=True,
             )
+
+
+def _kill(machine: _Machine) -> None:
+    """Everything on the machine, at once; the first process leads a group of them all."""
+    with suppress(ProcessLookupError):
+        os.killpg(machine.process.pid, signal.SIGKILL)
+    machine.process.wait()

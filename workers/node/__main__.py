@@ -1,0 +1,112 @@
+"""`python -m workers.node`: a node's parts of the run's plan; without a plan, one worker.
+
+Takes the options of `python -m workers`, and two of its own.
+"""
+
+import argparse
+import logging
+import os
+import signal
+import sys
+import threading
+import time
+from collections.abc import Sequence
+from datetime import UTC, datetime
+
+from shunt.errors import ShuntError
+from shunt.imds import IMDS_URL, Imds
+from shunt.kept_plan import newest_version
+from shunt.manifest import read_manifest
+from shunt.seat import Seat
+from shunt.store.config import StoreConfig, open_configured_store
+from workers.interruption import leave_at_the_latest, watch_notices, watch_pipe
+from workers.node.node import Node
+from workers.node.part_process import NodeSetting, process_of
+from workers.settings import DRAIN_LIMIT_S, ExitCode
+
+log = logging.getLogger("workers.node")
+
+
+def main(argv: Sequence[str]) -> int:
+    """Run the node until its work is done or it is told to go; returns the exit code."""
+    options, passed_on = _options(argv)
+    logging.basicConfig(
+        level=logging.INFO,
+        format="%(asctime)s %(levelname)s %(name)s %(message)s",
+        stream=sys.stderr,
+    )
+    worker = ["--store", options.store, "--run", options.run, *passed_on]
+    try:
+        config = StoreConfig.model_validate_json(options.store)
+        store = open_configured_store(config, environment=os.environ)
+        if not newest_version(store, options.run):
+            _become_worker(worker, options)
+        setting = NodeSetting(
+            store=store,
+            run_id=options.run,
+            job=read_manifest(store, options.run).job,
+            own=Seat(slot=options.slot, node_id=options.node, address=options.address),
+            worker_options=worker,
+            environment=dict(os.environ),
+            cores=len(os.sched_getaffinity(0)),
+        )
+        code = _run(setting, options)
+    except ShuntError as error:
+        log.error("%s: %s", type(error).__name__, error)
+        return ExitCode.BUG
+    log.info("node ends exit=%d (%s)", code, code.name.lower())
+    return code
+
+
+def _options(argv: Sequence[str]) -> tuple[argparse.Namespace, list[str]]:
+    parser = argparse.ArgumentParser(
+        prog="python -m workers.node", description=__doc__, allow_abbrev=False
+    )
+    parser.add_argument("--store", required=True, help="store configuration as JSON")
+    parser.add_argument("--run", required=True, help="run id")
+    parser.add_argument("--node", required=True, help="name of this node")
+    parser.add_argument("--slot", required=True, help="slot of the plan that it fills")
+    parser.add_argument("--address", required=True, help="IPv4 by which other nodes reach it")
+    parser.add_argument("--watch-parent", action="store_true", help="drain when stdin closes")
+    parser.add_argument("--watch-imds", action="store_true", help="drain at a notice of EC2")
+    parser.add_argument("--imds-url", default=IMDS_URL, help="where EC2's metadata are served")
+    return parser.parse_known_args(argv)
+
+
+def _become_worker(worker: list[str], options: argparse.Namespace) -> None:
+    """A run without a plan has one worker per node."""
+    command = [sys.executable, "-m", "workers", *worker, "--node", options.node]
+    command += ["--watch-parent"] if options.watch_parent else []
+    command += ["--watch-imds", "--imds-url", options.imds_url] if options.watch_imds else []
+    os.execv(sys.executable, command)
+
+
+def _run(setting: NodeSetting, options: argparse.Namespace) -> ExitCode:
+    node = Node(
+        setting=setting,
+        process_of=lambda part: process_of(part, setting),
+        now=lambda: datetime.now(UTC),
+        monotonic=time.monotonic,
+        sleep=time.sleep,
+    )
+
+    def told_to_leave(reason: str) -> None:
+        if not node.leaving:
+            leave_at_the_latest(DRAIN_LIMIT_S, ExitCode.BUG)
+        node.told_to_leave(reason)
+
+    for number in (signal.SIGTERM, signal.SIGINT):
+        signal.signal(number, lambda number, _frame: told_to_leave(signal.Signals(number).name))
+    if options.watch_parent:
+        watch_pipe(sys.stdin.fileno(), told_to_leave)
+    stopped = threading.Event()
+    if options.watch_imds:
+        watch_notices(Imds(options.imds_url), told_to_leave, stopped=stopped)
+    try:
+        return node.run()
+    finally:
+        stopped.set()
+
+
+if __name__ == "__main__":
+    sys.exit(main(sys.argv[1:]))

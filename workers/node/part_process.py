@@ -1,0 +1,239 @@
+"""The processes of a node's parts: a worker where a pipeline begins, followers where it goes on."""
+
+import json
+import logging
+import signal
+import subprocess
+import sys
+from collections.abc import Mapping, Sequence
+from contextlib import suppress
+from dataclasses import dataclass, field, replace
+from typing import Protocol
+
+from shunt import keys
+from shunt.job import Job
+from shunt.node import NodeStatus, worker_id
+from shunt.pipeline_launch import PipelineLaunch, newest_launch
+from shunt.seat import Seat, read_seats
+from shunt.store.errors import ObjectMissing
+from shunt.store.protocol import Store
+from workers.engine.config import engine_environment
+from workers.node.parts import Part
+from workers.pipeline.checks import PipelineRefused
+from workers.pipeline.follower_spec import FollowerSpec
+from workers.pipeline.launch import stage_map
+from workers.settings import ExitCode
+from workers.setup import engine_config, threads_per_rank, with_pipeline
+
+JOIN_WITHIN_S = 300.0
+"""As long as a head waits for those that it has told to join."""
+_AGAIN = (ExitCode.DRAINED, ExitCode.FENCED)
+
+log = logging.getLogger(__name__)
+
+Process = subprocess.Popen[bytes]
+
+
+class PartProcess(Protocol):
+    """What serves one part of a node."""
+
+    part: Part
+    done: bool
+    """Nothing of the run is left to do."""
+    crash: int
+    """How its process failed by an error of ours; 0 while none has."""
+
+    @property
+    def lives(self) -> bool: ...
+
+    def step(self) -> None:
+        """Look after it: start what should run. Raises `StoreUnavailable`."""
+        ...
+
+    def leave(self) -> None:
+        """Nothing new from now on; what runs ends in order."""
+        ...
+
+    def kill(self) -> None: ...
+
+
+@dataclass(frozen=True, slots=True)
+class NodeSetting:
+    """What all parts of a node know."""
+
+    store: Store
+    run_id: str
+    job: Job
+    own: Seat
+    worker_options: Sequence[str]
+    """Of `python -m workers`: store, run and what else is the same for all."""
+    environment: Mapping[str, str]
+    cores: int
+
+
+@dataclass(slots=True)
+class HeadProcess:
+    """A worker that heads a pipeline. Started again where it drained without being told by us: a
+    partner was lost, and it waits for another."""
+
+    part: Part
+    setting: NodeSetting
+    done: bool = False
+    crash: int = 0
+    _process: Process | None = None
+    _leaving: bool = False
+
+    @property
+    def lives(self) -> bool:
+        return self._process is not None
+
+    def step(self) -> None:
+        if self._process is not None:
+            code = self._process.poll()
+            if code is None:
+                return
+            _close(self._process)
+            self._process = None
+            log.info("worker of part %d ended with %d", self.part.number, code)
+            self.done = code == ExitCode.DONE
+            cut_short = self._leaving and code == -signal.SIGTERM  # told as it was about to end
+            if not (self.done or cut_short or code in _AGAIN):
+                self.crash = code if code > 0 else ExitCode.BUG
+        if not (self.done or self.crash or self._leaving):
+            self._start()
+
+    def leave(self) -> None:
+        if not self._leaving and self._process is not None:
+            self._process.terminate()
+        self._leaving = True
+
+    def kill(self) -> None:
+        _kill(self._process)
+
+    def _start(self) -> None:
+        setting = self.setting
+        name = worker_id(setting.own.node_id, self.part.number)
+        self._process = _spawn(
+            [
+                "workers",
+                *setting.worker_options,
+                "--node",
+                name,
+                "--seat",
+                setting.own.model_dump_json(),
+                "--pipeline",
+                self.part.pipeline.model_dump_json(),
+            ],
+            setting.environment,
+        )
+
+
+@dataclass(slots=True)
+class FollowerProcess:
+    """Joins every launch of its pipeline that names this node, one process for each."""
+
+    part: Part
+    setting: NodeSetting
+    done: bool = False
+    crash: int = 0
+    _process: Process | None = None
+    _leaving: bool = False
+    _seen: int = 0
+    _heads: dict[str, Seat] = field(default_factory=dict[str, Seat])
+
+    @property
+    def lives(self) -> bool:
+        return self._process is not None
+
+    def step(self) -> None:
+        if self._process is not None and (code := self._process.poll()) is not None:
+            _close(self._process)
+            self._process = None
+            log.info("part %d of launch %d ended with %d", self.part.number, self._seen, code)
+        if self._leaving:
+            return
+        store, run_id = self.setting.store, self.setting.run_id
+        launch = newest_launch(store, run_id, self.part.pipeline.place, after=self._seen)
+        if launch is not None:
+            self._seen = launch.number
+            self._follow(launch)
+        elif self._process is None:
+            self.done = self._head_is_done()
+
+    def leave(self) -> None:
+        """The head sees that this node leaves, saves what it has, and ends the launch."""
+        self._leaving = True
+
+    def kill(self) -> None:
+        _kill(self._process)
+
+    def _follow(self, launch: PipelineLaunch) -> None:
+        self.kill()  # whatever is left of an older launch: its head is gone
+        self._process = None
+        if self.setting.own not in launch.seats:
+            log.info("launch %d is for another node of our slot", launch.number)
+        elif self.setting.job.model.engine_kind == "vllm":
+            try:
+                spec = self._spec(launch)
+            except PipelineRefused as error:
+                log.error("part %d: %s", self.part.number, error)
+                self.crash = ExitCode.BUG
+                return
+            self._process = _spawn(["workers.pipeline", spec.as_json()], self._environment(launch))
+
+    def _spec(self, launch: PipelineLaunch) -> FollowerSpec:
+        config = engine_config(with_pipeline(self.setting.job, launch.pipeline))
+        stages = stage_map(
+            launch.pipeline,
+            {seat.slot: seat.address for seat in launch.seats},
+            model_path=config.model_path,
+            number=launch.link_number,
+        )
+        index = launch.seats.index(self.setting.own)
+        return FollowerSpec(config, replace(stages, node=index), "", JOIN_WITHIN_S)
+
+    def _environment(self, launch: PipelineLaunch) -> dict[str, str]:
+        job = with_pipeline(self.setting.job, launch.pipeline)
+        return {
+            **self.setting.environment,
+            **engine_environment(
+                threads=threads_per_rank(job, self.setting.cores),
+                kv_cache_gib=job.model.engine.cpu_kv_cache_gib,
+            ),
+        }
+
+    def _head_is_done(self) -> bool:
+        """Whether a node that the pipeline begins on says that nothing is left to do for it."""
+        store, run_id = self.setting.store, self.setting.run_id
+        first = self.part.pipeline.stages[0]
+        read_seats(store, run_id, first.slot, into=self._heads)
+        for seat in self._heads.values():
+            with suppress(ObjectMissing):
+                status = NodeStatus.model_validate_json(store.get(keys.node(run_id, seat.node_id)))
+                if first.first_gpu in status.done_parts:
+                    return True
+        return False
+
+
+def process_of(part: Part, setting: NodeSetting) -> PartProcess:
+    kind = HeadProcess if part.heads else FollowerProcess
+    return kind(part, setting)
+
+
+def _spawn(arguments: list[str], environment: Mapping[str, str]) -> Process:
+    """A process that ends when we do: it watches its stdin."""
+    log.info("starts: %s", json.dumps(arguments[:1]))
+    command = [sys.executable, "-m", *arguments, "--watch-parent"]
+    return subprocess.Popen(command, stdin=subprocess.PIPE, env=dict(environment))
+
+
+def _kill(process: Process | None) -> None:
+    if process is not None:
+        process.kill()
+        process.wait()
+        _close(process)
+
+
+def _close(process: Process) -> None:
+    assert process.stdin is not None
+    process.stdin.close()
