@@ -1,5 +1,6 @@
 """Whether a run may go on buying, and in which market: pure arithmetic over what is known now."""
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 from datetime import datetime, timedelta
 from enum import StrEnum
@@ -33,6 +34,20 @@ class Standing:
     """Of the nodes that live now."""
     remaining_s: float
     """Work that is left, on an undisturbed fleet as wanted."""
+
+
+def num_affordable(
+    usd_per_hour_each: Sequence[float], standing: Standing, *, max_cost_usd: float
+) -> int:
+    """How many of these nodes, in their order, may be bought so that the run is not stopped for
+    them at the next look: the drain of all of them is kept back too. EC2 bills a minute at least,
+    which is less."""
+    rate = standing.usd_per_hour
+    for number, usd_per_hour in enumerate(usd_per_hour_each):
+        rate += usd_per_hour
+        if standing.spent_usd + rate * STOP_MARGIN_S / 3600 >= max_cost_usd:
+            return number
+    return len(usd_per_hour_each)
 
 
 def verdict(

@@ -62,6 +62,8 @@ class Reconciler:
     now: Callable[[], datetime]
     tell: Callable[[Event], None]
     interruptions: Sequence[PlannedInterruption] = ()
+    affordable: Callable[[Sequence[str]], Sequence[str]] = lambda slots: slots
+    """Which of the slots that need a node may get one now."""
     num_lost: int = 0
     """Nodes that went before their work was done, drained ones included."""
     _slots: dict[str, _Slot] = field(default_factory=dict[str, _Slot])
@@ -134,7 +136,7 @@ class Reconciler:
             if node is not None and node.exit_code is not None:
                 self._ended(name, node)
         empty = [name for name, slot in self._slots.items() if self._wanted(slot)]
-        for name, found in self.fleet.launch_many(empty):
+        for name, found in self.fleet.launch_many(self.affordable(empty)):
             self._launched(name, found)
 
     def _adopt(self, observed: Sequence[FleetNode]) -> None:

@@ -1,7 +1,7 @@
 """An EC2 fleet held at a run's work: notices heeded, money and deadline watched, nothing left."""
 
 import logging
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from datetime import datetime, timedelta
 from typing import Protocol
@@ -13,7 +13,7 @@ from shunt.aws.inventory import NotGone
 from shunt.aws.meter import Meter
 from shunt.aws.node_watch import NodeWatch
 from shunt.aws.pool import Blocklist, Pool, SlotSpec
-from shunt.budget import Standing, Verdict, verdict
+from shunt.budget import Standing, Verdict, num_affordable, verdict
 from shunt.errors import ShuntError
 from shunt.event import Event, EventKind
 from shunt.interruption import Notice, NoticeKind
@@ -109,6 +109,11 @@ class HeldFleet:
     _metered: frozenset[str] = frozenset()
     _market: Verdict = Verdict.SPOT
     _closed: frozenset[tuple[str, str, str]] = frozenset()
+    _too_dear: int = 0
+    """Nodes that were not bought at the last look, for the cost limit."""
+
+    def __post_init__(self) -> None:
+        self.reconciler.affordable = self._affordable
 
     def __enter__(self) -> "HeldFleet":
         if self.role is not None:
@@ -210,16 +215,8 @@ class HeldFleet:
     def _weigh(self, eta_s: float | None) -> None:
         """Whether to go on, and in which market."""
         spend = self._metered_spend()
-        now = self.now()
-        since_h = max(0.0, (now - spend.at).total_seconds() / 3600)
-        rate = float(spend.usd_per_hour)
         found = verdict(
-            Standing(
-                now=now,
-                spent_usd=float(spend.usd) + rate * since_h,
-                usd_per_hour=rate,
-                remaining_s=eta_s or 0.0,
-            ),
+            self._standing(spend, eta_s or 0.0),
             max_cost_usd=self.limits.max_cost_usd,
             deadline=self.limits.deadline,
             on_demand=self.settings.on_demand,
@@ -235,6 +232,35 @@ class HeldFleet:
             self.limit = f"the deadline {self.limits.deadline.isoformat()} has passed"
         elif found is not self._market:
             self._buy_in(found)
+
+    def _standing(self, spend: Spend, remaining_s: float = 0.0) -> Standing:
+        now, rate = self.now(), float(spend.usd_per_hour)
+        since_h = max(0.0, (now - spend.at).total_seconds() / 3600)
+        spent_usd = float(spend.usd) + rate * since_h
+        return Standing(now=now, spent_usd=spent_usd, usd_per_hour=rate, remaining_s=remaining_s)
+
+    def _affordable(self, slots: Sequence[str]) -> Sequence[str]:
+        """As many as the cost limit has room for; the limit is reached where that is no node."""
+        limit_usd = self.limits.max_cost_usd
+        if limit_usd is None or not slots:
+            return slots
+        spend = self._metered_spend()
+        rates = [float(self.meter.dearest(self.fleet.specs[slot].pools)) for slot in slots]
+        number = num_affordable(rates, self._standing(spend), max_cost_usd=limit_usd)
+        if number < len(slots) and number + spend.num_nodes == 0:
+            self.limit = (
+                f"the cost limit of {limit_usd:.2f} USD has no room for a node: {spend.usd} USD "
+                f"are spent, a node costs up to {rates[0]:.2f} USD an hour, and five minutes of "
+                "it are kept back for its end"
+            )
+        elif len(slots) - number != self._too_dear:
+            self._too_dear = len(slots) - number
+            if self._too_dear:
+                room = (
+                    f"the cost limit has no room for {self._too_dear} of the nodes that are wanted"
+                )
+                self._tell(EventKind.MARKET, room)
+        return slots[:number]
 
     def _metered_spend(self) -> Spend:
         holding = frozenset(self.reconciler.holding.values())

@@ -1,6 +1,7 @@
 """The meter of a run: looks at its nodes and at the market, and says what they have cost so far."""
 
 from collections.abc import Callable, Container, Iterable, Iterator, Mapping, Sequence
+from contextlib import suppress
 from dataclasses import dataclass, field
 from datetime import datetime, timedelta
 from decimal import Decimal
@@ -29,6 +30,8 @@ class PriceUnknown(ShuntError):
         self.pool = pool
 
 
+_RATES_KEPT = timedelta(minutes=5)
+"""Spot prices move slowly: a purchase is weighed by those of the last minutes."""
 _PRICES_FINAL_AFTER = timedelta(minutes=15)
 """A price may be told some minutes after it came into force; then an ended node's cost stands."""
 
@@ -45,6 +48,8 @@ class Meter:
     now: Callable[[], datetime]
     launched: Callable[[], Iterable[Outcome]]
     """Every launch that the store knows of."""
+    _rates: dict[Pool, Decimal] = field(default_factory=dict[Pool, Decimal])
+    _rates_at: datetime | None = None
     _ended: dict[str, Usage] = field(default_factory=dict[str, Usage])
     _final_usd: dict[str, Decimal] = field(default_factory=dict[str, Decimal])
 
@@ -73,6 +78,23 @@ class Meter:
         )
         write_spend(self.store, self.run_id, spend)
         return spend
+
+    def dearest(self, pools: Sequence[Pool]) -> Decimal:
+        """What a node costs an hour at most that is bought from one of these pools now. One call,
+        unless it was made a while ago. Raises `PriceUnknown` and `AwsError`."""
+        now = self.now()
+        if self._rates_at is None or now - self._rates_at > _RATES_KEPT:
+            self._rates, self._rates_at = {}, now
+        if missing := [pool for pool in pools if pool not in self._rates]:
+            asked = [Usage("", pool, now, now) for pool in missing]
+            prices = price_history(self.ec2, asked, now=now)
+            for pool in missing:
+                with suppress(PriceUnknown):
+                    self._rates[pool] = self._rate(pool, prices)
+        known = [self._rates[pool] for pool in pools if pool in self._rates]
+        if not known:
+            raise PriceUnknown(pools[0])
+        return max(known)
 
     def _unseen(self, seen: Container[str], now: datetime) -> Iterator[Usage]:
         """Nodes that EC2 does not list: those just launched, and those that ended so long ago that

@@ -19,8 +19,9 @@ from shunt.done import ShardDone, mark_done
 from shunt.manifest import read_manifest
 from shunt.store.opening import open_store
 from shunt.testing.ec2.faults import ControllerKilled, Phase, unauthorised
+from shunt.testing.ec2.market import Market
 from tests.flows.conftest import lay_out, wait_until
-from tests.flows.ec2_site import CENT, SHORT, TYPE, ZONES, Site, ec2_site
+from tests.flows.ec2_site import CENT, SHORT, START, TYPE, ZONES, Site, ec2_site
 
 pytestmark = pytest.mark.timeout(240)
 
@@ -251,7 +252,11 @@ def test_the_controller_is_killed_at_one_call_after_the_other(
 def test_the_cost_limit_ends_the_nodes_and_the_run_goes_on_later(
     tmp_path: Path, undisturbed: dict[str, str]
 ) -> None:
-    with ec2_site(tmp_path, tokens_per_s=SLOW, limits={"max_cost_usd": 0.61}) as at:
+    market = Market()
+    for zone in ZONES:
+        market.set_price(Pool(TYPE, zone, "spot"), START, "3.6")
+    limits = {"max_cost_usd": 0.61}
+    with ec2_site(tmp_path, tokens_per_s=SLOW, market=market, limits=limits) as at:
         stopped = at.run()
 
         assert stopped.returncode == 4, stopped.stderr
@@ -265,6 +270,15 @@ def test_the_cost_limit_ends_the_nodes_and_the_run_goes_on_later(
         assert again.returncode == 0, again.stderr
         check_whole(at, undisturbed)
         assert sum(row["num_resumes"] for row in at.desk.rows()) > 0
+
+
+def test_a_cost_limit_that_is_too_small_for_a_node_buys_none(tmp_path: Path) -> None:
+    with ec2_site(tmp_path, limits={"max_cost_usd": 0.20}) as at:
+        stopped = at.run()
+
+        assert stopped.returncode == 4, stopped.stderr
+        assert "the cost limit of 0.20 USD has no room for a node" in stopped.stdout
+        assert at.cloud.double.instances == {}
 
 
 def test_the_deadline_is_met_with_on_demand_nodes_or_stops_the_run(

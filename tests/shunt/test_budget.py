@@ -4,7 +4,7 @@ from datetime import UTC, datetime, timedelta
 
 import pytest
 
-from shunt.budget import OnDemandPolicy, Standing, Verdict, verdict
+from shunt.budget import OnDemandPolicy, Standing, Verdict, num_affordable, verdict
 
 NOW = datetime(2026, 3, 1, tzinfo=UTC)
 
@@ -40,3 +40,15 @@ def test_verdict(
     )
     assert found is expected
     assert found.stops == found.value.startswith("stop")
+
+
+@pytest.mark.parametrize(
+    ("spent_usd", "rate", "expected"),
+    [(0.0, 0.0, 2), (0.9, 0.0, 1), (1.95, 0.0, 0), (0.0, 12.0, 1), (0.0, 24.0, 0)],
+)
+def test_nodes_are_bought_while_their_end_can_be_paid(
+    spent_usd: float, rate: float, expected: int
+) -> None:
+    """A dollar for five minutes of each of the first two, ten for the third; two dollars in all."""
+    standing = Standing(now=NOW, spent_usd=spent_usd, usd_per_hour=rate, remaining_s=0.0)
+    assert num_affordable([11.9, 11.9, 120.0], standing, max_cost_usd=2.0) == expected

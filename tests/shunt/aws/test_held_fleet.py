@@ -161,6 +161,45 @@ def test_the_cost_limit_stops_with_money_left_for_the_drain(account: Account) ->
     assert stand.living() == []
 
 
+def test_a_limit_that_has_no_room_for_a_node_buys_none_and_says_so(account: Account) -> None:
+    """Of 3.60 USD an hour five minutes are kept back: thirty cents."""
+    stand = stand_of(account, limits=Limits(max_cost_usd=0.30))
+    stand.look()
+    assert account.double.instances == {}
+    assert stand.held.limit == (
+        "the cost limit of 0.30 USD has no room for a node: 0.00 USD are spent, a node costs up "
+        "to 3.60 USD an hour, and five minutes of it are kept back for its end"
+    )
+
+
+def test_a_limit_that_has_room_for_one_of_two_nodes_buys_one(account: Account) -> None:
+    stand = stand_of(account, limits=Limits(max_cost_usd=0.50))
+    for _ in range(3):
+        stand.look()
+    assert len(account.double.instances) == 1
+    assert not stand.held.limit
+    told = [e.detail for e in stand.events if e.kind.value == "market"]
+    assert told == ["the cost limit has no room for 1 of the nodes that are wanted"]
+    assert len(account.double.calls) < 12, "the prices are asked for once"
+
+
+def test_a_dear_pool_counts_as_long_as_a_node_may_come_from_it(account: Account) -> None:
+    stand = stand_of(account, limits=Limits(max_cost_usd=3.00))
+    dear = Pool(TYPE, ZONES[2], "spot")
+    account.market.set_price(dear, START - timedelta(days=1), "40")
+    stand.look()
+    assert account.double.instances == {}
+    assert "up to 40.00 USD an hour" in stand.held.limit
+
+
+def test_a_price_that_nobody_tells_stops_a_limited_run_before_it_buys(account: Account) -> None:
+    stand = stand_of(account, limits=Limits(max_cost_usd=3.00))
+    account.market.prices.clear()
+    with pytest.raises(PriceUnknown, match=TYPE):
+        stand.look()
+    assert account.double.instances == {}
+
+
 def test_a_run_that_has_spent_its_limit_buys_nothing_more(account: Account) -> None:
     spent = stand_of(account)
     with spent.held:
