@@ -28,6 +28,7 @@ from workers.interruption import (
     on_signals,
 )
 from workers.node.partners import Partners
+from workers.patience import once_reached
 from workers.settings import DRAIN_LIMIT_S, ExitCode
 from workers.setup import threads_per_rank, with_pipeline, worker_of
 
@@ -64,7 +65,7 @@ def main(argv: Sequence[str]) -> int:
 
 def _manifest(store: Store, options: argparse.Namespace) -> Manifest:
     """The run's manifest, with this invocation's job where it says one, and split as planned."""
-    manifest = read_manifest(store, options.run)
+    manifest = once_reached(lambda: read_manifest(store, options.run))
     job = Job.model_validate_json(options.job) if options.job else manifest.job
     if options.pipeline:
         job = with_pipeline(job, Pipeline.model_validate_json(options.pipeline))

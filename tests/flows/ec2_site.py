@@ -91,9 +91,11 @@ def ec2_site(
     store: dict[str, Any] | None = None,
     nodes_store: dict[str, Any] | None = None,
     rest_of_aws: str = "",
+    job: dict[str, Any] | None = None,
     **settings: Any,
 ) -> Generator[Site]:
-    """A job of sixty rows on two nodes, or those of `plan`. `settings` are keys of `fleet.ec2`.
+    """A job of sixty rows on two nodes, or those of `plan`. `settings` are keys of `fleet.ec2`,
+    `job` other keys of the job.
 
     `nodes_store`: by which way the nodes reach the store, where it is not the directory's.
     """
@@ -108,15 +110,15 @@ def ec2_site(
         **settings,
     }
     fleet: dict[str, Any] = {"kind": "ec2", "workers": 2, "ec2": ec2}
-    job = desk.job | {"fleet": fleet, "limits": limits or {}, "sampling": SHORT}
-    job["model"]["engine"] = {"max_num_seqs": 10}  # neither node takes all of the work
+    whole = desk.job | {"fleet": fleet, "limits": limits or {}, "sampling": SHORT} | (job or {})
+    whole["model"]["engine"] = {"max_num_seqs": 10}  # neither node takes all of the work
     if store is not None:
-        job["store"] = store
+        whole["store"] = store
     if plan is not None:
         ec2["instance_types"] = []
-        job["model"]["path"] = "Qwen2.5-7B-Instruct"  # its shape is shipped
-        job["plan"] = plan
-    (directory / "job.yaml").write_text(yaml.safe_dump(job))
+        whole["model"]["path"] = "Qwen2.5-7B-Instruct"  # its shape is shipped
+        whole["plan"] = plan
+    (directory / "job.yaml").write_text(yaml.safe_dump(whole))
     with cloud(
         worker_python=REPOSITORY / ".venv/worker/bin/python",
         store=json.dumps(nodes_store or {"uri": str(directory / "runs")}),

@@ -22,6 +22,7 @@ from shunt.store.config import StoreConfig, open_configured_store
 from workers.interruption import leave_at_the_latest, watch_notices, watch_pipe
 from workers.node.node import Node
 from workers.node.part_process import NodeSetting, process_of
+from workers.patience import once_reached
 from workers.settings import DRAIN_LIMIT_S, ExitCode
 
 log = logging.getLogger("workers.node")
@@ -39,7 +40,7 @@ def main(argv: Sequence[str]) -> int:
     try:
         config = StoreConfig.model_validate_json(options.store)
         store = open_configured_store(config, environment=os.environ)
-        if not newest_version(store, options.run):
+        if not once_reached(lambda: newest_version(store, options.run)):
             _become_worker(worker, options)
         setting = NodeSetting(
             store=store,

@@ -100,12 +100,12 @@ class Machines:
             self.power_off(machine.instance)
             return
         machine.starts += 1
+        _close_pipe(machine.process)
         machine.process = self._start(machine.instance, machine.url)
 
     def _switch_off(self, machine: _Machine) -> None:
         _kill(machine)
-        if machine.process.stdin is not None:
-            machine.process.stdin.close()
+        _close_pipe(machine.process)
         machine.open.close()
         machine.instance.stopped = True
         del self._machines[machine.instance.instance_id]
@@ -134,3 +134,8 @@ def _kill(machine: _Machine) -> None:
     with suppress(ProcessLookupError):
         os.killpg(machine.process.pid, signal.SIGKILL)
     machine.process.wait()
+
+
+def _close_pipe(process: "subprocess.Popen[bytes]") -> None:
+    if process.stdin is not None:
+        process.stdin.close()
