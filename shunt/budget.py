@@ -8,6 +8,8 @@ from typing import Literal
 
 OnDemandPolicy = Literal["never", "at-deadline", "head"]
 """`head`: the first node of a pipeline over several nodes is on-demand; else as `at-deadline`."""
+BILLED_AT_LEAST_S = 60.0
+"""EC2 bills by the second, but a minute at least."""
 STOP_MARGIN_S = 300.0
 """Spend of so many seconds is kept back for the drain and the end of the nodes."""
 
@@ -40,12 +42,13 @@ def num_affordable(
     usd_per_hour_each: Sequence[float], standing: Standing, *, max_cost_usd: float
 ) -> int:
     """How many of these nodes, in their order, may be bought so that the run is not stopped for
-    them at the next look: the drain of all of them is kept back too. EC2 bills a minute at least,
-    which is less."""
-    rate = standing.usd_per_hour
+    them at the next look: by then the least that each is billed is spent, and for its end as much
+    is kept back as for any other."""
+    spent_usd, rate = standing.spent_usd, standing.usd_per_hour
     for number, usd_per_hour in enumerate(usd_per_hour_each):
+        spent_usd += usd_per_hour * BILLED_AT_LEAST_S / 3600
         rate += usd_per_hour
-        if standing.spent_usd + rate * STOP_MARGIN_S / 3600 >= max_cost_usd:
+        if spent_usd + rate * STOP_MARGIN_S / 3600 >= max_cost_usd:
             return number
     return len(usd_per_hour_each)
 

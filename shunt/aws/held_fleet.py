@@ -250,8 +250,8 @@ class HeldFleet:
         if number < len(slots) and number + spend.num_nodes == 0:
             self.limit = (
                 f"the cost limit of {limit_usd:.2f} USD has no room for a node: {spend.usd} USD "
-                f"are spent, a node costs up to {rates[0]:.2f} USD an hour, and five minutes of "
-                "it are kept back for its end"
+                f"are spent, a node costs up to {rates[0]:.2f} USD an hour, one minute is "
+                "billed at least, and five are kept back for its end"
             )
         elif len(slots) - number != self._too_dear:
             self._too_dear = len(slots) - number

@@ -18,6 +18,7 @@ from shunt import keys
 from shunt.aws.api import AwsApi
 from shunt.aws.inventory import LIVING_STATES, describe_run
 from shunt.aws.pool import Pool
+from shunt.budget import BILLED_AT_LEAST_S
 from shunt.store.protocol import Store
 
 CENT = Decimal("0.01")
@@ -112,14 +113,15 @@ def cost_usd(
     on_demand_usd_per_hour: Mapping[str, Decimal],
 ) -> Decimal:
     """Of one node, exact. KeyError where its pool has no price."""
+    end = max(usage.end, usage.start + timedelta(seconds=BILLED_AT_LEAST_S))
     if usage.pool.market == "on-demand":
-        return on_demand_usd_per_hour[usage.pool.instance_type] * _hours(usage.start, usage.end)
+        return on_demand_usd_per_hour[usage.pool.instance_type] * _hours(usage.start, end)
     steps = prices[usage.pool]
     total = Decimal(0)
     for number, step in enumerate(steps):
         begins = usage.start if number == 0 else max(step.at, usage.start)
-        until = steps[number + 1].at if number + 1 < len(steps) else usage.end
-        ends = min(until, usage.end)
+        until = steps[number + 1].at if number + 1 < len(steps) else end
+        ends = min(until, end)
         if ends > begins:
             total += step.usd_per_hour * _hours(begins, ends)
     return total

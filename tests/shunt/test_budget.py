@@ -49,6 +49,6 @@ def test_verdict(
 def test_nodes_are_bought_while_their_end_can_be_paid(
     spent_usd: float, rate: float, expected: int
 ) -> None:
-    """A dollar for five minutes of each of the first two, ten for the third; two dollars in all."""
+    """Six minutes of each of the first two are 0.996 dollars, of the third ten; two in all."""
     standing = Standing(now=NOW, spent_usd=spent_usd, usd_per_hour=rate, remaining_s=0.0)
-    assert num_affordable([11.9, 11.9, 120.0], standing, max_cost_usd=2.0) == expected
+    assert num_affordable([9.96, 9.96, 100.0], standing, max_cost_usd=2.0) == expected

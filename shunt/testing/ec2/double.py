@@ -99,11 +99,15 @@ class Ec2Double:
         """What the account owes for all instances so far."""
         return sum(
             (
-                self.market.cost(i.pool, i.launched_at, i.ended_at or self.now())
+                self.market.cost(i.pool, i.launched_at, self._billed_until(i))
                 for i in self.instances.values()
             ),
             Decimal(0),
         )
+
+    def _billed_until(self, instance: Instance) -> datetime:
+        least = instance.launched_at + timedelta(minutes=1)
+        return max(instance.ended_at or self.now(), least)
 
     def answer(self, operation: str, params: Params) -> Params | None:
         """The reply to a call; None where the double has no such operation. Raises `ApiFault`.

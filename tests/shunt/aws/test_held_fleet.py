@@ -162,13 +162,13 @@ def test_the_cost_limit_stops_with_money_left_for_the_drain(account: Account) ->
 
 
 def test_a_limit_that_has_no_room_for_a_node_buys_none_and_says_so(account: Account) -> None:
-    """Of 3.60 USD an hour five minutes are kept back: thirty cents."""
-    stand = stand_of(account, limits=Limits(max_cost_usd=0.30))
+    """Of 3.60 USD an hour a minute is billed and five are kept back: 36 cents."""
+    stand = stand_of(account, limits=Limits(max_cost_usd=0.36))
     stand.look()
     assert account.double.instances == {}
     assert stand.held.limit == (
-        "the cost limit of 0.30 USD has no room for a node: 0.00 USD are spent, a node costs up "
-        "to 3.60 USD an hour, and five minutes of it are kept back for its end"
+        "the cost limit of 0.36 USD has no room for a node: 0.00 USD are spent, a node costs up "
+        "to 3.60 USD an hour, one minute is billed at least, and five are kept back for its end"
     )
 
 

@@ -40,6 +40,22 @@ def test_the_bill_is_the_accounts_to_the_cent(account: Account, seed: int) -> No
     assert computed > 1
 
 
+def test_a_node_of_seconds_costs_a_minute(account: Account) -> None:
+    """Thirty seconds at 3.60 USD an hour, and at 36 for the rest of its minute."""
+    pool = Pool("g6.12xlarge", ZONES[0], "spot")
+    account.market.set_price(pool, START, "3.6")
+    account.market.set_price(pool, START + timedelta(seconds=30), "36")
+    fleet = account.fleet({"w": SlotSpec("w", (pool,))})
+    node = fleet.launch("w")
+    account.sleep(10)
+    account.double.end(node)
+    account.sleep(600)
+    used = usages(account.api(), account.store, RUN, now=account.now())
+    prices = price_history(account.api(), used, now=account.now())
+    assert spend_usd(used, prices, {}) == Decimal("0.33")
+    assert account.double.bill_usd() == Decimal("0.33")
+
+
 def test_a_node_that_ec2_has_forgotten_still_counts(account: Account) -> None:
     account.market.set_price(Pool("g6.12xlarge", ZONES[0], "spot"), START, "0.5")
     fleet = account.fleet({"w": any_zone("w")})
