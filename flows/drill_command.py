@@ -36,7 +36,8 @@ def drill(
         float, typer.Option(min=1, help="With --real: seconds of the trace in one second.")
     ] = 60.0,
     nodes: Annotated[
-        int | None, typer.Option(min=1, help="Peak of the trace; else its own (real: the job's).")
+        int | None,
+        typer.Option(min=1, max=100_000, help="Peak of the trace; else its own (real: the job's)."),
     ] = None,
     tokens: Annotated[float | None, typer.Option(min=1, help="Output tokens in all.")] = None,
     tokens_per_s: Annotated[float | None, typer.Option(min=0.001, help="Of one node.")] = None,
@@ -136,7 +137,9 @@ def _new_directory(job: Job) -> Path:
 
 
 def _show(report: DrillReport, console: Console) -> None:
-    table = Table("handling", "finish", "cost", "tokens again", "interruptions", "node hours")
+    table = Table()
+    for column in ("handling", "finish", "cost", "tokens again", "interruptions", "node hours"):
+        table.add_column(column, overflow="fold")  # a number that is cut is another number
     for arm in report.arms:
         table.add_row(
             NAMES[arm.handling],

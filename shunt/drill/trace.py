@@ -100,6 +100,8 @@ def find_trace(name: str, *, pool: str = "") -> Trace:
     """
     shipped = shipped_traces().get(name)
     if shipped is not None:
+        if pool:
+            raise InputError(f"trace {name} is one recording; leave --pool out")
         return read_trace(shipped.path).repeated(shipped.span_s, until_s=_REPEATED_S)
     path = Path(name)
     if not path.exists():

@@ -90,6 +90,31 @@ def test_the_job_itself_says_how_much_work_there_is_and_how_fast_a_node_is(folde
     assert report.assumptions[0] == "40.0 output tokens a row, as the fake engine"
 
 
+@pytest.mark.parametrize(
+    ("argv", "told"),
+    [
+        (["--trace", "g4dn-us-east-1c-11-20", "--pool", "g4dn"], "is one recording"),
+        (["--trace", "trace.csv", "--pool", "p5"], "no rows for p5"),
+        (["--trace", "prompts.jsonl"], "not a CSV with the columns"),
+        (["--trace", "trace.csv", "--nodes", "1000000000"], "100000"),
+        (["--trace", "trace.csv", "--unnoticed", "2"], "equal to 1"),
+        (["--trace", "trace.csv", "--tokens", "nan"], "equal to 1"),
+    ],
+)
+def test_nonsense_is_refused_in_a_line(folder: Path, argv: list[str], told: str) -> None:
+    lay_out(folder, rows=5)
+    result = CliRunner().invoke(app, ["drill", "job.yaml", *argv], env={"COLUMNS": "200"})
+    assert result.exit_code == 2, result.output
+    assert told in result.output
+    assert "Traceback" not in result.output
+
+
+def test_no_number_is_cut_on_a_narrow_terminal(folder: Path) -> None:
+    lay_out(folder, rows=5)
+    argv = ["drill", "job.yaml", "--trace", "trace.csv", *NUMBERS, *PRICES]
+    assert "…" not in CliRunner().invoke(app, argv, env={"COLUMNS": "60"}).output
+
+
 def test_what_is_not_known_is_asked_for(folder: Path) -> None:
     lay_out(folder, rows=5)
     result = CliRunner().invoke(app, ["drill", "job.yaml", "--trace", "trace.csv"])
