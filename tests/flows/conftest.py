@@ -62,7 +62,9 @@ class Desk:
         return process
 
     def status(self) -> dict[str, Any]:
-        return json.loads(self.shunt("status", "small", "--json").stdout)
+        told = self.shunt("status", "small", "--json")
+        assert told.returncode == 0, told.stderr
+        return json.loads(told.stdout)
 
     def processes(self) -> list[str]:
         """Command lines of the living processes that name this directory."""
