@@ -11,7 +11,9 @@ from typing import Any
 
 import pytest
 
+from shunt.aws.account_setup import PIPELINE_PORTS
 from shunt.aws.account_stack import stack_template
+from workers.pipeline.network import EPHEMERAL, PORTS
 
 AWS = Path(__file__).parents[2] / "deployments" / "aws"
 
@@ -213,3 +215,14 @@ def test_the_unit_ends_the_machine_in_every_way_it_can_end() -> None:
     unit = (AWS / "shunt-worker.service").read_text()
     for line in ("SuccessAction=poweroff", "FailureAction=poweroff", "StartLimitAction=poweroff"):
         assert line in unit
+
+
+def test_the_ports_of_a_pipeline_are_those_that_its_group_admits() -> None:
+    """Our own by their numbers, the kernel's by the setting that the unit makes."""
+    unit = (AWS / "shunt-worker.service").read_text()
+    setting = re.search(r'^ExecStartPre=.*ip_local_port_range=(\d+) (\d+)"$', unit, re.MULTILINE)
+    assert setting is not None
+    ours = (PORTS.start, PORTS.stop - 1)
+    kernel = (EPHEMERAL.start, EPHEMERAL.stop - 1)
+    assert (int(setting[1]), int(setting[2])) == kernel
+    assert (ours, kernel) == PIPELINE_PORTS

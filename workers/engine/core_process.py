@@ -2,30 +2,57 @@
 
 A signal to the worker's process group (Ctrl-C, a fleet that ends a node) must reach the worker
 only: it drains, reading tokens that the engine core is still making. A worker that is killed
-outright must leave nothing behind.
+outright must leave nothing behind; what is in /dev/shm and /tmp is the janitor's.
 """
 
 import multiprocessing
 import os
-import re
 import signal
 import threading
-from collections.abc import Collection, Sequence
+from collections.abc import Sequence
 from contextlib import suppress
 from multiprocessing.connection import wait
 from multiprocessing.process import BaseProcess
-from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
+from vllm.utils import network_utils
+
 from workers.engine import vllm_private
+from workers.pipeline.janitor import SOCKETS, start_janitor, watch_janitor
+from workers.pipeline.stage_map import KEY
+
+_DEATH_SEEN_S = 0.5
+"""A busy machine may take so long to turn a killed process into an ended one."""
 
 
 def run_engine_core(*args: Any, **kwargs: Any) -> None:
     """Stands in for vLLM's function of the same name as the target of the spawned process."""
     os.setsid()
+    if KEY not in kwargs["vllm_config"].additional_config:  # else its executor has one
+        threading.Thread(target=_keep_janitor, name="janitor-watch", daemon=True).start()
     end_with_parent()
+    _place_rendezvous()
     _end_survivors_at_once()
     vllm_private.run_engine_core(*args, **kwargs)
+
+
+def _keep_janitor() -> None:
+    """Whoever kills or stops the janitor gets another: the engine does not need it to go on."""
+    while True:
+        janitor = start_janitor()
+        watch_janitor(janitor)
+        janitor.kill()
+        janitor.wait()
+
+
+def _place_rendezvous() -> None:
+    """Put the file over which the ranks meet beside their sockets: killed ranks do not remove it.
+
+    vLLM asks `tempfile` where it goes, in one function only.
+    """
+    directory = os.environ[SOCKETS]
+    setattr(network_utils, "tempfile", SimpleNamespace(gettempdir=lambda: directory))  # noqa: B010
 
 
 def _end_survivors_at_once() -> None:
@@ -34,7 +61,12 @@ def _end_survivors_at_once() -> None:
     patiently = executor._ensure_worker_termination
 
     def end(worker_procs: list[BaseProcess]) -> None:
-        if not all(process.is_alive() for process in worker_procs):
+        died = not all(process.is_alive() for process in worker_procs)
+        if not died:
+            # A killed rank's connections break, and others fail of it, before it is seen dead.
+            wait([process.sentinel for process in worker_procs], _DEATH_SEEN_S)
+            died = any((process.exitcode or 0) < 0 for process in worker_procs)
+        if died:
             for process in worker_procs:
                 process.kill()
         patiently(worker_procs)
@@ -42,37 +74,13 @@ def _end_survivors_at_once() -> None:
     executor._ensure_worker_termination = staticmethod(end)
 
 
-def shared_memory_of(processes: Sequence[BaseProcess]) -> frozenset[str]:
-    """Names of the shared memory segments that engine cores and their ranks have mapped.
-
-    Read while they live: one that is killed leaves its segments to whoever knows their names, and
-    ranks on CPU never remove those of their collectives.
-    """
-    pids = {process.pid for process in processes}
-    pids |= {int(path.parent.name) for path in Path("/proc").glob("[0-9]*/stat") if _of(path, pids)}
-    names: set[str] = set()
-    for pid in pids:
-        with suppress(OSError):
-            maps = Path(f"/proc/{pid}/maps").read_text()
-            names.update(re.findall(r"/dev/shm/((?:psm_|vllm_dist_)\S+)", maps))
-    return frozenset(names)
-
-
-def _of(stat: Path, parents: Collection[int | None]) -> bool:
-    with suppress(OSError):
-        return int(stat.read_text().rsplit(")", 1)[1].split()[1]) in parents
-    return False
-
-
-def end_sessions(processes: Sequence[BaseProcess], shared_memory: Collection[str]) -> None:
-    """Leave nothing of the engine cores, the processes they started and their shared memory."""
+def end_sessions(processes: Sequence[BaseProcess]) -> None:
+    """Leave nothing of the engine cores and the processes they started."""
     for process in processes:
         assert process.pid is not None, "a started process has a pid"
         with suppress(ProcessLookupError):
             os.killpg(process.pid, signal.SIGKILL)
         process.join()
-    for name in shared_memory:
-        (Path("/dev/shm") / name).unlink(missing_ok=True)
 
 
 def end_with_parent() -> None:

@@ -19,6 +19,7 @@ from workers.engine.config import EngineConfig, engine_arguments
 from workers.engine.fingerprint import NumericsFingerprint
 from workers.engine.grammar_backend import problem_of
 from workers.engine.resume_plan import EngineTraits
+from workers.pipeline.janitor import place_sockets, remove_sockets
 from workers.pipeline.stage_map import KEY, StageMap
 
 log = logging.getLogger(__name__)
@@ -37,8 +38,8 @@ class StartedEngine:
     fingerprint: NumericsFingerprint
     kv_tokens: int
     """Tokens that the KV cache holds."""
-    shared_memory: frozenset[str] = frozenset()
-    """Segments to remove if the engine core cannot do so itself."""
+    sockets: str
+    """Directory of its Unix sockets."""
 
 
 async def start_engine(config: EngineConfig) -> StartedEngine:
@@ -46,9 +47,11 @@ async def start_engine(config: EngineConfig) -> StartedEngine:
     private, reason = load_private()
     if private is None:
         log.warning("moved rows will be restarted: %s", reason)
+    sockets = place_sockets()
     try:
         llm = await asyncio.to_thread(_build, config, private)
     except (RuntimeError, OSError, ValueError) as error:
+        remove_sockets(sockets)
         raise EngineDied(f"the engine did not start: {error}") from error
     description = {"runner": "unknown", "device": current_platform.device_type}
     if private is not None:
@@ -65,7 +68,7 @@ async def start_engine(config: EngineConfig) -> StartedEngine:
     log.info("engine started fingerprint=%s resumes=%s", fingerprint, private is not None)
     cache = llm.vllm_config.cache_config
     kv_tokens = (cache.num_gpu_blocks or 0) * cache.block_size
-    return StartedEngine(llm, private, traits, fingerprint, kv_tokens, _shared_memory(llm, private))
+    return StartedEngine(llm, private, traits, fingerprint, kv_tokens, sockets)
 
 
 def stop_engine(started: StartedEngine, grace_s: float) -> None:
@@ -76,13 +79,8 @@ def stop_engine(started: StartedEngine, grace_s: float) -> None:
         private.stop_reading(llm)
     llm.shutdown(timeout=grace_s)
     if processes:
-        _core_process().end_sessions(processes, started.shared_memory)
-
-
-def _shared_memory(llm: AsyncLLMEngine, private: ModuleType | None) -> frozenset[str]:
-    if private is None:
-        return frozenset()
-    return _core_process().shared_memory_of(private.core_processes(llm))
+        _core_process().end_sessions(processes)
+    remove_sockets(started.sockets)
 
 
 def _core_process() -> ModuleType:

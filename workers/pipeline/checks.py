@@ -1,15 +1,27 @@
 """A pipeline that cannot run is refused before anything starts, and the stage is named."""
 
 import json
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Self
+from typing import Any, Self
 
 from shunt.errors import ShuntError
 from workers.pipeline.stage_map import StageMap
 
 KV_TOLERANCE = 0.05
 """Relative difference of the KV cache from the plan that is still called equal."""
+_RENAMED = {
+    "n_layer": "num_hidden_layers",
+    "n_head": "num_attention_heads",
+    "n_embd": "hidden_size",
+    "n_inner": "intermediate_size",
+    "ffn_dim": "intermediate_size",
+}
+_PLAIN_WIDTHS = ("intermediate_size", "intermediate_size_mlp")
+_EXPERT_WIDTHS = ("moe_intermediate_size", "shared_expert_intermediate_size")
+_VOCAB_PADDING = 64
+"""vLLM pads embedding and output projection to a multiple (DEFAULT_VOCAB_PADDING_SIZE)."""
 
 
 class PipelineRefused(ShuntError):
@@ -23,25 +35,48 @@ class ModelSizes:
     num_layers: int
     num_heads: int
     num_kv_heads: int
+    vocab_size: int = 0
+    """0: not checked."""
+    widths: tuple[tuple[str, int], ...] = ()
+    """Inner sizes of the feed-forward layers, under the names that config.json gives them."""
 
     @classmethod
     def of_model(cls, model_path: str) -> Self:
         """Raises `PipelineRefused` where the directory has no config or it lacks a size."""
-        path = Path(model_path) / "config.json"
-        try:
-            fields = json.loads(path.read_text())
-        except (OSError, ValueError) as error:
-            raise PipelineRefused(f"{path} cannot be read: {error}") from error
-        fields = fields.get("text_config", fields)
+        fields = model_fields(model_path)
         try:
             heads = int(fields["num_attention_heads"])
             return cls(
                 num_layers=int(fields["num_hidden_layers"]),
                 num_heads=heads,
                 num_kv_heads=int(fields.get("num_key_value_heads") or heads),
+                vocab_size=int(fields.get("vocab_size") or 0),
+                widths=tuple(_widths(fields)),
             )
-        except (KeyError, TypeError) as error:
-            raise PipelineRefused(f"{path} does not say {error}") from error
+        except (KeyError, TypeError, ValueError) as error:
+            raise PipelineRefused(f"{model_path}/config.json does not say {error}") from error
+
+
+def model_fields(model_path: str) -> dict[str, Any]:
+    """The language model's part of a `config.json`, older names turned into those of today.
+
+    Raises `PipelineRefused` where there is none.
+    """
+    path = Path(model_path) / "config.json"
+    try:
+        fields: dict[str, Any] = json.loads(path.read_text())
+    except (OSError, ValueError) as error:
+        raise PipelineRefused(f"{path} cannot be read: {error}") from error
+    fields = fields.get("text_config", fields)
+    return {_RENAMED.get(name, name): value for name, value in fields.items()}
+
+
+def _widths(fields: Mapping[str, Any]) -> Iterator[tuple[str, int]]:
+    # Where experts have a size of their own, few or no layers use the plain one.
+    plain = () if fields.get("moe_intermediate_size") else _PLAIN_WIDTHS
+    for name in (*plain, *_EXPERT_WIDTHS):
+        if isinstance(width := fields.get(name), int) and width:
+            yield name, width
 
 
 def check_stages(stages: StageMap, model: ModelSizes) -> None:
@@ -49,14 +84,12 @@ def check_stages(stages: StageMap, model: ModelSizes) -> None:
     for stage, (tp, layers) in enumerate(zip(stages.tp, stages.layers, strict=True)):
         if tp < 1 or layers < 1:
             raise PipelineRefused(f"stage {stage} has TP {tp} and {layers} layers: both must be 1+")
-        if model.num_heads % tp:
+        if problem := _indivisible(tp, model):
+            raise PipelineRefused(f"stage {stage}: TP {tp} {problem}")
+        if stage in (0, stages.num_stages - 1) and _padded(model.vocab_size) % tp:
             raise PipelineRefused(
-                f"stage {stage}: TP {tp} does not divide the {model.num_heads} attention heads"
-            )
-        if model.num_kv_heads % tp and tp % model.num_kv_heads:
-            raise PipelineRefused(
-                f"stage {stage}: TP {tp} neither divides nor repeats the {model.num_kv_heads} "
-                "key-value heads"
+                f"stage {stage}: TP {tp} does not divide the vocabulary of {model.vocab_size}, "
+                f"padded to {_padded(model.vocab_size)}"
             )
     if sum(stages.layers) != model.num_layers:
         raise PipelineRefused(
@@ -72,6 +105,21 @@ def check_stages(stages: StageMap, model: ModelSizes) -> None:
             )
         seen = node
     _check_addresses(stages)
+
+
+def _indivisible(tp: int, model: ModelSizes) -> str | None:
+    if model.num_heads % tp:
+        return f"does not divide the {model.num_heads} attention heads"
+    if model.num_kv_heads % tp and tp % model.num_kv_heads:
+        return f"neither divides nor repeats the {model.num_kv_heads} key-value heads"
+    for name, width in model.widths:
+        if width % tp:
+            return f"does not divide the {name} of {width}"
+    return None
+
+
+def _padded(vocab_size: int) -> int:
+    return -(-vocab_size // _VOCAB_PADDING) * _VOCAB_PADDING
 
 
 def _check_addresses(stages: StageMap) -> None:
@@ -92,18 +140,25 @@ def _check_addresses(stages: StageMap) -> None:
         )
 
 
-def check_gpus(stages: StageMap) -> None:
-    """Raises `PipelineRefused` where two stages of a node want the same GPU."""
-    taken: dict[tuple[int, int], int] = {}
+def check_gpus(stages: StageMap, *, num_gpus: int) -> None:
+    """Raises `PipelineRefused` where two stages want one GPU, or this node has not that many.
+
+    `num_gpus`: that this process may see.
+    """
+    taken: dict[tuple[str, int], int] = {}
     for stage, first in enumerate(stages.first_gpus):
         node = stages.nodes[stage]
         for gpu in range(first, first + stages.tp[stage]):
-            if (node, gpu) in taken:
+            place = (stages.addresses[node], gpu)
+            if place in taken:
                 raise PipelineRefused(
-                    f"stage {stage} wants GPU {gpu} of node {node}, which stage "
-                    f"{taken[node, gpu]} has"
+                    f"stage {stage} wants GPU {gpu} of node {node}, which stage {taken[place]} has"
                 )
-            taken[node, gpu] = stage
+            taken[place] = stage
+            if node == stages.node and gpu >= num_gpus:
+                raise PipelineRefused(
+                    f"stage {stage} wants GPU {gpu}, but node {node} has {num_gpus} GPUs"
+                )
 
 
 def check_memory(

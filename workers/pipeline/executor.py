@@ -26,14 +26,13 @@ from vllm.platforms import current_platform
 from workers.engine.vllm_private import MultiprocExecutor, WorkerProc
 from workers.pipeline.batches import BatchesInFlight
 from workers.pipeline.janitor import (
-    POLL_S,
-    STOPPED_LIMIT_S,
+    remove_sockets,
     rendezvous_name,
     semaphore_prefix,
     shared_memory_prefix,
-    stands_still,
     start_janitor,
     sweep,
+    watch_janitor,
 )
 from workers.pipeline.link import FINISHED, Hello, accept_followers, keep_alive, say_goodbye
 from workers.pipeline.network import network_environment
@@ -54,8 +53,8 @@ class PipelineExecutor(MultiprocExecutor):
     supports_pp = True
     _janitor: "subprocess.Popen[bytes] | None" = None
     _leaving = False
-    _ending = False
-    """A follower whose head stopped the engine: its ranks are killed, and are no loss."""
+    _exiting = False
+    """A thread ends the process: the others must not do so before it is done."""
 
     def __init__(self, vllm_config: Any, monitor_workers: bool = True) -> None:
         self._links: list[socket.socket] = []
@@ -85,7 +84,12 @@ class PipelineExecutor(MultiprocExecutor):
 
     def leave(self) -> None:
         """End a follower's process when its ranks are gone; never returns."""
-        os._exit(0 if self._ending else EXIT_LOST)
+        self._let_exit()
+        os._exit(EXIT_LOST)
+
+    def _let_exit(self) -> None:
+        if self._exiting:
+            threading.Event().wait()
 
     def _before_ranks(self) -> None:
         """Every other node is linked before a rank of this one starts."""
@@ -118,8 +122,7 @@ class PipelineExecutor(MultiprocExecutor):
         return {"batch_starts": self._batches.starts, "instants_s": self._instants_s}
 
     def shutdown(self) -> None:
-        if self._ending:
-            return  # another thread leaves the process
+        self._let_exit()
         if getattr(self, "is_failed", False) and not self._leaving:
             self.fail("a rank died")
         self._leaving = True
@@ -140,10 +143,11 @@ class PipelineExecutor(MultiprocExecutor):
 
     def fail(self, reason: str) -> None:
         """Kill every rank of this node and leave the process; never returns."""
-        self._leaving = True
+        self._leaving = self._exiting = True
         log.error("pipeline part ends node=%d: %s", self._stages.node, reason)
         self._ensure_worker_termination(multiprocessing.active_children())
         sweep(self._stages.token)
+        remove_sockets()
         if self._janitor is not None:
             self._janitor.kill()  # its work is done, and a stopped one would stay
         # The engine loop may sit in a read of a remote rank's queue, which nothing interrupts;
@@ -182,7 +186,7 @@ class PipelineExecutor(MultiprocExecutor):
         if self._leaving:
             return
         if reason == FINISHED and self._stages.node != 0:
-            self._leaving = self._ending = True
+            self._leaving = self._exiting = True
             self._end_in_order()
         self.fail(reason)
 
@@ -195,13 +199,7 @@ class PipelineExecutor(MultiprocExecutor):
 
     def _watch_janitor(self) -> None:
         assert self._janitor is not None
-        still_s = 0.0
-        while still_s <= STOPPED_LIMIT_S:
-            try:
-                self._janitor.wait(POLL_S)
-                break
-            except subprocess.TimeoutExpired:
-                still_s = still_s + POLL_S if stands_still(self._janitor.pid) else 0.0
+        watch_janitor(self._janitor)
         if not self._leaving:
             self.fail("the janitor was killed or stopped")
 

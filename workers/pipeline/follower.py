@@ -12,6 +12,7 @@ from vllm.usage.usage_lib import UsageContext
 from workers.engine.config import EngineConfig, engine_arguments
 from workers.pipeline.checks import PipelineRefused
 from workers.pipeline.executor import PipelineExecutor
+from workers.pipeline.janitor import place_sockets
 from workers.pipeline.launch import part_config
 from workers.pipeline.link import join_head, refuse_head
 from workers.pipeline.memory import check_fit
@@ -56,6 +57,7 @@ class FollowerExecutor(PipelineExecutor):
 
     def __init__(self, vllm_config: VllmConfig, link: socket.socket) -> None:
         self._link_to_head = link
+        place_sockets()
         super().__init__(vllm_config, monitor_workers=False)
 
     def _before_ranks(self) -> None:

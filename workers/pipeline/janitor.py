@@ -1,23 +1,34 @@
-"""A small process beside each node's part of a pipeline, which ends what would outlive it.
+"""A small process beside an engine core or a follower, which ends what would outlive it.
 
 Python's and vLLM's own clean-up runs in the processes that may be killed. This one holds the other
-end of a pipe: when the pipe closes, or one of the processes it was told of stands still (SIGSTOP)
-for `STOPPED_LIMIT_S`, it kills them all and removes what the launch left in /dev/shm and /tmp.
+end of a pipe: when the pipe closes, or one of the processes that it watches stands still (SIGSTOP)
+for `STOPPED_LIMIT_S`, it kills them all and removes what they left in /dev/shm and /tmp. Of a
+pipeline of ours it is told the ranks, and their shared memory carries a token. Of an engine of
+vLLM's own it watches the session of the engine core, and remembers what its processes have mapped.
 Only the standard library, in a session of its own. Run as a script by `start_janitor`.
 """
 
 import os
+import re
 import select
+import shutil
 import signal
 import subprocess
 import sys
 import tempfile
 import time
+from collections.abc import Callable, Iterable
 from contextlib import suppress
 from pathlib import Path
 
 STOPPED_LIMIT_S = 5.0
 POLL_S = 0.5
+SOCKETS = "VLLM_RPC_BASE_PATH"
+"""vLLM makes its Unix sockets in this directory, and removes none of a killed process."""
+_SOCKETS_PREFIX = "shunt-ipc-"
+_SHARED_MEMORY = Path("/dev/shm")
+_MAPPED = re.compile(r"/dev/shm/((?:psm_|vllm_dist_|sem\.mp)\S+)")
+"""Segments and semaphores of Python and of vLLM's collectives, as /proc/PID/maps names them."""
 
 
 def shared_memory_prefix(token: str) -> str:
@@ -35,13 +46,40 @@ def rendezvous_name(token: str, node: int) -> str:
     return f"vllm_dist_{token}n{node}"
 
 
-def start_janitor(token: str) -> "subprocess.Popen[bytes]":
-    """Watch over this process. Write a line with a pid to its stdin for each process to come."""
+def place_sockets() -> str:
+    """The engine that this process starts next has its sockets in a directory of its own: this."""
+    directory = os.environ[SOCKETS] = tempfile.mkdtemp(prefix=_SOCKETS_PREFIX)
+    return directory
+
+
+def remove_sockets(directory: str = "") -> None:
+    """Remove what `place_sockets` made: the latest, or that `directory`. May run twice."""
+    directory = directory or os.environ.get(SOCKETS, "")
+    if Path(directory).name.startswith(_SOCKETS_PREFIX):
+        shutil.rmtree(directory, ignore_errors=True)
+
+
+def start_janitor(token: str = "") -> "subprocess.Popen[bytes]":
+    """Watch over this process. Write a line with a pid to its stdin for each process to come.
+
+    Without a token it needs no pids: it watches the session that this process leads.
+    """
     return subprocess.Popen(
-        [sys.executable, "-I", "-S", __file__, token, str(os.getpid()), str(os.getppid())],
+        [sys.executable, "-I", "-S", __file__, str(os.getpid()), str(os.getppid()), token],
         stdin=subprocess.PIPE,
         start_new_session=True,
     )
+
+
+def watch_janitor(janitor: "subprocess.Popen[bytes]") -> None:
+    """Return when it is gone, or stands still."""
+    still_s = 0.0
+    while still_s <= STOPPED_LIMIT_S:
+        try:
+            janitor.wait(POLL_S)
+            return
+        except subprocess.TimeoutExpired:
+            still_s = still_s + POLL_S if stands_still(janitor.pid) else 0.0
 
 
 def sweep(token: str, *, message_queues: bool = True) -> None:
@@ -49,7 +87,7 @@ def sweep(token: str, *, message_queues: bool = True) -> None:
     owned = [f"{rendezvous_name(token, 0)[:-1]}*"]
     if message_queues:
         owned += [f"{shared_memory_prefix(token)}????", f"sem.{semaphore_prefix(token)}-*"]
-    for place in (Path("/dev/shm"), Path(tempfile.gettempdir())):
+    for place in (_SHARED_MEMORY, Path(tempfile.gettempdir())):
         for path in (path for pattern in owned for path in place.glob(pattern)):
             with suppress(FileNotFoundError, IsADirectoryError):
                 path.unlink()
@@ -57,14 +95,14 @@ def sweep(token: str, *, message_queues: bool = True) -> None:
 
 def stands_still(pid: int) -> bool:
     """Whether a process is stopped by a signal; a debugger's stop is not meant."""
-    with suppress(OSError):
-        return Path(f"/proc/{pid}/stat").read_text().rsplit(")", 1)[1].split()[0] == "T"
-    return False
+    return _fields(pid)[:1] == ["T"]
 
 
-def watch(token: str, owner: int, parent: int) -> None:
+def watch(owner: int, parent: int, token: str) -> None:
     """Until the owner is gone or a process stands still; then leave nothing."""
-    ranks: list[int] = []
+    told: list[int] = []
+    ranks: Callable[[], list[int]] = (lambda: told) if token else (lambda: _session(owner))
+    memory = _Mapped()
     still_since: dict[int, float] = {}
     source = sys.stdin.buffer
     os.set_blocking(source.fileno(), False)
@@ -75,28 +113,75 @@ def watch(token: str, owner: int, parent: int) -> None:
             if not data:
                 break
             *lines, pending = (pending + data).split(b"\n")
-            ranks += [int(line) for line in lines]
+            told += [int(line) for line in lines]
+        watched = (owner, parent, *ranks())
+        if not token:
+            memory.look((owner, *ranks()))
         now = time.monotonic()
-        for pid in (owner, parent, *ranks):
+        for pid in watched:
             if not stands_still(pid):
                 still_since.pop(pid, None)
             else:
                 still_since.setdefault(pid, now)
         if any(now - since > STOPPED_LIMIT_S for since in still_since.values()):
             break
-    for pid in (*ranks, owner):
+    ended = ranks()
+    for pid in (*ended, owner):
         with suppress(ProcessLookupError):
             os.kill(pid, signal.SIGKILL)
-    _wait_gone(ranks)
-    sweep(token)
+    _wait_gone(ended)
+    memory.remove()
+    if token:
+        sweep(token)
+    remove_sockets()
 
 
 def _wait_gone(pids: list[int]) -> None:
     """A rank that still runs could make a segment after the sweep."""
     deadline = time.monotonic() + STOPPED_LIMIT_S
-    while time.monotonic() < deadline and any(Path(f"/proc/{pid}").exists() for pid in pids):
+    while time.monotonic() < deadline and any(_lives(pid) for pid in pids):
         time.sleep(POLL_S / 10)
 
 
+def _session(leader: int) -> list[int]:
+    """The living processes of a session but its leader."""
+    pids = [int(entry) for entry in os.listdir("/proc") if entry.isdigit()]
+    members = [pid for pid in pids if _fields(pid)[3:4] == [str(leader)]]
+    return [pid for pid in members if pid != leader and _lives(pid)]
+
+
+def _lives(pid: int) -> bool:
+    return _fields(pid)[:1] not in ([], ["Z"])
+
+
+def _fields(pid: int) -> list[str]:
+    """State, parent, process group, session... of proc_pid_stat(5); empty once it is gone."""
+    with suppress(OSError):
+        return Path(f"/proc/{pid}/stat").read_text().rsplit(")", 1)[1].split()
+    return []
+
+
+class _Mapped:
+    """What processes have had mapped of /dev/shm."""
+
+    def __init__(self) -> None:
+        self._names: set[str] = set()
+        self._looks: list[list[str]] = [[], []]
+
+    def look(self, pids: Iterable[int]) -> None:
+        """Reading all maps takes milliseconds: only where something new is there."""
+        self._looks = [*self._looks[-2:], sorted(os.listdir(_SHARED_MEMORY))]
+        # A segment is there a moment before it is mapped: it is looked for twice.
+        if all(look == self._looks[-1] for look in self._looks):
+            return
+        for pid in pids:
+            with suppress(OSError):
+                self._names.update(_MAPPED.findall(Path(f"/proc/{pid}/maps").read_text()))
+
+    def remove(self) -> None:
+        for name in self._names:
+            (_SHARED_MEMORY / name).unlink(missing_ok=True)
+
+
 if __name__ == "__main__":
-    watch(sys.argv[1], int(sys.argv[2]), int(sys.argv[3]))
+    watch(int(sys.argv[1]), int(sys.argv[2]), sys.argv[3])

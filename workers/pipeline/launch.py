@@ -9,9 +9,9 @@ from typing import Any
 from shunt.plan import Pipeline
 from workers.engine.config import EngineConfig
 from workers.pipeline.checks import ModelSizes, PipelineRefused, check_gpus, check_stages
-from workers.pipeline.memory import check_fit
-from workers.pipeline.network import PORTS, free_rendezvous_port
-from workers.pipeline.stage_map import StageMap
+from workers.pipeline.memory import check_fit, visible_gpus
+from workers.pipeline.network import PORTS, free_rendezvous_port, interface_of
+from workers.pipeline.stage_map import LOOPBACK, StageMap
 
 _TOKEN_DIGITS = 5
 
@@ -23,11 +23,27 @@ def stage_map(
 
     Raises `PipelineRefused`, naming the stage, for what cannot run.
     """
-    stages = StageMap.of_pipeline(pipeline, addresses)
+    stages = _side_by_side(StageMap.of_pipeline(pipeline, addresses))
     check_stages(stages, ModelSizes.of_model(model_path))
     if not 0 <= number < len(PORTS) // 2:
         raise PipelineRefused(f"pipeline number {number}: a node heads at most {len(PORTS) // 2}")
     return replace(stages, link_port=PORTS[number])
+
+
+def _side_by_side(stages: StageMap) -> StageMap:
+    """Slots of one machine take its GPUs one after another: in the plan each counts from 0."""
+    if stages.num_nodes == 1 or set(stages.addresses) != {LOOPBACK}:
+        return stages
+    ends = [first + tp for first, tp in zip(stages.first_gpus, stages.tp, strict=True)]
+    sizes = [
+        max(end for end, on in zip(ends, stages.nodes, strict=True) if on == node)
+        for node in range(stages.num_nodes)
+    ]
+    shifted = (
+        first + sum(sizes[:node])
+        for first, node in zip(stages.first_gpus, stages.nodes, strict=True)
+    )
+    return replace(stages, first_gpus=tuple(shifted))
 
 
 def head_config(config: EngineConfig, stages: StageMap, *, device: str) -> EngineConfig:
@@ -40,6 +56,7 @@ def head_config(config: EngineConfig, stages: StageMap, *, device: str) -> Engin
         return _stock(config, stages, device=device)
     launch = replace(stages, node=0, token=secrets.token_hex(_TOKEN_DIGITS)[:_TOKEN_DIGITS])
     if stages.num_nodes > 1:
+        interface_of(stages.addresses[0])
         number = stages.link_port - PORTS.start
         port = free_rendezvous_port(stages.addresses[0], number)
         launch = replace(launch, rendezvous_port=port)
@@ -57,7 +74,7 @@ def part_config(config: EngineConfig, stages: StageMap, *, device: str) -> Engin
     from workers.pipeline.executor import PipelineExecutor
 
     if device == "cuda":
-        check_gpus(stages)
+        check_gpus(stages, num_gpus=visible_gpus())
     worker = {
         "cpu": "workers.pipeline.cpu_worker.CPUStageWorker",
         "cuda": "workers.pipeline.gpu_worker.GPUStageWorker",
@@ -86,7 +103,7 @@ def _stock(config: EngineConfig, stages: StageMap, *, device: str) -> EngineConf
     if stages.world_size > 1:
         options["distributed_executor_backend"] = "mp"
     if device == "cuda" and stages.first_gpus:
-        check_gpus(stages)
+        check_gpus(stages, num_gpus=visible_gpus())
         options["device_ids"] = stages.local_gpus()
     if device == "cpu" and config.enforce_eager and stages.num_stages > 1:
         options["worker_cls"] = "workers.pipeline.cpu_worker.CPUBufferWorker"

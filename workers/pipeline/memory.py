@@ -8,10 +8,12 @@ from pathlib import Path
 from typing import Any
 
 from workers.engine.config import KV_CACHE_SPACE, EngineConfig
-from workers.pipeline.checks import PipelineRefused, check_memory
+from workers.pipeline.checks import PipelineRefused, check_memory, model_fields
 from workers.pipeline.stage_map import StageMap
 
-_LAYER = re.compile(r"\.layers\.(\d+)\.")
+_LAYER = re.compile(r"\b(?:layers|h)\.(\d+)\.")
+_EMBEDDING = re.compile(r"embed|\bwte\b|\bwpe\b")
+_OUTPUT = "lm_head"
 _ITEM_BYTES = {"F64": 8, "F32": 4, "F16": 2, "BF16": 2}
 """Of the weights that are loaded in the model's own type; others stay as they are."""
 _HEADER_LENGTH_BYTES = 8
@@ -53,15 +55,17 @@ def _pairs(stages: StageMap, needs: StageNeeds) -> "zip[tuple[int, int]]":
 
 def stage_needs(config: EngineConfig, stages: StageMap) -> StageNeeds:
     """From the headers of the model's safetensors files and its config.json."""
-    fields = _model_fields(config.model_path)
+    fields = model_fields(config.model_path)
     item = _item_bytes(config.dtype)
     weights = [0] * stages.num_stages
     last = stages.num_stages - 1
-    tied = bool(fields.get("tie_word_embeddings"))
-    for name, size in _tensors(Path(config.model_path), item):
+    tensors = _tensors(Path(config.model_path), item)
+    # A config.json leaves the flag out where it has its model class's default.
+    tied = bool(fields.get("tie_word_embeddings")) or not any(_OUTPUT in t for t, _ in tensors)
+    for name, size in tensors:
         if layer := _LAYER.search(name):
             weights[_stage_of(int(layer[1]), stages)] += size
-        elif "embed" in name:
+        elif _EMBEDDING.search(name):
             weights[0] += size
             weights[last] += size if tied and last else 0
         else:
@@ -101,6 +105,14 @@ def device_bytes(device: str, *, num_ranks: int, share: float) -> int:
     return int(current_platform.get_device_total_memory() * share)
 
 
+def visible_gpus() -> int:
+    """That this process may see; read from the driver, as the memory is."""
+    from vllm.platforms import current_platform
+
+    count: Any = current_platform.device_count
+    return int(count())
+
+
 def _available_bytes() -> int:
     for line in Path("/proc/meminfo").read_text().splitlines():
         if line.startswith("MemAvailable:"):
@@ -113,11 +125,6 @@ def _reserved_cache(device: str) -> int:
     if device != "cpu":
         return 0
     return int(float(os.environ.get(KV_CACHE_SPACE, "0")) * _GIB)
-
-
-def _model_fields(model_path: str) -> dict[str, Any]:
-    fields = json.loads((Path(model_path) / "config.json").read_text())
-    return fields.get("text_config", fields)
 
 
 def _item_bytes(dtype: str) -> int:

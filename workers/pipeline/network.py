@@ -1,13 +1,21 @@
 """The interface that an address is on, and the ports that a pipeline listens on."""
 
 import fcntl
+import logging
 import socket
 import struct
+from pathlib import Path
 
 from workers.pipeline.checks import PipelineRefused
+from workers.pipeline.stage_map import LOOPBACK
+
+log = logging.getLogger(__name__)
 
 PORTS = range(29600, 29700)
 """Links and rendezvous of all pipelines of a head: two ports each, named in docs/pipelines.md."""
+EPHEMERAL = range(61000, 65000)
+"""What the kernel should choose from for ports that no option names: also in that document."""
+_EPHEMERAL_NOW = Path("/proc/sys/net/ipv4/ip_local_port_range")
 _SIOCGIFADDR = 0x8915
 """Linux: the IPv4 address of an interface (netdevice(7))."""
 
@@ -62,6 +70,13 @@ def free_rendezvous_port(address: str, number: int) -> int:
 def network_environment(address: str) -> dict[str, str]:
     """What makes vLLM, gloo and NCCL of one node use the interface of `address`."""
     interface = interface_of(address)
+    first, last = (int(port) for port in _EPHEMERAL_NOW.read_text().split())
+    if address != LOOPBACK and (first < EPHEMERAL.start or last >= EPHEMERAL.stop):
+        log.warning(
+            "ports %d-%d are in use where a security group may admit %d-%d only: set "
+            "net.ipv4.ip_local_port_range",
+            *(first, last, EPHEMERAL.start, EPHEMERAL.stop - 1),
+        )
     return {
         "VLLM_HOST_IP": address,
         "GLOO_SOCKET_IFNAME": interface,

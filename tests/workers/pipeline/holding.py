@@ -1,19 +1,23 @@
 """Pipelines that generate without end, to be broken; and what they must not leave."""
 
+import logging
 import os
 import re
 import signal
 import subprocess
 import time
-from collections.abc import Generator, Sequence
+from collections.abc import Generator, Iterable, Sequence
 from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 from shunt.testing.processes import is_running
-from tests.workers.pipeline.processes import start
+from tests.workers.pipeline.processes import scratch, start
+from workers.pipeline.janitor import POLL_S
 from workers.pipeline.network import PORTS
+
+log = logging.getLogger(__name__)
 
 GONE_S = 30.0
 _LISTENS = "0A"
@@ -28,6 +32,8 @@ class Held:
     followers: "list[subprocess.Popen[str]]"
     pids: dict[str, int]
     """`worker`, `core`, `head janitor`, `head rank 0`, `follower 1`, `follower 1 janitor`..."""
+    memory: set[str]
+    """What of /dev/shm they have mapped."""
 
     def says(self) -> str:
         """The head's next word: `died` once it has noticed."""
@@ -59,7 +65,7 @@ class holding:
         for node, follower in enumerate(self._followers, start=1):
             name = f"follower {node}"
             pids |= {name: follower.pid} | _parts(name, follower.pid)
-        return Held(self._head, self._followers, pids)
+        return Held(self._head, self._followers, pids, _mapped(pids.values()))
 
     def __exit__(self, *_: object) -> None:
         for process in (self._head, *self._followers):
@@ -92,6 +98,11 @@ def _children(pid: int) -> Generator[int]:
                 yield int(stat.parent.name)
 
 
+def _mapped(pids: Iterable[int]) -> set[str]:
+    maps = "".join(Path(f"/proc/{pid}/maps").read_text() for pid in pids)
+    return set(re.findall(r"/dev/shm/(\S+)", maps))
+
+
 def strike(held: Held, victim: str, number: signal.Signals) -> float:
     """Signal one process; returns the seconds until the head has noticed, or is gone itself."""
     os.kill(held.pids[victim], number)
@@ -99,24 +110,41 @@ def strike(held: Held, victim: str, number: signal.Signals) -> float:
     if victim != "worker":
         assert held.says() == "died"
     elif number is signal.SIGSTOP:
-        _until_gone({"core": held.pids["core"]})  # suspended, it loses its engine
-        seconds = time.monotonic() - since
+        assert not _until_gone({"core": held.pids["core"]})  # suspended, it loses its engine
+    seconds = time.monotonic() - since
+    log.info("struck %s with %s: noticed after %.2f s", victim, number.name, seconds)
+    if (victim, number) == ("worker", signal.SIGSTOP):
         os.kill(held.head.pid, signal.SIGCONT)
         assert held.says() == "died"
-        return seconds
-    return time.monotonic() - since
+    return seconds
+
+
+def replaced_by(held: Held, name: str, former: int) -> None:
+    """Wait until the core has another process of this name, which has looked at what is there."""
+    deadline = time.monotonic() + GONE_S
+    while (new := _parts("head", held.pids["core"]).get(name, former)) == former:
+        assert time.monotonic() < deadline, f"no other {name}"
+        time.sleep(0.05)
+    held.pids[name] = new
+    time.sleep(2 * POLL_S)
 
 
 def assert_nothing_left(held: Held) -> None:
-    """No process, no shared memory, no port: the next launch works at once."""
+    """No process, no shared memory, no socket, no port: the next launch works at once."""
     held.head.wait(GONE_S)
     for follower in held.followers:
         follower.wait(GONE_S)
     assert not _until_gone(held.pids)
+    assert held.memory
     deadline = time.monotonic() + GONE_S
-    while (found := left_in_shared_memory() | kept_ports()) and time.monotonic() < deadline:
+    while (found := _left(held)) and time.monotonic() < deadline:
         time.sleep(0.05)
     assert not found
+
+
+def _left(held: Held) -> set[str]:
+    memory = {name for name in held.memory if Path("/dev/shm", name).exists()}
+    return memory | left_in_shared_memory() | left_on_disk() | kept_ports()
 
 
 def _until_gone(pids: dict[str, int]) -> set[str]:
@@ -131,6 +159,11 @@ def left_in_shared_memory() -> set[str]:
     """What pipelines marked: segments, whose nine digits are one more than Python's, semaphores."""
     marked = re.compile(r"psm_[0-9a-f]{9}$|.*vllm_dist_[0-9a-f]{5}n|sem\.mp[0-9a-f]{5}-")
     return {path.name for path in Path("/dev/shm").iterdir() if marked.match(path.name)}
+
+
+def left_on_disk() -> set[str]:
+    """Unix sockets and rendezvous files of the launches of this test run."""
+    return {path.name for kind in ("shunt-ipc-*", "vllm_dist_*") for path in scratch().glob(kind)}
 
 
 def kept_ports() -> set[str]:

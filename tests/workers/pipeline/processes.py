@@ -1,11 +1,14 @@
 """Launches of `running.py`, their processes, and what they may have left."""
 
+import atexit
 import json
 import os
 import subprocess
 import sys
+import tempfile
 from collections.abc import Mapping
 from dataclasses import dataclass
+from functools import cache
 from pathlib import Path
 from typing import Any
 
@@ -17,6 +20,14 @@ ROOT = Path(__file__).parents[3]
 NOTHING: Mapping[str, str] = {}
 
 
+@cache
+def scratch() -> Path:
+    """Where the launches of this test run have their temporary files, and nobody else's."""
+    directory = tempfile.TemporaryDirectory(prefix="shunt-t-")
+    atexit.register(directory.cleanup)
+    return Path(directory.name)
+
+
 def start(
     role: str, spec: dict[str, Any], *prefix: str, environment: Mapping[str, str] = NOTHING
 ) -> "subprocess.Popen[str]":
@@ -24,7 +35,7 @@ def start(
         [*prefix, sys.executable, str(RUNNING), role, json.dumps(spec)],
         stdout=subprocess.PIPE,
         text=True,
-        env=os.environ | {"PYTHONPATH": str(ROOT)} | dict(environment),
+        env=os.environ | {"PYTHONPATH": str(ROOT), "TMPDIR": str(scratch())} | dict(environment),
     )
 
 

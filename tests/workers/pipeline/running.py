@@ -64,6 +64,7 @@ def config_of(spec: dict[str, Any]) -> EngineConfig:
         max_num_batched_tokens=spec.get("budget", 32),
         enforce_eager=device_of(spec) == "cpu",
         gpu_memory_utilization=0.3,
+        adapters=spec.get("adapters", {}),
     )
 
 
@@ -71,8 +72,10 @@ def device_of(spec: dict[str, Any]) -> str:
     return spec.get("device", "cpu")
 
 
-def requests(*, max_tokens: int, count: int = 12) -> list[Request]:
-    sampling = Sampling(max_tokens=max_tokens, temperature=0.0, ignore_eos=True, logprobs=5)
+def requests(*, max_tokens: int, count: int = 12, adapter: str | None = None) -> list[Request]:
+    sampling = Sampling(
+        max_tokens=max_tokens, temperature=0.0, ignore_eos=True, logprobs=5, adapter=adapter
+    )
     return [Request(f"r{i}", tuple(range(50 + 7 * i, 70 + 11 * i)), sampling) for i in range(count)]
 
 
@@ -93,7 +96,8 @@ async def head(spec: dict[str, Any]) -> None:
     assert private is not None
     print("started", private.core_processes(engine._llm)[0].pid, flush=True)
     hold = spec.get("hold", False)
-    work = requests(max_tokens=200 if hold else 24)
+    adapter = next(iter(config.adapters), None)
+    work = requests(max_tokens=200 if hold else 24, adapter=adapter)
     try:
         while True:
             done = await asyncio.gather(*(engine.generate(request) for request in work))

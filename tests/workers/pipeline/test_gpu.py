@@ -39,13 +39,11 @@ def _needs(num_gpus: int) -> None:
 def test_stages_on_gpus_give_the_tokens_of_one(
     tp: list[int], layers: list[int], nodes: list[int]
 ) -> None:
-    """A node's slots use GPUs from 0 on: two slots of one machine need one machine each."""
     _needs(sum(tp))
     spec: dict[str, Any] = GPU | {"tp": tp, "layers": layers, "nodes": nodes}
     spec["addresses"] = {"n-0": "127.0.0.1", "n-1": "127.0.0.1"}
     one = run(GPU | {"tp": [1], "layers": [30], "nodes": [0]})
-    hidden = {"CUDA_VISIBLE_DEVICES": ",".join(map(str, range(_ranks(tp, nodes), sum(tp))))}
-    followers = [start("follow", spec | {"node": 1}, environment=hidden)] if max(nodes) else []
+    followers = [start("follow", spec | {"node": 1})] if max(nodes) else []
     told = run(spec)
     for follower in followers:
         assert follower.wait(60) == 0
@@ -53,11 +51,6 @@ def test_stages_on_gpus_give_the_tokens_of_one(
         found = compare(expected, generation)
         assert found.same_tokens or (found.choice_gap or 0.0) < NEAR_TIE, found
     assert told.batch_starts[-1] > 0
-
-
-def _ranks(tp: list[int], nodes: list[int]) -> int:
-    """Of the head: the follower's GPUs come after them."""
-    return sum(size for size, node in zip(tp, nodes, strict=True) if node == 0)
 
 
 def test_a_lost_rank_frees_the_gpus() -> None:

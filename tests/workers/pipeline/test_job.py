@@ -17,13 +17,14 @@ from shunt.prepare import prepare
 from shunt.rendering import renderer_for
 from shunt.store.config import StoreConfig
 from shunt.store.opening import open_store
-from tests.workers.pipeline.holding import left_in_shared_memory
-from tests.workers.pipeline.processes import ROOT, Told, assert_same
+from tests.workers.pipeline.holding import kept_ports, left_in_shared_memory, left_on_disk
+from tests.workers.pipeline.processes import ROOT, Told, assert_same, scratch
 from tests.workers.pipeline.running import pipeline_of, requests
 
-pytestmark = [pytest.mark.vllm, pytest.mark.timeout(600)]
+pytestmark = [pytest.mark.vllm, pytest.mark.timeout(1200)]
 
 CONTEXT_TOKENS = 256
+WORKER_LIMIT_S = 500.0
 
 
 def test_a_job_with_a_pipeline_gives_the_rows_of_one_rank(
@@ -31,30 +32,54 @@ def test_a_job_with_a_pipeline_gives_the_rows_of_one_rank(
 ) -> None:
     """And the timeline tells that the cache is not as large as the plan said."""
     pipeline = pipeline_of([1, 2], [2, 4], [0, 1]).model_copy(update={"predicted_kv_tokens": 1000})
-    job = _job(model, pipeline, tmp_path)
-    store = open_store(job.store.uri)
-    renderer = renderer_for(model, revision=None, max_model_len=CONTEXT_TOKENS, fake=False)
-    manifest = prepare(job, store, renderer, now=datetime.now(UTC))
-    told_store = json.dumps(job.store.model_dump(exclude_none=True))
-    worker = subprocess.run(
-        [sys.executable, "-m", "workers", "--store", told_store, "--run", manifest.run_id],
-        env=os.environ | {"PYTHONPATH": str(ROOT)},
-        timeout=500,
-        check=False,
-    )
-    assert worker.returncode == 0
-    summary = collect(store, manifest, now=datetime.now(UTC))
-    generations = [
-        outcome.generations[0]
-        for shard in read_outcomes(store, manifest, summary.cuts)
-        for outcome in shard.outcomes
-    ]
-    assert_same(one_rank, Told(generations, []))
+    run = _Run(model, pipeline, tmp_path)
+    assert run.worker.wait(WORKER_LIMIT_S) == 0
+    assert_same(one_rank, run.told())
     events: dict[str, Event] = {}
-    read_events(store, manifest.run_id, into=events)
+    read_events(run.store, run.manifest.run_id, into=events)
     (told,) = [e.detail for e in events.values() if e.kind is EventKind.UNLIKE_PLAN]
     assert "the plan counted on 1000" in told
-    assert not left_in_shared_memory()
+    assert not left_in_shared_memory() | left_on_disk()
+
+
+@pytest.mark.soak
+def test_the_pipelines_of_two_jobs_do_not_meet(model: str, one_rank: Told, tmp_path: Path) -> None:
+    """They start at once on one machine: each has link, rendezvous and memory of its own."""
+    runs = []
+    for name, tp in (("a", [1, 2]), ("b", [2, 1])):
+        (tmp_path / name).mkdir()
+        runs.append(_Run(model, pipeline_of(tp, [3, 3], [0, 1]), tmp_path / name))
+    assert [run.worker.wait(2 * WORKER_LIMIT_S) for run in runs] == [0, 0]
+    for run in runs:
+        assert_same(one_rank, run.told())
+    assert not left_in_shared_memory() | left_on_disk() | kept_ports()
+
+
+class _Run:
+    """A prepared job, and the worker that runs it."""
+
+    def __init__(self, model: str, pipeline: Pipeline, directory: Path) -> None:
+        job = _job(model, pipeline, directory)
+        self.store = open_store(job.store.uri)
+        renderer = renderer_for(model, revision=None, max_model_len=CONTEXT_TOKENS, fake=False)
+        self.manifest = prepare(job, self.store, renderer, now=datetime.now(UTC))
+        told_store = json.dumps(job.store.model_dump(exclude_none=True))
+        self.worker = subprocess.Popen(
+            [
+                *(sys.executable, "-m", "workers"),
+                *("--store", told_store, "--run", self.manifest.run_id),
+            ],
+            env=os.environ | {"PYTHONPATH": str(ROOT), "TMPDIR": str(scratch())},
+        )
+
+    def told(self) -> Told:
+        summary = collect(self.store, self.manifest, now=datetime.now(UTC))
+        outcomes = [
+            outcome
+            for shard in read_outcomes(self.store, self.manifest, summary.cuts)
+            for outcome in shard.outcomes
+        ]
+        return Told([outcome.generations[0] for outcome in outcomes], [])
 
 
 def _job(model: str, pipeline: Pipeline, directory: Path) -> Job:

@@ -1,6 +1,8 @@
 """Unequal pipelines on real vLLM: the same tokens as one rank, and nothing left of a killed one."""
 
+import os
 import signal
+from typing import Any
 
 import pytest
 
@@ -8,6 +10,7 @@ from tests.workers.pipeline.holding import (
     assert_nothing_left,
     holding,
     left_in_shared_memory,
+    replaced_by,
     strike,
 )
 from tests.workers.pipeline.processes import Told, assert_same, run
@@ -66,9 +69,45 @@ def test_a_lost_process_ends_the_pipeline_and_leaves_nothing(
         assert_nothing_left(held)
 
 
+VLLMS_OWN = {"tp": [1, 1], "layers": [4, 2], "nodes": [0, 0]}
+"""One host, one TP degree: no executor of ours."""
+
+
 @pytest.mark.soak
-def test_vllms_own_executor_notices_a_lost_rank_as_soon(model: str) -> None:
-    """One host, one TP degree: no class of ours. Shared memory that it leaves has vLLM's names."""
-    with holding({"model": model, "tp": [1, 1], "layers": [4, 2], "nodes": [0, 0]}) as held:
-        assert strike(held, "head rank 0", signal.SIGKILL) < NOTICE_LIMIT_S * BUSY_MACHINE
+@pytest.mark.parametrize(
+    ("victim", "number", "limit_s"),
+    [
+        ("head rank 0", signal.SIGKILL, NOTICE_LIMIT_S),
+        ("worker", signal.SIGKILL, NOTICE_LIMIT_S),
+        ("core", signal.SIGKILL, NOTICE_LIMIT_S),
+        ("head rank 1", signal.SIGSTOP, STOPPED_LIMIT_S),
+        ("core", signal.SIGSTOP, STOPPED_LIMIT_S),
+    ],
+)
+def test_vllms_own_executor_notices_a_loss_as_soon(
+    model: str, victim: str, number: signal.Signals, limit_s: float
+) -> None:
+    with holding(VLLMS_OWN | {"model": model}) as held:
+        assert strike(held, victim, number) < limit_s * BUSY_MACHINE
+        assert_nothing_left(held)
+
+
+@pytest.mark.soak
+@pytest.mark.parametrize("stages", [VLLMS_OWN, VLLMS_OWN | {"tp": [2, 1]}])
+def test_all_killed_at_once_leave_nothing(model: str, stages: dict[str, Any]) -> None:
+    with holding(stages | {"model": model}) as held:
+        for name, pid in held.pids.items():
+            if "janitor" not in name:
+                os.kill(pid, signal.SIGKILL)
+        assert_nothing_left(held)
+
+
+@pytest.mark.soak
+def test_a_killed_janitor_of_vllms_own_executor_is_replaced(model: str) -> None:
+    with holding(VLLMS_OWN | {"model": model}) as held:
+        killed = held.pids.pop("head janitor")
+        os.kill(killed, signal.SIGKILL)
+        replaced_by(held, "head janitor", killed)
+        os.killpg(held.pids["core"], signal.SIGKILL)
+        held.head.kill()
         assert_nothing_left(held)
