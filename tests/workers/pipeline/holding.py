@@ -6,7 +6,7 @@ import re
 import signal
 import subprocess
 import time
-from collections.abc import Generator, Iterable, Sequence
+from collections.abc import Collection, Generator, Iterable, Sequence
 from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
@@ -110,7 +110,7 @@ def strike(held: Held, victim: str, number: signal.Signals) -> float:
     if victim != "worker":
         assert held.says() == "died"
     elif number is signal.SIGSTOP:
-        assert not _until_gone({"core": held.pids["core"]})  # suspended, it loses its engine
+        assert not until_gone([held.pids["core"]])  # suspended, it loses its engine
     seconds = time.monotonic() - since
     log.info("struck %s with %s: noticed after %.2f s", victim, number.name, seconds)
     if (victim, number) == ("worker", signal.SIGSTOP):
@@ -134,23 +134,29 @@ def assert_nothing_left(held: Held) -> None:
     held.head.wait(GONE_S)
     for follower in held.followers:
         follower.wait(GONE_S)
-    assert not _until_gone(held.pids)
+    assert not until_gone(held.pids.values())
     assert held.memory
+    assert_nothing_kept(held.memory)
+
+
+def assert_nothing_kept(memory: Collection[str] = ()) -> None:
+    """No shared memory, and `memory` by name; no socket, no file, no port."""
     deadline = time.monotonic() + GONE_S
-    while (found := _left(held)) and time.monotonic() < deadline:
+    while (found := _kept(memory)) and time.monotonic() < deadline:
         time.sleep(0.05)
     assert not found
 
 
-def _left(held: Held) -> set[str]:
-    memory = {name for name in held.memory if Path("/dev/shm", name).exists()}
-    return memory | left_in_shared_memory() | left_on_disk() | kept_ports()
+def _kept(memory: Collection[str]) -> set[str]:
+    named = {name for name in memory if Path("/dev/shm", name).exists()}
+    return named | left_in_shared_memory() | left_on_disk() | kept_ports()
 
 
-def _until_gone(pids: dict[str, int]) -> set[str]:
+def until_gone(pids: Iterable[int]) -> set[int]:
+    """Wait for their end; those that are there after `GONE_S`."""
     deadline = time.monotonic() + GONE_S
     left = set(pids)
-    while (left := {n for n in left if is_running(pids[n])}) and time.monotonic() < deadline:
+    while (left := {pid for pid in left if is_running(pid)}) and time.monotonic() < deadline:
         time.sleep(0.02)
     return left
 

@@ -2,8 +2,11 @@
 
 import json
 import os
+import signal
 import subprocess
 import sys
+import time
+from contextlib import suppress
 from datetime import UTC, datetime
 from pathlib import Path
 
@@ -17,7 +20,8 @@ from shunt.prepare import prepare
 from shunt.rendering import renderer_for
 from shunt.store.config import StoreConfig
 from shunt.store.opening import open_store
-from tests.workers.pipeline.holding import kept_ports, left_in_shared_memory, left_on_disk
+from shunt.testing.processes import descendants
+from tests.workers.pipeline.holding import assert_nothing_kept, until_gone
 from tests.workers.pipeline.processes import ROOT, Told, assert_same, scratch
 from tests.workers.pipeline.running import pipeline_of, requests
 
@@ -39,7 +43,7 @@ def test_a_job_with_a_pipeline_gives_the_rows_of_one_rank(
     read_events(run.store, run.manifest.run_id, into=events)
     (told,) = [e.detail for e in events.values() if e.kind is EventKind.UNLIKE_PLAN]
     assert "the plan counted on 1000" in told
-    assert not left_in_shared_memory() | left_on_disk()
+    assert_nothing_kept()
 
 
 @pytest.mark.soak
@@ -52,7 +56,40 @@ def test_the_pipelines_of_two_jobs_do_not_meet(model: str, one_rank: Told, tmp_p
     assert [run.worker.wait(2 * WORKER_LIMIT_S) for run in runs] == [0, 0]
     for run in runs:
         assert_same(one_rank, run.told())
-    assert not left_in_shared_memory() | left_on_disk() | kept_ports()
+    assert_nothing_kept()
+
+
+@pytest.mark.soak
+def test_a_job_outlives_its_follower(model: str, one_rank: Told, tmp_path: Path) -> None:
+    """Killed while its rank starts: the next launch, with another follower, does the work."""
+    run = _Run(model, pipeline_of([1, 1], [4, 2], [0, 1]), tmp_path)
+    os.kill(_follower_with_rank(run.worker.pid), signal.SIGKILL)
+    assert run.worker.wait(WORKER_LIMIT_S) == 0
+    assert_same(one_rank, run.told())
+    assert_nothing_kept()
+
+
+@pytest.mark.soak
+def test_a_killed_worker_takes_its_followers_along(model: str, tmp_path: Path) -> None:
+    run = _Run(model, pipeline_of([1, 1], [4, 2], [0, 1]), tmp_path)
+    _follower_with_rank(run.worker.pid)
+    family = descendants(run.worker.pid)
+    run.worker.kill()
+    run.worker.wait()
+    assert not until_gone(family)
+    assert_nothing_kept()
+
+
+def _follower_with_rank(worker: int) -> int:
+    deadline = time.monotonic() + WORKER_LIMIT_S
+    while time.monotonic() < deadline:
+        for pid in descendants(worker):
+            with suppress(OSError):
+                command = Path(f"/proc/{pid}/cmdline").read_bytes()
+                if b"\0workers.pipeline\0" in command and len(descendants(pid)) > 1:
+                    return pid  # a janitor, and a rank
+        time.sleep(0.05)
+    raise AssertionError("no follower")
 
 
 class _Run:

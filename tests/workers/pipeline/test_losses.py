@@ -9,11 +9,9 @@ import pytest
 
 from tests.workers.pipeline.holding import (
     GONE_S,
+    assert_nothing_kept,
     assert_nothing_left,
     holding,
-    kept_ports,
-    left_in_shared_memory,
-    left_on_disk,
     strike,
 )
 from tests.workers.pipeline.processes import Told, assert_same, run, start
@@ -83,9 +81,7 @@ def test_launches_in_a_row_leave_nothing(model: str, one_rank: Told) -> None:
     spec = TWO_SLOTS | {"model": model}
     for _ in range(NUM_LAUNCHES):
         assert_same(one_rank, _run_both(spec))
-        assert not left_in_shared_memory()
-        assert not left_on_disk()
-        assert not kept_ports()
+        assert_nothing_kept()
 
 
 def _run_both(spec: dict[str, Any]) -> Told:
