@@ -16,6 +16,7 @@ from shunt.aws.clock import AwsClock
 from shunt.aws.event_queue import EventQueue
 from shunt.aws.fleet import Ec2Fleet
 from shunt.aws.held_fleet import HeldFleet
+from shunt.aws.inventory import LIVING_STATES, describe_run
 from shunt.aws.launch_request import LaunchSettings
 from shunt.aws.meter import Meter
 from shunt.aws.node_watch import NodeWatch
@@ -24,7 +25,8 @@ from shunt.aws.run_identity import make_identity, remove_identity
 from shunt.errors import JobError
 from shunt.event import Event
 from shunt.job import Ec2, Job
-from shunt.manifest import Manifest
+from shunt.kept_job import changed_keys, current_job, keep_job
+from shunt.manifest import Manifest, read_manifest
 from shunt.reconcile import Reconciler
 from shunt.store.protocol import Store
 
@@ -49,6 +51,7 @@ def hold_ec2(
     ec2, clock = AwsApi(client_of("ec2", settings.region)), AwsClock(around.now)
     clock.listen(ec2)
     prices = on_demand_prices(settings)
+    _tell_nodes(manifest, store, ec2)
     planner, specs = _wanted(manifest, store)
     fleet = Ec2Fleet(
         ec2=ec2,
@@ -100,6 +103,22 @@ def hold_ec2(
         planner=planner,
         role=_RoleOfRun(ec2, settings, run_id) if settings.role_per_run else None,
     )
+
+
+def _tell_nodes(manifest: Manifest, store: Store, ec2: AwsApi) -> None:
+    """Let nodes go by what this invocation says. Raises `JobError` while nodes live that go by
+    something else: all nodes of a run are told the same."""
+    known = current_job(store, read_manifest(store, manifest.run_id))
+    changed = changed_keys(known, manifest.job)
+    if not changed:
+        return
+    living = [i for i in describe_run(ec2, manifest.run_id) if i["State"]["Name"] in LIVING_STATES]
+    if living:
+        raise JobError(
+            f"{len(living)} nodes of an earlier invocation live and go by other settings "
+            f"({', '.join(changed)}): go on without this change, or end them first (shunt cancel)"
+        )
+    keep_job(store, manifest, manifest.job)
 
 
 @dataclass(frozen=True, slots=True)

@@ -3,6 +3,7 @@
 ```
 runs/{run_id}/manifest.json                               immutable
 runs/{run_id}/plans/{version}.json                        immutable, numbered
+runs/{run_id}/jobs/{version}.json                         immutable, numbered: what nodes go by
 runs/{run_id}/shards/{shard_id}/prompts.arrow             immutable
 runs/{run_id}/shards/{shard_id}/leases/{epoch}.json       created if absent: one winner per epoch
 runs/{run_id}/shards/{shard_id}/leases/{epoch}.heartbeat  overwritten by its owner alone
@@ -44,6 +45,14 @@ def plan(run_id: str, version: int) -> str:
 
 def plan_version(key: str) -> int:
     return int(key.rsplit("/", 1)[-1].removesuffix(".json"))
+
+
+def job_prefix(run_id: str) -> str:
+    return f"runs/{run_id}/jobs/"
+
+
+def job(run_id: str, version: int) -> str:
+    return f"{job_prefix(run_id)}{version:06d}.json"
 
 
 def shard_prompts(run_id: str, shard_id: str) -> str:

@@ -15,6 +15,7 @@ from datetime import UTC, datetime
 from shunt.errors import ShuntError
 from shunt.imds import IMDS_URL, Imds
 from shunt.job import Job
+from shunt.kept_job import current_job
 from shunt.manifest import Manifest, read_manifest
 from shunt.plan import Pipeline
 from shunt.seat import Seat
@@ -66,7 +67,7 @@ def main(argv: Sequence[str]) -> int:
 def _manifest(store: Store, options: argparse.Namespace) -> Manifest:
     """The run's manifest, with this invocation's job where it says one, and split as planned."""
     manifest = once_reached(lambda: read_manifest(store, options.run))
-    job = Job.model_validate_json(options.job) if options.job else manifest.job
+    job = Job.model_validate_json(options.job) if options.job else current_job(store, manifest)
     if options.pipeline:
         job = with_pipeline(job, Pipeline.model_validate_json(options.pipeline))
     return manifest.model_copy(update={"job": job})

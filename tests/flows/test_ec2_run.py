@@ -329,6 +329,27 @@ def test_a_shard_that_is_wrongly_marked_done_is_found_by_a_second_fleet(
         assert len(at.cloud.double.instances) == 4
 
 
+def test_what_a_later_invocation_says_reaches_its_nodes_or_is_refused(
+    tmp_path: Path, undisturbed: dict[str, str]
+) -> None:
+    """At a token in twenty seconds the first invocation's job would take its nodes an hour."""
+    quick = ("--set", "model.fake_tokens_per_s=null")
+    with ec2_site(tmp_path, tokens_per_s=0.05) as at:
+        run = at.start("run", "job.yaml", "--no-prefect")
+        wait_until(lambda: len(at.cloud.living()) == 2)
+        run.kill()
+        run.communicate()
+        refused = at.run(*quick)
+
+        assert refused.returncode == 2, refused.stderr
+        assert "2 nodes of an earlier invocation live and go by other settings" in refused.stderr
+        assert "(model.fake_tokens_per_s)" in refused.stderr
+        at.cloud.take(*(instance.instance_id for instance in at.cloud.living()))
+        done = at.run(*quick)
+        assert done.returncode == 0, done.stderr
+        check_whole(at, undisturbed)
+
+
 def test_ctrl_c_ends_the_nodes(tmp_path: Path, undisturbed: dict[str, str]) -> None:
     with ec2_site(tmp_path, tokens_per_s=SLOW) as at:
         run = at.start("run", "job.yaml", "--no-prefect")

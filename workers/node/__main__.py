@@ -15,6 +15,7 @@ from datetime import UTC, datetime
 
 from shunt.errors import ShuntError
 from shunt.imds import IMDS_URL, Imds
+from shunt.kept_job import current_job
 from shunt.kept_plan import newest_version
 from shunt.manifest import read_manifest
 from shunt.seat import Seat
@@ -45,7 +46,7 @@ def main(argv: Sequence[str]) -> int:
         setting = NodeSetting(
             store=store,
             run_id=options.run,
-            job=read_manifest(store, options.run).job,
+            job=current_job(store, read_manifest(store, options.run)),
             own=Seat(slot=options.slot, node_id=options.node, address=options.address),
             worker_options=worker,
             environment=dict(os.environ),
