@@ -58,7 +58,9 @@ def hold_ec2(
         store=store,
         run_id=run_id,
         specs=specs,
-        settings=LaunchSettings(settings.launch_template, settings.subnets),
+        settings=LaunchSettings(
+            settings.launch_template, settings.subnets, settings.placement_groups
+        ),
         owner=getpass.getuser(),
         expires_at=clock.now(),  # moved on before every launch
         now=clock.now,

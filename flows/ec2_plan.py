@@ -1,8 +1,4 @@
-"""The nodes that a plan wants on EC2, and what to want instead when the market changes.
-
-A node of a run has one worker, and its worker one engine. So a run's plan is of single-node
-pipelines over types with as many GPUs as the job's `tensor_parallel_size`.
-"""
+"""The nodes that a plan wants on EC2, and what to want instead when the market changes."""
 
 from collections import Counter
 from collections.abc import Callable, Collection, Iterable, Mapping
@@ -37,7 +33,26 @@ class PlannedNodes:
     plan: Plan
 
     def specs(self) -> dict[str, SlotSpec]:
-        return {node.slot: spec_of(node, self.zones) for node in self.plan.nodes}
+        groups = together(self.plan)
+        return {
+            node.slot: spec_of(node, self._zones_of(node), self._group(groups[node.slot]))
+            for node in self.plan.nodes
+        }
+
+    def _group(self, group: str) -> str:
+        return f"shunt-{self.run_id}-{group}" if group else ""
+
+    def _zones_of(self, node: NodeSlot) -> tuple[str, ...]:
+        """Where the planner may have such nodes, the cheapest first, and then all others: nodes
+        that work together need a zone that all of them can be in."""
+        offers = [
+            o
+            for o in self.question.offerings
+            if (o.instance.name, o.market.value) == (node.instance_type, node.market)
+        ]
+        offers.sort(key=lambda offer: offer.usd_per_hour)
+        zones = [zone for o in offers for zone in ((o.zone,) if o.zone else self.zones)]
+        return tuple(dict.fromkeys([*zones, *self.zones]))
 
     def replanned(
         self, remaining: Remaining, *, closed: Blocklist, holding: Mapping[str, Pool]
@@ -68,6 +83,21 @@ class PlannedNodes:
         if closed.open_pools(pools):
             return offering
         return replace(offering, max_nodes=sum(living[pool] for pool in pools))
+
+
+def together(plan: Plan) -> dict[str, str]:
+    """By slot, the name of the group of nodes that work together; empty for one that works alone.
+
+    Nodes of one pipeline belong together, and so do the pipelines of one node.
+    """
+    group = {node.slot: node.slot for node in plan.nodes}
+    for pipeline in plan.pipelines:
+        names = {group[slot] for slot in pipeline.slots}
+        for slot, name in group.items():
+            if name in names:
+                group[slot] = min(names)
+    sizes = Counter(group.values())
+    return {slot: name if sizes[name] > 1 else "" for slot, name in group.items()}
 
 
 def planned_nodes(job: Job, settings: Ec2, store: Store, run_id: str) -> PlannedNodes:
@@ -158,15 +188,16 @@ def _question(job: Job, settings: Ec2) -> Question:
         raise JobError(f"plan: {error}") from error
     except BadInput as error:
         raise JobError(str(error)) from error
-    tp = job.model.engine.tensor_parallel_size
-    usable = [o for o in question.offerings if _usable(o, settings, tp)]
-    if not usable:
+    engine = job.model.engine
+    if (engine.tensor_parallel_size, engine.pipeline_parallel_size) != (1, 1) or engine.pipeline:
         raise JobError(
-            f"plan: no spot offering is left for the nodes of a run: {tp} GPUs a node "
-            "(model.engine.tensor_parallel_size), in a zone of fleet.ec2.subnets"
+            "the plan says how the model is split: name fleet.ec2.instance_types, or remove "
+            "tensor_parallel_size, pipeline_parallel_size and pipeline from model.engine"
         )
-    limits = replace(question.constraints, max_stages=1, allowed_tp=(tp,))
-    return replace(question, offerings=tuple(usable), constraints=limits)
+    usable = [o for o in question.offerings if _usable(o, settings)]
+    if not usable:
+        raise JobError("plan: no spot offering is left in a zone of fleet.ec2.subnets")
+    return replace(question, offerings=tuple(usable))
 
 
 def _of_the_rest(question: Question, remaining: Remaining) -> Question:
@@ -180,8 +211,6 @@ def _of_the_rest(question: Question, remaining: Remaining) -> Question:
     return replace(question, workload=workload, objective=objective)
 
 
-def _usable(offering: Offering, settings: Ec2, tp: int) -> bool:
+def _usable(offering: Offering, settings: Ec2) -> bool:
     """On-demand nodes are bought when the slack is gone, not by plan."""
-    if offering.market is Market.ON_DEMAND:
-        return False
-    return offering.instance.gpu_count == tp and offering.zone in ("", *settings.subnets)
+    return offering.market is Market.SPOT and offering.zone in ("", *settings.subnets)

@@ -139,6 +139,9 @@ class Ec2(_Section):
     role_per_run: bool = True
     """Nodes get a role that reaches this run's prefix alone, made for the run and removed after it.
     Off: the role of the launch template, which reaches every run of the bucket."""
+    placement_groups: bool = True
+    """Put the nodes of a pipeline near each other, in a cluster placement group of their zone. Off
+    where types are wanted that cannot be in one."""
     on_demand: OnDemandPolicy = "never"
     """`at-deadline`: on-demand nodes once spot nodes would miss `limits.deadline`."""
     on_demand_usd_per_hour: dict[str, Annotated[float, Field(gt=0)]] = {}

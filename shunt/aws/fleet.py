@@ -24,6 +24,7 @@ from shunt.aws.inventory import (
     wait_until_gone,
 )
 from shunt.aws.launch_request import LaunchSettings, launch_request
+from shunt.aws.placement_group import make_placement_group, remove_placement_groups
 from shunt.aws.pool import Blocklist, Pool, SlotSpec
 from shunt.fleet.protocol import FleetNode, NotLaunched
 from shunt.node import NodeStatus
@@ -66,6 +67,8 @@ class Ec2Fleet:
     _ended: dict[str, int] = field(default_factory=dict[str, int])
     _missing_since: dict[str, float] = field(default_factory=dict[str, float])
     _vacated: set[str] = field(default_factory=set[str])
+    _groups: set[str] = field(default_factory=set[str])
+    """Placement groups that are there."""
     _before: set[str] = field(default_factory=set[str])
     """Nodes of earlier passes that were not seen alive in this one."""
 
@@ -107,6 +110,8 @@ class Ec2Fleet:
             if outcome and outcome.instance_id and outcome.instance_id not in gone:
                 return outcome.instance_id
         spec = self.specs[slot]
+        if spec.waits_for:
+            raise NotLaunched(slot, spec.waits_for, retry_after_s=0.0)
         pools = self.blocklist.open_pools(spec.pools)
         if not pools:
             wait_s = min(self.blocklist.wait_s(pool) for pool in spec.pools)
@@ -164,6 +169,9 @@ class Ec2Fleet:
             sleep=self.sleep,
             settle_s=self.settle_s,
         )
+        if any(_group_of(intent) for intents in self._intents.values() for intent, _ in intents):
+            remove_placement_groups(self.ec2, self.run_id)
+            self._groups.clear()
         for intents in self._intents.values():
             intent, outcome = intents[-1]
             if outcome is None:
@@ -218,6 +226,9 @@ class Ec2Fleet:
 
     def _perform(self, intent: Intent) -> Outcome:
         """Call and settle. An outcome that stays unknown or a lost permission rises unsettled."""
+        if (group := _group_of(intent)) and group not in self._groups:
+            make_placement_group(self.ec2, self.run_id, group)
+            self._groups.add(group)
         try:
             reply = self.ec2.call(intent.operation, intent.request)
         except (CapacityError, QuotaError) as error:
@@ -294,6 +305,10 @@ class Ec2Fleet:
             return otherwise
         code = NodeStatus.model_validate_json(raw).exit_code
         return otherwise if code is None else code
+
+
+def _group_of(intent: Intent) -> str:
+    return intent.request.get("Placement", {}).get("GroupName", "")
 
 
 def _refusal(told: Mapping[str, str]) -> AwsError:

@@ -12,6 +12,7 @@ from shunt.aws.fleet import Ec2Fleet
 from shunt.aws.inventory import NotGone
 from shunt.aws.meter import Meter
 from shunt.aws.node_watch import NodeWatch
+from shunt.aws.one_zone import gathered
 from shunt.aws.pool import Blocklist, Pool, SlotSpec
 from shunt.budget import Standing, Verdict, num_affordable, verdict
 from shunt.errors import ShuntError
@@ -168,6 +169,7 @@ class HeldFleet:
         if self.limit:
             return
         self.fleet.expires_at = self._expiry()
+        self._gather()
         self.reconciler.step(status.output_tokens)
         self._looks += 1
 
@@ -190,6 +192,17 @@ class HeldFleet:
                 what = "its worker never spoke" if never else "its worker is not heard of any more"
                 self.reconciler.leave(node_id, f"{what}; ended", within_s=0.0, crashed=never)
 
+    def _gather(self) -> None:
+        """Nodes that work together are wanted in one zone, which may not be where they are."""
+        holding = {s: self.fleet.pool_of(n) for s, n in self.reconciler.holding.items()}
+        found = gathered(self._specs_now(), holding, self.fleet.blocklist)
+        for slot, zone in found.moving.items():
+            node_id = self.reconciler.holding[slot]
+            self.reconciler.leave(
+                node_id, f"not all of its pipeline is to be had here: moves to {zone}", within_s=0.0
+            )
+        self.fleet.specs = found.specs
+
     def _replan(self, status: RunStatus, eta_s: float | None) -> None:
         """When pools close or open, other nodes may be worth the switch."""
         closed = self.fleet.blocklist.closed()
@@ -208,7 +221,6 @@ class HeldFleet:
         )
         if found is not None:
             self.specs, why = found
-            self.fleet.specs = self._specs_now()
             self.reconciler.want(list(self.specs))
             self._tell(EventKind.MARKET, f"another plan: {why}")
 
@@ -271,7 +283,6 @@ class HeldFleet:
 
     def _buy_in(self, market: Verdict) -> None:
         self._market = market
-        self.fleet.specs = self._specs_now()
         if market is Verdict.SPOT:
             self._tell(EventKind.MARKET, "spot again: the deadline has slack")
             return

@@ -5,6 +5,7 @@ from dataclasses import dataclass
 from typing import Any, Literal
 
 from shunt.aws import tags
+from shunt.aws.placement_group import group_name
 from shunt.aws.pool import Pool, SlotSpec
 
 METADATA_OPTIONS: dict[str, Any] = {
@@ -23,6 +24,8 @@ class LaunchSettings:
     """Name of the launch template that `shunt aws setup` made."""
     subnets: Mapping[str, str]
     """Subnet by zone."""
+    placement_groups: bool = True
+    """Nodes that work together are put near each other."""
 
 
 def launch_request(
@@ -34,7 +37,7 @@ def launch_request(
     token: str,
 ) -> tuple[Literal["create_fleet", "run_instances"], dict[str, Any]]:
     """Operation and parameters. Tags go in the same call: nothing of ours is ever untagged."""
-    if len(pools) == 1 and (len(spec.pools) == 1 or spec.placement_group):
+    if len(pools) == 1 and len(spec.pools) == 1:
         return "run_instances", _exact(spec, pools[0], settings, node_tags, token)
     return "create_fleet", _fleet(pools, settings, node_tags, token)
 
@@ -61,8 +64,8 @@ def _exact(
             tags.specification("volume", node_tags),
         ],
     }
-    if spec.placement_group:
-        request["Placement"]["GroupName"] = spec.placement_group
+    if spec.group and settings.placement_groups:
+        request["Placement"]["GroupName"] = group_name(spec.group, pool.zone)
     if pool.market == "spot":
         request["InstanceMarketOptions"] = {
             "MarketType": "spot",

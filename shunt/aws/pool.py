@@ -10,6 +10,8 @@ Market = Literal["spot", "on-demand"]
 
 BLOCK_S = 180.0
 """Capacity that was missing is not asked for again for so long (Karpenter's time)."""
+REMEMBERED_S = 3600.0
+"""A pool that was refused may be refused again: whoever needs another one with it asks it first."""
 QUOTA_BLOCK_S = 900.0
 """Quotas change when other nodes end or by a support case: look again every quarter of an hour."""
 
@@ -32,15 +34,19 @@ class SlotSpec:
 
     slot: str
     pools: tuple[Pool, ...]
-    placement_group: str = ""
-    """Of a pipeline over several nodes: they share one zone and this group."""
+    group: str = ""
+    """Of nodes that work together: they share a zone and, there, a placement group."""
+    waits_for: str = ""
+    """Why it is not to be bought now, whatever is open: see `one_zone`."""
 
 
-def spec_of(node: NodeSlot, zones: tuple[str, ...], placement_group: str = "") -> SlotSpec:
-    """The plan's node as pools: its own zone, or all zones where any will do."""
-    chosen = (node.zone,) if node.zone else zones
+def spec_of(node: NodeSlot, zones: tuple[str, ...], group: str = "") -> SlotSpec:
+    """The plan's node as pools: its own zone first; the others where any will do, or where it has
+    to be where its group is."""
+    own = (node.zone,) if node.zone else ()
+    chosen = dict.fromkeys((*own, *zones)) if group or not own else own
     pools = tuple(Pool(node.instance_type, zone, node.market) for zone in chosen)
-    return SlotSpec(node.slot, pools, placement_group)
+    return SlotSpec(node.slot, pools, group)
 
 
 @dataclass(slots=True)
@@ -62,6 +68,11 @@ class Blocklist:
 
     def open_pools(self, pools: tuple[Pool, ...]) -> tuple[Pool, ...]:
         return tuple(pool for pool in pools if self.wait_s(pool) <= 0.0)
+
+    def refused_lately(self, pool: Pool) -> bool:
+        """Whether it was blocked within the last hour, or is."""
+        until = self._until.get(pool)
+        return until is not None and self.monotonic() - until < REMEMBERED_S
 
     def closed(self) -> frozenset[tuple[str, str, str]]:
         """What is blocked now: pools, and families (without a zone)."""

@@ -15,6 +15,7 @@ from shunt.aws.pool import Pool
 from shunt.testing.ec2.faults import ApiFault, Fault
 from shunt.testing.ec2.instance import Instance, described, matches
 from shunt.testing.ec2.market import Market
+from shunt.testing.ec2.placement_groups import PlacementGroups
 
 Params = dict[str, Any]
 
@@ -41,12 +42,15 @@ class Ec2Double:
     on_end: Callable[[Instance], None] = lambda _: None
     """What stands for the instance is started and really killed here."""
     instances: dict[str, Instance] = field(default_factory=dict[str, Instance])
-    placement_groups: set[str] = field(default_factory=set[str])
+    placement_groups: PlacementGroups = field(init=False)
     calls: list[str] = field(default_factory=list[str])
     _one_at_a_time: "threading.RLock" = field(default_factory=threading.RLock)
     _replies: dict[tuple[str, str], tuple[Params, Params]] = field(
         default_factory=dict[tuple[str, str], tuple[Params, Params]]
     )
+
+    def __post_init__(self) -> None:
+        self.placement_groups = PlacementGroups(self.living)
 
     def attach(self, client: Any) -> None:
         """Answer this boto3 client's calls."""
@@ -162,6 +166,8 @@ class Ec2Double:
             placement["AvailabilityZone"],
             "spot" if options else "on-demand",
         )
+        if name := placement.get("GroupName", ""):
+            self.placement_groups.admit(name, pool.zone)
         self._room(pool)
         return {"Instances": [described(self._start(pool, params))], "ReservationId": "r-0"}
 
@@ -235,6 +241,7 @@ class Ec2Double:
             instance_profile=data.get("IamInstanceProfile", {}).get("Name", ""),
             shutdown_behaviour=data.get("InstanceInitiatedShutdownBehavior", "stop"),
             token=params.get("ClientToken", ""),
+            placement_group=params.get("Placement", {}).get("GroupName", ""),
         )
         self.instances[instance.instance_id] = instance
         self.on_launch(instance)
@@ -302,12 +309,13 @@ class Ec2Double:
         }
 
     def _create_placement_group(self, params: Params) -> Params:
-        self.placement_groups.add(params["GroupName"])
-        return {"PlacementGroup": {"GroupName": params["GroupName"]}}
+        return self.placement_groups.create(params)
+
+    def _describe_placement_groups(self, params: Params) -> Params:
+        return self.placement_groups.describe(params)
 
     def _delete_placement_group(self, params: Params) -> Params:
-        self.placement_groups.discard(params["GroupName"])
-        return {}
+        return self.placement_groups.delete(params)
 
 
 @dataclass(frozen=True, slots=True)

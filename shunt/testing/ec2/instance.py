@@ -19,6 +19,7 @@ class Instance:
     instance_profile: str
     shutdown_behaviour: str
     token: str
+    placement_group: str = ""
     ended_at: datetime | None = None
     end_code: str = ""
     notice_at: datetime | None = None

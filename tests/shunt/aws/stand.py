@@ -1,5 +1,6 @@
 """A held fleet of two in virtual time, with the account under it and what its workers say."""
 
+from collections.abc import Mapping
 from dataclasses import dataclass, field
 from datetime import timedelta
 from decimal import Decimal
@@ -9,7 +10,7 @@ from shunt.aws.event_queue import EventQueue
 from shunt.aws.held_fleet import HeldFleet
 from shunt.aws.meter import Meter
 from shunt.aws.node_watch import NodeWatch
-from shunt.aws.pool import Pool
+from shunt.aws.pool import Pool, SlotSpec
 from shunt.event import Event
 from shunt.job import Ec2, Limits
 from shunt.node import NodeState, NodeStatus, write_status
@@ -84,11 +85,18 @@ class Stand:
         return [i.pool.market for i in self.account.double.instances.values()]
 
 
-def stand_of(account: Account, *, limits: Limits | None = None, **settings: Any) -> Stand:
+def stand_of(
+    account: Account,
+    *,
+    limits: Limits | None = None,
+    specs: Mapping[str, SlotSpec] | None = None,
+    **settings: Any,
+) -> Stand:
+    """Two nodes of any zone, or those of `specs`."""
     for zone in ZONES:
         account.market.set_price(Pool(TYPE, zone, "spot"), START - timedelta(days=9), "3.6")
         account.market.set_price(Pool(TYPE, zone, "on-demand"), START - timedelta(days=9), "36")
-    specs = {f"worker-{n}": any_zone(f"worker-{n}") for n in range(2)}
+    specs = specs or {f"worker-{n}": any_zone(f"worker-{n}") for n in range(2)}
     fleet, events = account.fleet(specs), list[Event]()
     queue = NoticeQueue(monotonic=lambda: account.now_s)
     limits = limits or Limits()
