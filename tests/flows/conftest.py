@@ -15,6 +15,7 @@ import yaml
 
 REPOSITORY = Path(__file__).resolve().parent.parent.parent
 _TIMEOUT_S = 120.0
+SHORT = {"max_tokens": 64}
 
 
 @dataclass(frozen=True, slots=True)
@@ -141,3 +142,12 @@ def finished(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Desk]:
     assert done.returncode == 0, done.stderr
     yield desk
     desk.end()
+
+
+@pytest.fixture(scope="session")
+def undisturbed(tmp_path_factory: pytest.TempPathFactory) -> dict[str, str]:
+    """The texts of the job with `SHORT` sampling, on this machine and in peace."""
+    desk = lay_out(tmp_path_factory.mktemp("undisturbed"), tokens_per_s=None)
+    done = desk.shunt("run", "job.yaml", "--no-prefect", "--set", f"sampling={SHORT}")
+    assert done.returncode == 0, done.stderr
+    return desk.texts()

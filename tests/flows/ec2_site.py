@@ -16,13 +16,14 @@ from shunt.aws.pool import Pool
 from shunt.node import machine_of
 from shunt.testing.ec2.cloud import Cloud, cloud
 from shunt.testing.ec2.market import Market
-from tests.flows.conftest import REPOSITORY, Desk, lay_out, wait_until
+from tests.flows.conftest import REPOSITORY, SHORT, Desk, lay_out, wait_until
 
 TYPE = "g6.xlarge"
 ZONES = ("us-east-1a", "us-east-1b", "us-east-1c")
 START = datetime(2026, 1, 1, tzinfo=UTC)
 CENT = Decimal("0.01")
-SHORT = {"max_tokens": 64}
+SLOW = 10.0
+"""Tokens per second of each request: the job takes some ten seconds."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -47,9 +48,9 @@ class Site:
     def kinds(self) -> list[str]:
         return [event["kind"] for event in self.desk.status()["events"]]
 
-    def until_working(self, *, zone: str = "") -> list[str]:
-        """Wait until two nodes (of the zone) have saved something each; their ids."""
-        wait_until(lambda: len(self._working(zone)) >= 2)
+    def until_working(self, num_nodes: int = 2, *, zone: str = "") -> list[str]:
+        """Wait until so many nodes (of the zone) have saved something each; their ids."""
+        wait_until(lambda: len(self._working(zone)) >= num_nodes)
         return self._working(zone)
 
     def check_nothing_is_left(self) -> None:
@@ -67,6 +68,13 @@ class Site:
         ]
         saved = {machine_of(node["node_id"]) for node in said if node["segments"]}
         return sorted(saved & living)
+
+
+def check_whole(at: Site, undisturbed: dict[str, str]) -> None:
+    """Every row is there once, as if nothing had happened, and nothing costs money any more."""
+    assert at.desk.texts() == undisturbed
+    assert at.desk.shunt("verify", "small").returncode == 0
+    at.check_nothing_is_left()
 
 
 def prices() -> Market:
@@ -88,6 +96,7 @@ def ec2_site(
     skew_s: float = 0.0,
     limits: dict[str, Any] | None = None,
     plan: dict[str, Any] | None = None,
+    model: str = "Qwen2.5-7B-Instruct",
     store: dict[str, Any] | None = None,
     nodes_store: dict[str, Any] | None = None,
     rest_of_aws: str = "",
@@ -116,7 +125,7 @@ def ec2_site(
         whole["store"] = store
     if plan is not None:
         ec2["instance_types"] = []
-        whole["model"]["path"] = "Qwen2.5-7B-Instruct"  # its shape is shipped
+        whole["model"]["path"] = model  # its shape is shipped
         whole["plan"] = plan
     (directory / "job.yaml").write_text(yaml.safe_dump(whole))
     with cloud(

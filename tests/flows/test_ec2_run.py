@@ -20,29 +20,10 @@ from shunt.manifest import read_manifest
 from shunt.store.opening import open_store
 from shunt.testing.ec2.faults import ControllerKilled, Phase, unauthorised
 from shunt.testing.ec2.market import Market
-from tests.flows.conftest import lay_out, wait_until
-from tests.flows.ec2_site import CENT, SHORT, START, TYPE, ZONES, Site, ec2_site
+from tests.flows.conftest import wait_until
+from tests.flows.ec2_site import CENT, SLOW, START, TYPE, ZONES, check_whole, ec2_site
 
 pytestmark = pytest.mark.timeout(240)
-
-SLOW = 10.0
-"""Tokens per second of each request: the job takes some ten seconds."""
-
-
-@pytest.fixture(scope="module")
-def undisturbed(tmp_path_factory: pytest.TempPathFactory) -> dict[str, str]:
-    """The same job, on this machine and in peace."""
-    desk = lay_out(tmp_path_factory.mktemp("undisturbed"), tokens_per_s=None)
-    done = desk.shunt("run", "job.yaml", "--no-prefect", "--set", f"sampling={SHORT}")
-    assert done.returncode == 0, done.stderr
-    return desk.texts()
-
-
-def check_whole(at: Site, undisturbed: dict[str, str]) -> None:
-    """Every row is there once, as if nothing had happened, and nothing costs money any more."""
-    assert at.desk.texts() == undisturbed
-    assert at.desk.shunt("verify", "small").returncode == 0
-    at.check_nothing_is_left()
 
 
 def test_a_job_runs_on_nodes_that_are_all_gone_at_the_end(
