@@ -53,7 +53,7 @@ def _zone(members: list[SlotSpec], holding: Mapping[str, Pool], blocklist: Block
     def open_for(specs: list[SlotSpec], zone: str) -> bool:
         return all(blocklist.wait_s(_in_zone(spec, zone)) <= 0.0 for spec in specs)
 
-    zones = _common_zones(members)
+    zones = _zones_for_all(members)
     living = [holding[spec.slot].zone for spec in members if spec.slot in holding]
     here = max(dict.fromkeys(living), key=living.count, default="")
     if here in zones:
@@ -64,7 +64,7 @@ def _zone(members: list[SlotSpec], holding: Mapping[str, Pool], blocklist: Block
     return elsewhere if not living or open_for(members, elsewhere) else here
 
 
-def _common_zones(members: list[SlotSpec]) -> list[str]:
+def _zones_for_all(members: list[SlotSpec]) -> list[str]:
     """In the order in which the first one prefers them."""
     rest = [{pool.zone for pool in spec.pools} for spec in members[1:]]
     first = dict.fromkeys(pool.zone for pool in members[0].pools)

@@ -1,0 +1,90 @@
+"""Nodes of a plan with real vLLM: a pipeline over two of them, one of which is replaced."""
+
+import importlib.util
+import signal
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+from shunt.demo_model.tiny_llama import tiny_llama
+from shunt.generation import Generation
+from shunt.job import EngineOptions, Model
+from shunt.sampling import Sampling
+from tests.workers.node.site import Site, site_of, wait_until
+from tests.workers.pipeline.holding import left_in_shared_memory
+from tests.workers.pipeline.processes import Told, assert_same
+from tests.workers.pipeline.running import pipeline_of
+
+pytestmark = [
+    pytest.mark.vllm,
+    pytest.mark.timeout(900),
+    pytest.mark.skipif(
+        importlib.util.find_spec("vllm") is None, reason="vLLM is not installed here"
+    ),
+]
+
+SAMPLING = Sampling(max_tokens=160, temperature=0.0, ignore_eos=True, logprobs=5)
+ROWS = [{"token_ids": list(range(50 + 7 * n, 70 + 11 * n))} for n in range(6)]
+
+
+@pytest.fixture(scope="module")
+def model(tmp_path_factory: pytest.TempPathFactory) -> str:
+    path = tmp_path_factory.mktemp("models") / "tiny"
+    return str(tiny_llama(path, layers=6, heads=4, kv_heads=2, hidden=128, tie=False, seed=3))
+
+
+@pytest.fixture
+def site(model: str, tmp_path: Path) -> Iterator[Site]:
+    found = site_at(tmp_path, model)
+    yield found
+    found.end()
+
+
+def site_at(directory: Path, model: str) -> Site:
+    engine = EngineOptions(enforce_eager=True, max_num_batched_tokens=64)
+    return site_of(
+        directory,
+        Model(path=model, dtype="float32", max_model_len_tokens=256, engine=engine),
+        SAMPLING,
+        ROWS,
+    )
+
+
+@pytest.fixture(scope="module")
+def one_rank(model: str, tmp_path_factory: pytest.TempPathFactory) -> list[Generation]:
+    """The rows of a node that runs the whole model alone."""
+    site = site_at(tmp_path_factory.mktemp("one"), model)
+    site.plan(pipeline_of([1], [6], [0]))
+    site.start("i-0", "n-0")
+    try:
+        assert site.codes(300) == {"i-0": 0}
+        return site.generations()
+    finally:
+        site.end()
+
+
+@pytest.mark.parametrize("notice", [True, False], ids=["notice", "sudden"])
+def test_a_pipeline_over_two_nodes_outlives_the_loss_of_one(
+    site: Site, one_rank: list[Generation], notice: bool
+) -> None:
+    """A notice costs no token; a node that is gone without a word costs no row."""
+    site.plan(pipeline_of([2, 1], [4, 2], [0, 1]))
+    site.start("i-0", "n-0")
+    site.start("i-1", "n-1")
+    wait_until(lambda: site.tokens() > 60, 300)
+    if notice:
+        site.nodes["i-1"].send_signal(signal.SIGTERM)
+    else:
+        site.take("i-1")
+    site.start("i-2", "n-1")
+    codes = site.codes(400)
+    assert codes == {"i-0": 0, "i-2": 0} | ({"i-1": 75} if notice else {})
+    found = site.generations()
+    assert_same(Told(one_rank, []), Told(found, []))
+    launch = site.launch("n-0.0", after=1)
+    assert launch is not None
+    assert [seat.node_id for seat in launch.seats] == ["i-0", "i-2"]
+    if notice:
+        assert site.tokens() == len(ROWS) * SAMPLING.max_tokens
+    assert not left_in_shared_memory()
