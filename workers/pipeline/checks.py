@@ -39,6 +39,8 @@ class ModelSizes:
     """0: not checked."""
     widths: tuple[tuple[str, int], ...] = ()
     """Inner sizes of the feed-forward layers, under the names that config.json gives them."""
+    group_size: int = 0
+    """Rows of a quantised weight that share a scale (GPTQ, AWQ); 0: not quantised so."""
 
     @classmethod
     def of_model(cls, model_path: str) -> Self:
@@ -52,6 +54,7 @@ class ModelSizes:
                 num_kv_heads=int(fields.get("num_key_value_heads") or heads),
                 vocab_size=int(fields.get("vocab_size") or 0),
                 widths=tuple(_widths(fields)),
+                group_size=_group_size(fields.get("quantization_config") or {}),
             )
         except (KeyError, TypeError, ValueError) as error:
             raise PipelineRefused(f"{model_path}/config.json does not say {error}") from error
@@ -77,6 +80,12 @@ def _widths(fields: Mapping[str, Any]) -> Iterator[tuple[str, int]]:
     for name in (*plain, *_EXPERT_WIDTHS):
         if isinstance(width := fields.get(name), int) and width:
             yield name, width
+
+
+def _group_size(quantization: Mapping[str, Any]) -> int:
+    if quantization.get("quant_method") not in ("gptq", "awq"):
+        return 0
+    return max(0, int(quantization.get("group_size") or 0))  # -1: a group is a whole column
 
 
 def check_stages(stages: StageMap, model: ModelSizes) -> None:
@@ -115,6 +124,8 @@ def _indivisible(tp: int, model: ModelSizes) -> str | None:
     for name, width in model.widths:
         if width % tp:
             return f"does not divide the {name} of {width}"
+        if model.group_size and width // tp % model.group_size:
+            return f"splits the {name} of {width} within groups of {model.group_size} weights"
     return None
 
 

@@ -20,6 +20,7 @@ from workers.pipeline.launch import stage_map
 from workers.pipeline.stage_map import LOOPBACK, StageMap
 
 MODEL = ModelSizes(num_layers=8, num_heads=8, num_kv_heads=4, widths=(("feed_forward", 12),))
+GPTQ = {"quantization_config": {"quant_method": "gptq", "bits": 4, "group_size": 128}}
 STAGES = StageMap(
     tp=(2, 1, 4), layers=(3, 1, 4), nodes=(0, 0, 1), addresses=("10.0.0.1", "10.0.0.2")
 )
@@ -130,6 +131,8 @@ def test_slots_of_one_machine_have_gpus_of_their_own(tmp_path: Path) -> None:
         ({"intermediate_size": 100}, 8, "stage 0: TP 8 does not divide the intermediate_size"),
         ({"moe_intermediate_size": 20}, 8, "stage 0: TP 8 does not divide the moe_intermediate"),
         ({"moe_intermediate_size": 24, "intermediate_size": 100}, 8, None),
+        ({"intermediate_size": 192} | GPTQ, 2, "stage 0: TP 2 splits the intermediate_size of 192"),
+        ({"intermediate_size": 256} | GPTQ, 2, None),
         ({"num_key_value_heads": 8}, 3, "stage 0: TP 3 neither divides nor repeats the 8 key"),
         ({"text_config": {"num_hidden_layers": 9}}, 1, "does not say 'num_attention_heads'"),
         ({"num_hidden_layers": 9}, 1, "stage 0 ends at layer 8, but the model has 9"),
