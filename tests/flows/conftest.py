@@ -16,6 +16,7 @@ import yaml
 REPOSITORY = Path(__file__).resolve().parent.parent.parent
 _TIMEOUT_S = 120.0
 SHORT = {"max_tokens": 64}
+"""Sampling of the jobs that run on EC2's double."""
 
 
 @dataclass(frozen=True, slots=True)

@@ -14,8 +14,8 @@ from shunt.store.config import StoreConfig, open_configured_store
 from shunt.store.protocol import Store
 from shunt.testing.fault_proxy import FaultProxy, ProxyFault, fault_proxy
 from shunt.testing.s3_server import S3Server
-from tests.flows.conftest import Desk, lay_out, wait_until
-from tests.flows.ec2_site import CENT, SHORT, Site, ec2_site
+from tests.flows.conftest import wait_until
+from tests.flows.ec2_site import CENT, Site, ec2_site
 
 pytestmark = [pytest.mark.timeout(240), pytest.mark.s3]
 
@@ -23,14 +23,6 @@ Done = subprocess.CompletedProcess[str]
 
 LEASES = 4
 """The cut lasts so many lease terms (of two seconds)."""
-
-
-@pytest.fixture(scope="module")
-def undisturbed(tmp_path_factory: pytest.TempPathFactory) -> Desk:
-    desk = lay_out(tmp_path_factory.mktemp("undisturbed"), tokens_per_s=None)
-    done = desk.shunt("run", "job.yaml", "--no-prefect", "--set", f"sampling={SHORT}")
-    assert done.returncode == 0, done.stderr
-    return desk
 
 
 def num_working(store: Store) -> int:
@@ -65,19 +57,27 @@ def cut_off(at: Site, way: FaultProxy, store: dict[str, Any], for_s: float, num_
     return at.end(run, timeout_s=120 + 3 * for_s)
 
 
-def check_whole(at: Site, done: Done, undisturbed: Desk, num_nodes: int) -> None:
+def check_whole(at: Site, done: Done, undisturbed: dict[str, str], num_nodes: int) -> None:
     assert done.returncode == 0, done.stderr
-    assert at.desk.texts() == undisturbed.texts()
+    assert at.desk.texts() == undisturbed
     assert len(at.cloud.double.instances) == num_nodes
     assert at.cloud.living() == []
     assert f"they cost {at.cloud.double.bill_usd().quantize(CENT)} USD" in done.stdout
 
 
 @pytest.mark.parametrize(
-    ("silent_s", "num_nodes"), [(60.0, 2), (3.0, 4)], ids=["patient", "replaced"]
+    ("silent_s", "num_nodes"),
+    [
+        pytest.param(60.0, 2, marks=pytest.mark.soak, id="patient"),
+        pytest.param(3.0, 4, id="replaced"),
+    ],
 )
 def test_every_node_is_cut_off_from_the_store_for_a_while(
-    tmp_path: Path, undisturbed: Desk, s3_store: dict[str, Any], silent_s: float, num_nodes: int
+    tmp_path: Path,
+    undisturbed: dict[str, str],
+    s3_store: dict[str, Any],
+    silent_s: float,
+    num_nodes: int,
 ) -> None:
     with (
         fault_proxy(s3_store["endpoint_url"]) as way,
@@ -99,7 +99,11 @@ def test_every_node_is_cut_off_from_the_store_for_a_while(
 @pytest.mark.timeout(1800)
 @pytest.mark.parametrize(("silent_s", "num_nodes"), [(600.0, 2), (180.0, 4)])
 def test_every_node_is_cut_off_from_the_store_for_five_minutes(
-    tmp_path: Path, undisturbed: Desk, s3_store: dict[str, Any], silent_s: float, num_nodes: int
+    tmp_path: Path,
+    undisturbed: dict[str, str],
+    s3_store: dict[str, Any],
+    silent_s: float,
+    num_nodes: int,
 ) -> None:
     """With the lease, the cadence, the notice and the intervals that a job has by default. Nodes
     that are waited for lose nothing; those that are replaced, what they made since the cut."""
