@@ -252,27 +252,28 @@ class HeldFleet:
         return Standing(now=now, spent_usd=spent_usd, usd_per_hour=rate, remaining_s=remaining_s)
 
     def _affordable(self, slots: Sequence[str]) -> Sequence[str]:
-        """As many as the cost limit has room for; the limit is reached where that is no node."""
+        """As many as the cost limit has room for, and no part of a pipeline without the rest; the
+        limit is reached where that is no node."""
         limit_usd = self.limits.max_cost_usd
         if limit_usd is None or not slots:
             return slots
         spend = self._metered_spend()
         rates = [float(self.meter.dearest(self.fleet.specs[slot].pools)) for slot in slots]
         number = num_affordable(rates, self._standing(spend), max_cost_usd=limit_usd)
-        if number < len(slots) and number + spend.num_nodes == 0:
+        left_out = {self.fleet.specs[slot].group for slot in slots[number:]} - {""}
+        bought = [slot for slot in slots[:number] if self.fleet.specs[slot].group not in left_out]
+        if len(bought) < len(slots) and not bought and not spend.num_nodes:
             self.limit = (
                 f"the cost limit of {limit_usd:.2f} USD has no room for a node: {spend.usd} USD "
                 f"are spent, a node costs up to {rates[0]:.2f} USD an hour, one minute is "
                 "billed at least, and five are kept back for its end"
             )
-        elif len(slots) - number != self._too_dear:
-            self._too_dear = len(slots) - number
-            if self._too_dear:
-                room = (
-                    f"the cost limit has no room for {self._too_dear} of the nodes that are wanted"
-                )
+        elif (too_dear := len(slots) - len(bought)) != self._too_dear:
+            self._too_dear = too_dear
+            if too_dear:
+                room = f"the cost limit has no room for {too_dear} of the nodes that are wanted"
                 self._tell(EventKind.MARKET, room)
-        return slots[:number]
+        return bought
 
     def _metered_spend(self) -> Spend:
         holding = frozenset(self.reconciler.holding.values())
