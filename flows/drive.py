@@ -136,13 +136,16 @@ def _generate(
     run_id = manifest.run_id
     reader, pace = StatusReader(store, run_id), Pace()
     status = reader.read()
-    if status.state is RunState.GENERATED and not recheck:
-        return Ending(ExitCode.OK, run_id)
 
     def tell(event: Event) -> None:
         record(store, run_id, event)
         watcher.happened(event)
 
+    if status.state is RunState.GENERATED and not recheck:
+        if manifest.job.fleet.kind == "ec2":
+            with hold_nodes(manifest, store, around, tell, recheck=False):
+                pass  # what an earlier controller bought is ended and paid for
+        return Ending(ExitCode.OK, run_id)
     ending = Ending(ExitCode.OK, run_id)
     with hold_nodes(manifest, store, around, tell, recheck=recheck) as nodes:
         while not nodes.reconciler.done:

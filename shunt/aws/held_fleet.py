@@ -110,6 +110,7 @@ class HeldFleet:
     _metered: frozenset[str] = frozenset()
     _market: Verdict = Verdict.SPOT
     _closed: frozenset[tuple[str, str, str]] = frozenset()
+    _has_role: bool = False
     _too_dear: int = 0
     """Nodes that were not bought at the last look, for the cost limit."""
 
@@ -117,8 +118,6 @@ class HeldFleet:
         self.reconciler.affordable = self._affordable
 
     def __enter__(self) -> "HeldFleet":
-        if self.role is not None:
-            self.fleet.settings = replace(self.fleet.settings, template=self.role.make())
         return self
 
     def __exit__(self, kind: object, error: BaseException | None, trace: object) -> None:
@@ -170,6 +169,7 @@ class HeldFleet:
             return
         self.fleet.expires_at = self._expiry()
         self._gather()
+        self._take_role()
         self.reconciler.step(status.output_tokens)
         self._looks += 1
 
@@ -202,6 +202,12 @@ class HeldFleet:
                 node_id, f"not all of its pipeline is to be had here: moves to {zone}", within_s=0.0
             )
         self.fleet.specs = found.specs
+
+    def _take_role(self) -> None:
+        """Before the first purchase: who only ends what was bought needs none."""
+        if self.role is not None and not self._has_role:
+            self.fleet.settings = replace(self.fleet.settings, template=self.role.make())
+            self._has_role = True
 
     def _replan(self, status: RunStatus, eta_s: float | None) -> None:
         """When pools close or open, other nodes may be worth the switch."""

@@ -51,6 +51,23 @@ def test_the_flow_runs_on_the_same_nodes(tmp_path: Path, undisturbed: dict[str, 
         check_whole(at, undisturbed)
 
 
+def test_a_run_that_ended_while_nobody_looked_is_paid_for_and_cleared(
+    tmp_path: Path, undisturbed: dict[str, str]
+) -> None:
+    with ec2_site(tmp_path) as at:
+        run = at.start("run", "job.yaml", "--no-prefect")
+        wait_until(lambda: len(at.cloud.double.instances) == 2)
+        run.kill()
+        run.communicate()
+        wait_until(lambda: not at.cloud.living())
+        done = at.run()
+
+        assert done.returncode == 0, done.stderr
+        check_whole(at, undisturbed)
+        assert len(at.cloud.double.instances) == 2
+        assert at.kinds().count("fleet_ended") == 1
+
+
 @pytest.mark.parametrize(
     "operation", ["CreateFleet", pytest.param("DescribeInstances", marks=pytest.mark.soak)]
 )
