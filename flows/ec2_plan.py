@@ -34,8 +34,14 @@ class PlannedNodes:
 
     def specs(self) -> dict[str, SlotSpec]:
         groups = together(self.plan)
+        heads = {p.slots[0] for p in self.plan.pipelines if len(p.slots) > 1}
         return {
-            node.slot: spec_of(node, self._zones_of(node), self._group(groups[node.slot]))
+            node.slot: spec_of(
+                node,
+                self._zones_of(node),
+                self._group(groups[node.slot]),
+                heads=node.slot in heads,
+            )
             for node in self.plan.nodes
         }
 

@@ -269,8 +269,9 @@ class HeldFleet:
         left_out = {self.fleet.specs[slot].group for slot in slots[number:]} - {""}
         bought = [slot for slot in slots[:number] if self.fleet.specs[slot].group not in left_out]
         if len(bought) < len(slots) and not bought and not spend.num_nodes:
+            what = "all nodes of a pipeline" if left_out else "a node"
             self.limit = (
-                f"the cost limit of {limit_usd:.2f} USD has no room for a node: {spend.usd} USD "
+                f"the cost limit of {limit_usd:.2f} USD has no room for {what}: {spend.usd} USD "
                 f"are spent, a node costs up to {rates[0]:.2f} USD an hour, one minute is "
                 "billed at least, and five are kept back for its end"
             )
@@ -299,9 +300,13 @@ class HeldFleet:
         self.reconciler.ask_again()
 
     def _specs_now(self) -> Mapping[str, SlotSpec]:
-        if self._market is Verdict.SPOT:
-            return self.specs
-        return {name: on_demand_spec(spec) for name, spec in self.specs.items()}
+        always = self.settings.on_demand == "head"
+        return {
+            name: on_demand_spec(spec)
+            if self._market is not Verdict.SPOT or (always and spec.heads)
+            else spec
+            for name, spec in self.specs.items()
+        }
 
     def _expiry(self) -> datetime:
         longest = self.now() + timedelta(hours=self.settings.max_node_hours)

@@ -36,17 +36,21 @@ class SlotSpec:
     pools: tuple[Pool, ...]
     group: str = ""
     """Of nodes that work together: they share a zone and, there, a placement group."""
+    heads: bool = False
+    """Whether a pipeline over several nodes begins on it: its loss costs more than another's."""
     waits_for: str = ""
     """Why it is not to be bought now, whatever is open: see `one_zone`."""
 
 
-def spec_of(node: NodeSlot, zones: tuple[str, ...], group: str = "") -> SlotSpec:
+def spec_of(
+    node: NodeSlot, zones: tuple[str, ...], group: str = "", *, heads: bool = False
+) -> SlotSpec:
     """The plan's node as pools: its own zone first; the others where any will do, or where it has
     to be where its group is."""
     own = (node.zone,) if node.zone else ()
     chosen = dict.fromkeys((*own, *zones)) if group or not own else own
     pools = tuple(Pool(node.instance_type, zone, node.market) for zone in chosen)
-    return SlotSpec(node.slot, pools, group)
+    return SlotSpec(node.slot, pools, group, heads)
 
 
 @dataclass(slots=True)

@@ -3,11 +3,13 @@
 from contextlib import suppress
 from dataclasses import replace
 from datetime import timedelta
+from typing import Any
 
 import pytest
 
 from shunt.aws import tags
 from shunt.aws.pool import Pool, SlotSpec
+from shunt.job import Limits
 from shunt.testing.ec2.faults import ControllerKilled, kill_at
 from tests.shunt.aws.conftest import RUN, START, ZONES, Account, Clients, any_zone
 from tests.shunt.aws.stand import TYPE, Stand, stand_of
@@ -29,10 +31,10 @@ def stand(account: Account, specs: dict[str, SlotSpec]) -> Stand:
     return pipeline_stand(account, specs)
 
 
-def pipeline_stand(account: Account, specs: dict[str, SlotSpec]) -> Stand:
+def pipeline_stand(account: Account, specs: dict[str, SlotSpec], **settings: Any) -> Stand:
     for zone in ZONES:
         account.market.set_price(Pool(OTHER, zone, "spot"), START - timedelta(days=9), "1.8")
-    return stand_of(account, specs=specs)
+    return stand_of(account, specs=specs, **settings)
 
 
 def zones(account: Account) -> dict[str, str]:
@@ -87,6 +89,31 @@ def test_a_node_that_is_taken_is_replaced_where_the_others_can_follow(
     assert {where[slot] for slot in ("head", "middle", "tail")} == {"us-east-1b"}
     assert len(account.double.living()) == 4
     assert "moves to us-east-1b" in " ".join(event.detail for event in stand.events)
+
+
+def test_a_head_is_bought_on_demand_where_the_policy_says_so(
+    account: Account, specs: dict[str, SlotSpec]
+) -> None:
+    specs["head"] = replace(specs["head"], heads=True)
+    stand = pipeline_stand(account, specs, on_demand="head")
+    for _ in range(3):
+        stand.look()
+    markets = {i.tags[tags.SLOT]: i.pool.market for i in account.double.living()}
+    assert markets.pop("head") == "on-demand"
+    assert set(markets.values()) == {"spot"}
+    assert zones(account)["head"] == zones(account)["tail"]
+
+
+@pytest.mark.parametrize(("limit_usd", "bought"), [(0.5, set()), (1.0, {"head", "middle", "tail"})])
+def test_a_limit_that_has_no_room_for_the_whole_pipeline_buys_nothing_of_it(
+    account: Account, specs: dict[str, SlotSpec], limit_usd: float, bought: set[str]
+) -> None:
+    """Up to 3.6, 3.6 and 1.8 USD an hour, of which six minutes each are kept."""
+    del specs["alone"]
+    stand = pipeline_stand(account, specs, limits=Limits(max_cost_usd=limit_usd))
+    stand.look()
+    assert {i.tags[tags.SLOT] for i in account.double.living()} == bought
+    assert ("no room for all nodes of a pipeline" in stand.held.limit) == (not bought)
 
 
 def test_the_way_out_removes_the_groups_too(account: Account, stand: Stand) -> None:
