@@ -1,7 +1,6 @@
 """A held fleet in virtual time through days on which much goes wrong: the bill, and every right."""
 
 import random
-from dataclasses import replace
 from datetime import timedelta
 from decimal import Decimal
 
@@ -58,14 +57,6 @@ def _something_happens(stand: Stand, rng: random.Random) -> None:
         stand.queue.put(INTERRUPTION, node, stand.account.now())
     if chance < 0.15:
         stand.account.double.withdraw(node)
-
-
-def test_a_limit_without_room_for_a_whole_pipeline_buys_no_part_of_it(account: Account) -> None:
-    stand = stand_of(account, limits=Limits(max_cost_usd=0.50))  # of one node
-    stand.held.specs = {slot: replace(s, group="p") for slot, s in stand.held.specs.items()}
-    stand.look()
-    assert account.double.instances == {}
-    assert "has no room for a node" in stand.held.limit
 
 
 def drive(stand: Stand) -> None:
