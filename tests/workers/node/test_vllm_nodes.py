@@ -64,7 +64,10 @@ def one_rank(model: str, tmp_path_factory: pytest.TempPathFactory) -> list[Gener
         site.end()
 
 
-@pytest.mark.parametrize("notice", [True, False], ids=["notice", "sudden"])
+@pytest.mark.parametrize(
+    "notice",
+    [pytest.param(True, id="notice"), pytest.param(False, id="sudden", marks=pytest.mark.soak)],
+)
 def test_a_pipeline_over_two_nodes_outlives_the_loss_of_one(
     site: Site, one_rank: list[Generation], notice: bool
 ) -> None:
