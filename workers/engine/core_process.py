@@ -23,7 +23,7 @@ from workers.pipeline.janitor import SOCKETS, start_janitor, watch_janitor
 from workers.pipeline.stage_map import KEY
 
 _DEATH_SEEN_S = 0.5
-"""A busy machine may take so long to turn a killed process into an ended one."""
+"""From the failure of a rank's neighbours to the end of its own connections."""
 
 
 def run_engine_core(*args: Any, **kwargs: Any) -> None:
@@ -62,10 +62,13 @@ def _end_survivors_at_once() -> None:
 
     def end(worker_procs: list[BaseProcess]) -> None:
         died = not all(process.is_alive() for process in worker_procs)
-        if not died:
-            # A killed rank's connections break, and others fail of it, before it is seen dead.
-            wait([process.sentinel for process in worker_procs], _DEATH_SEEN_S)
-            died = any((process.exitcode or 0) < 0 for process in worker_procs)
+        # A killed rank's connections break, others fail of it, and its sentinel is ready, while
+        # the kernel still frees its memory and calls it alive.
+        ending = wait([process.sentinel for process in worker_procs], _DEATH_SEEN_S)
+        for process in worker_procs:
+            if process.sentinel in ending:
+                process.join()
+                died = died or (process.exitcode or 0) < 0
         if died:
             for process in worker_procs:
                 process.kill()

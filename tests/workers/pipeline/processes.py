@@ -1,12 +1,12 @@
 """Launches of `running.py`, their processes, and what they may have left."""
 
 import atexit
+import getpass
 import json
 import os
 import subprocess
 import sys
 import tempfile
-from collections.abc import Mapping
 from dataclasses import dataclass
 from functools import cache
 from pathlib import Path
@@ -19,7 +19,6 @@ RUNNING = Path(__file__).with_name("running.py")
 ROOT = Path(__file__).parents[3]
 RUN_LIMIT_S = 900.0
 """Beside other pipelines, whose ranks share two cores, a start takes minutes."""
-NOTHING: Mapping[str, str] = {}
 
 
 @cache
@@ -30,14 +29,22 @@ def scratch() -> Path:
     return Path(directory.name)
 
 
-def start(
-    role: str, spec: dict[str, Any], *prefix: str, environment: Mapping[str, str] = NOTHING
-) -> "subprocess.Popen[str]":
+def environment() -> dict[str, str]:
+    """Of a launch: our code, our temporary files, and what torch has compiled for anyone before."""
+    compiled = Path(tempfile.gettempdir()) / f"torchinductor_{getpass.getuser()}"
+    return os.environ | {
+        "PYTHONPATH": str(ROOT),
+        "TMPDIR": str(scratch()),
+        "TORCHINDUCTOR_CACHE_DIR": os.environ.get("TORCHINDUCTOR_CACHE_DIR", str(compiled)),
+    }
+
+
+def start(role: str, spec: dict[str, Any], *prefix: str) -> "subprocess.Popen[str]":
     return subprocess.Popen(
         [*prefix, sys.executable, str(RUNNING), role, json.dumps(spec)],
         stdout=subprocess.PIPE,
         text=True,
-        env=os.environ | {"PYTHONPATH": str(ROOT), "TMPDIR": str(scratch())} | dict(environment),
+        env=environment(),
     )
 
 

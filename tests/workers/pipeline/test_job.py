@@ -22,7 +22,7 @@ from shunt.store.config import StoreConfig
 from shunt.store.opening import open_store
 from shunt.testing.processes import descendants
 from tests.workers.pipeline.holding import assert_nothing_kept, until_gone
-from tests.workers.pipeline.processes import ROOT, Told, assert_same, scratch
+from tests.workers.pipeline.processes import Told, assert_same, environment
 from tests.workers.pipeline.running import pipeline_of, requests
 
 pytestmark = [pytest.mark.vllm, pytest.mark.timeout(1200)]
@@ -106,7 +106,7 @@ class _Run:
                 *(sys.executable, "-m", "workers"),
                 *("--store", told_store, "--run", self.manifest.run_id),
             ],
-            env=os.environ | {"PYTHONPATH": str(ROOT), "TMPDIR": str(scratch())},
+            env=environment(),
         )
 
     def told(self) -> Told:
