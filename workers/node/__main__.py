@@ -51,6 +51,7 @@ def main(argv: Sequence[str]) -> int:
             worker_options=worker,
             environment=dict(os.environ),
             cores=len(os.sched_getaffinity(0)),
+            monotonic=time.monotonic,
         )
         code = _run(setting, options)
     except ShuntError as error:

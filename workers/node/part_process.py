@@ -5,14 +5,15 @@ import logging
 import signal
 import subprocess
 import sys
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from contextlib import suppress
 from dataclasses import dataclass, field, replace
+from datetime import datetime
 from typing import Protocol
 
 from shunt import keys
 from shunt.job import Job
-from shunt.node import NodeStatus, worker_id
+from shunt.node import NodeState, NodeStatus, worker_id
 from shunt.pipeline_launch import PipelineLaunch, newest_launch
 from shunt.seat import Seat, read_seats
 from shunt.store.errors import ObjectMissing
@@ -27,7 +28,11 @@ from workers.setup import engine_config, threads_per_rank, with_pipeline
 
 JOIN_WITHIN_S = 300.0
 """As long as a head waits for those that it has told to join."""
+STORE_POLL_S = 2.0
+"""Each look is a request that costs, on every node and for hours."""
+_BLIND_S = 30.0
 _AGAIN = (ExitCode.DRAINED, ExitCode.FENCED)
+_BEATING = (NodeState.RUNNING, NodeState.IDLE)
 
 log = logging.getLogger(__name__)
 
@@ -69,6 +74,9 @@ class NodeSetting:
     """Of `python -m workers`: store, run and what else is the same for all."""
     environment: Mapping[str, str]
     cores: int
+    monotonic: Callable[[], float]
+    silent_s: float = 180.0
+    """A worker that has an engine and is not heard of for so long hangs, and is ended."""
 
 
 @dataclass(slots=True)
@@ -82,6 +90,9 @@ class HeadProcess:
     crash: int = 0
     _process: Process | None = None
     _leaving: bool = False
+    _name: str = ""
+    _heard: tuple[datetime | None, float] = (None, 0.0)
+    _looked_s: float = 0.0
 
     @property
     def lives(self) -> bool:
@@ -91,6 +102,9 @@ class HeadProcess:
         if self._process is not None:
             code = self._process.poll()
             if code is None:
+                if self._hangs():
+                    log.error("worker %s is not heard of any more: killed", self._name)
+                    self._process.kill()
                 return
             _close(self._process)
             self._process = None
@@ -110,9 +124,25 @@ class HeadProcess:
     def kill(self) -> None:
         _kill(self._process)
 
+    def _hangs(self) -> bool:
+        """Whether its heartbeat stands still; while its engine starts, it may."""
+        now_s, looked_s = self.setting.monotonic(), self._looked_s
+        if now_s - looked_s < STORE_POLL_S:
+            return False
+        key = keys.node(self.setting.run_id, self._name)
+        try:
+            status = NodeStatus.model_validate_json(self.setting.store.get(key))
+        except ObjectMissing:
+            return False
+        self._looked_s = now_s
+        blind = now_s - looked_s > _BLIND_S  # the store was out of reach, for the worker as well
+        if status.updated_at != self._heard[0] or status.state not in _BEATING or blind:
+            self._heard = (status.updated_at, now_s)
+        return now_s - self._heard[1] > self.setting.silent_s
+
     def _start(self) -> None:
         setting = self.setting
-        name = worker_id(setting.own.node_id, self.part.number)
+        self._name = name = worker_id(setting.own.node_id, self.part.number)
         self._process = _spawn(
             [
                 "workers",
@@ -139,6 +169,7 @@ class FollowerProcess:
     _process: Process | None = None
     _leaving: bool = False
     _seen: int = 0
+    _next_look_s: float = 0.0
     _heads: dict[str, Seat] = field(default_factory=dict[str, Seat])
 
     @property
@@ -150,8 +181,10 @@ class FollowerProcess:
             _close(self._process)
             self._process = None
             log.info("part %d of launch %d ended with %d", self.part.number, self._seen, code)
-        if self._leaving:
+        now_s = self.setting.monotonic()
+        if self._leaving or now_s < self._next_look_s:
             return
+        self._next_look_s = now_s + STORE_POLL_S
         store, run_id = self.setting.store, self.setting.run_id
         launch = newest_launch(store, run_id, self.part.pipeline.place, after=self._seen)
         if launch is not None:

@@ -1,6 +1,9 @@
 """Nodes of a plan as processes, with the fake engine: pipelines form, break, and form again."""
 
+import json
+import os
 import signal
+import time
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -11,8 +14,11 @@ from shunt.job import EngineOptions, Model
 from shunt.plan import Pipeline, Stage
 from shunt.request import Request
 from shunt.sampling import Sampling
-from tests.workers.node.site import Site, site_of, wait_until
+from shunt.seat import Seat
+from tests.workers.node.site import ROOT, Site, site_of, wait_until
 from workers.engine.fake import expected_generation
+from workers.node.part_process import HeadProcess, NodeSetting
+from workers.node.parts import Part
 
 SAMPLING = Sampling(max_tokens=150, ignore_eos=True)
 ROWS = [{"token_ids": [n, n + 1]} for n in range(24)]
@@ -136,3 +142,31 @@ def test_a_pipeline_that_waits_for_a_node_ends_when_others_have_done_the_work(si
     site.start("i-c", "c")
     assert site.codes() == {"i-a": 0, "i-c": 0}
     assert_whole(site.generations())
+
+
+def test_a_worker_that_hangs_is_a_crash_of_its_node(site: Site) -> None:
+    own = Seat(slot="a", node_id="i-a", address="127.0.0.1")
+    store = json.dumps({"uri": site.manifest.job.store.uri})
+    setting = NodeSetting(
+        store=site.store,
+        run_id=site.manifest.run_id,
+        job=site.manifest.job,
+        own=own,
+        worker_options=["--store", store, "--run", site.manifest.run_id],
+        environment={**os.environ, "PYTHONPATH": str(ROOT)},
+        cores=1,
+        monotonic=time.monotonic,
+        silent_s=6.0,
+    )
+    head = HeadProcess(Part(pipeline("alone", ("a", 0)), "a"), setting)
+    head.step()
+    assert head._process is not None
+    try:
+        wait_until(lambda: site.tokens() > 100)
+        head.step()
+        assert head.lives
+        head._process.send_signal(signal.SIGSTOP)
+        wait_until(lambda: head.step() or head.crash)
+        assert not head.lives
+    finally:
+        head.kill()
