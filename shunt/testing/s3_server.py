@@ -128,8 +128,9 @@ def _write_identities(path: Path, credentials: Credentials) -> None:
 
 
 def _free_port() -> int:
-    """A port that is free together with its gRPC port; below the range that clients draw from."""
-    for port in random.sample(range(11_000, 22_000), 200):
+    """A port that is free together with its gRPC port; below the ranges that pipelines listen on
+    and clients draw from."""
+    for port in random.sample(range(11_000, 19_000), 200):
         if _bindable(port) and _bindable(port + _GRPC_OFFSET):
             return port
     raise RuntimeError("no free pair of ports on 127.0.0.1")
