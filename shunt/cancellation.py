@@ -5,6 +5,7 @@ from typing import Literal
 from pydantic import BaseModel, ConfigDict
 
 from shunt import keys
+from shunt.numbered import newest_number
 from shunt.store.protocol import Store
 
 
@@ -45,4 +46,4 @@ def _order(store: Store, run_id: str, *, cancelled: bool) -> bool:
 
 
 def _newest(store: Store, run_id: str) -> int:
-    return max(map(keys.order_number, store.list(keys.order_prefix(run_id))), default=0)
+    return newest_number(store, keys.order_prefix(run_id))

@@ -10,6 +10,7 @@ from typing import Any, cast
 from shunt import keys
 from shunt.job import Job
 from shunt.manifest import Manifest
+from shunt.numbered import newest_number
 from shunt.store.protocol import Store
 
 _NOT_OF_NODES = {"fleet", "input", "limits", "output", "plan", "store"}
@@ -18,15 +19,15 @@ _NOT_OF_NODES = {"fleet", "input", "limits", "output", "plan", "store"}
 
 def current_job(store: Store, manifest: Manifest) -> Job:
     """What nodes of the run that start now go by."""
-    newest = max(store.list(keys.job_prefix(manifest.run_id)), default=None)
-    if newest is None:
+    newest = newest_number(store, keys.job_prefix(manifest.run_id))
+    if not newest:
         return manifest.job
-    return Job.model_validate_json(store.get(newest))
+    return Job.model_validate_json(store.get(keys.job(manifest.run_id, newest)))
 
 
 def keep_job(store: Store, manifest: Manifest, job: Job) -> None:
     """Nodes that start from now on go by it."""
-    number = sum(1 for _ in store.list(keys.job_prefix(manifest.run_id))) + 1
+    number = newest_number(store, keys.job_prefix(manifest.run_id)) + 1
     data = job.model_dump_json(by_alias=True, exclude_unset=True).encode()
     while not store.put_if_absent(keys.job(manifest.run_id, number), data):
         number += 1

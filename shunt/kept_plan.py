@@ -1,14 +1,14 @@
 """A run's plans as they are kept: numbered versions, of which the newest stands."""
 
 from shunt import keys
+from shunt.numbered import newest_number
 from shunt.plan import Plan
 from shunt.store.protocol import Store
 
 
 def newest_version(store: Store, run_id: str) -> int:
     """0 where the run has no plan."""
-    newest = max(store.list(keys.plan_prefix(run_id)), default=None)
-    return 0 if newest is None else keys.plan_version(newest)
+    return newest_number(store, keys.plan_prefix(run_id))
 
 
 def newest_plan(store: Store, run_id: str) -> Plan | None:

@@ -43,10 +43,6 @@ def plan(run_id: str, version: int) -> str:
     return f"{plan_prefix(run_id)}{version:06d}.json"
 
 
-def plan_version(key: str) -> int:
-    return int(key.rsplit("/", 1)[-1].removesuffix(".json"))
-
-
 def job_prefix(run_id: str) -> str:
     return f"runs/{run_id}/jobs/"
 
@@ -134,10 +130,6 @@ def launch(run_id: str, place: str, number: int) -> str:
     return f"{launch_prefix(run_id, place)}{number:06d}.json"
 
 
-def launch_number(key: str) -> int:
-    return int(key.rsplit("/", 1)[-1].removesuffix(".json"))
-
-
 def event_prefix(run_id: str) -> str:
     return f"runs/{run_id}/events/"
 
@@ -155,7 +147,8 @@ def order(run_id: str, number: int) -> str:
     return f"{order_prefix(run_id)}{number:06d}.json"
 
 
-def order_number(key: str) -> int:
+def number(key: str) -> int:
+    """Of a plan, a job, a launch or an order."""
     return int(key.rsplit("/", 1)[-1].removesuffix(".json"))
 
 

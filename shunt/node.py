@@ -10,6 +10,7 @@ from typing import Literal
 from pydantic import AwareDatetime, BaseModel, ConfigDict
 
 from shunt import keys
+from shunt.store.errors import ObjectMissing
 from shunt.store.protocol import Store
 
 SILENT_S = 15.0
@@ -83,6 +84,15 @@ def machine_of(node_id: str) -> str:
 def write_status(store: Store, run_id: str, status: NodeStatus) -> None:
     key = keys.node(run_id, status.node_id)
     store.put(key, status.model_dump_json().encode())  # the node alone writes it
+
+
+def read_status(store: Store, run_id: str, node_id: str) -> NodeStatus | None:
+    """None where the node has not said anything yet."""
+    try:
+        raw = store.get(keys.node(run_id, node_id))
+    except ObjectMissing:
+        return None
+    return NodeStatus.model_validate_json(raw)
 
 
 def read_statuses(store: Store, run_id: str) -> Iterator[NodeStatus]:

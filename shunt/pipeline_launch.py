@@ -9,6 +9,7 @@ from typing import Literal
 from pydantic import BaseModel, ConfigDict
 
 from shunt import keys
+from shunt.numbered import newest_number
 from shunt.plan import Pipeline
 from shunt.seat import Seat
 from shunt.store.protocol import Store
@@ -34,7 +35,7 @@ class PipelineLaunch(BaseModel):
 
 def announce(store: Store, run_id: str, launch: PipelineLaunch) -> PipelineLaunch:
     """Write the launch under the next free number, which the returned one carries."""
-    number = _newest_number(store, run_id, launch.place)
+    number = newest_number(store, keys.launch_prefix(run_id, launch.place))
     while True:
         number += 1
         numbered = launch.model_copy(update={"number": number})
@@ -45,12 +46,7 @@ def announce(store: Store, run_id: str, launch: PipelineLaunch) -> PipelineLaunc
 
 def newest_launch(store: Store, run_id: str, place: str, *, after: int) -> PipelineLaunch | None:
     """The newest launch of the place, if its number is higher than `after`."""
-    number = _newest_number(store, run_id, place)
+    number = newest_number(store, keys.launch_prefix(run_id, place))
     if number <= after:
         return None
     return PipelineLaunch.model_validate_json(store.get(keys.launch(run_id, place, number)))
-
-
-def _newest_number(store: Store, run_id: str, place: str) -> int:
-    names = store.list(keys.launch_prefix(run_id, place))
-    return max((keys.launch_number(name) for name in names), default=0)

@@ -11,7 +11,6 @@ from dataclasses import dataclass, field
 from datetime import datetime
 from typing import Any
 
-from shunt import keys
 from shunt.aws import tags
 from shunt.aws.api import AwsApi
 from shunt.aws.errors import AwsError, CapacityError, QuotaError, error_of
@@ -27,8 +26,7 @@ from shunt.aws.launch_request import LaunchSettings, launch_request
 from shunt.aws.placement_group import make_placement_group, remove_placement_groups
 from shunt.aws.pool import Blocklist, Pool, SlotSpec
 from shunt.fleet.protocol import FleetNode, NotLaunched
-from shunt.node import NodeStatus
-from shunt.store.errors import ObjectMissing
+from shunt.node import read_status
 from shunt.store.protocol import Store
 
 LAUNCHES_AT_ONCE = 8
@@ -299,12 +297,8 @@ class Ec2Fleet:
 
     def _said(self, node_id: str, otherwise: int) -> int:
         """The exit code that the worker wrote before it went, if it did."""
-        try:
-            raw = self.store.get(keys.node(self.run_id, node_id))
-        except ObjectMissing:
-            return otherwise
-        code = NodeStatus.model_validate_json(raw).exit_code
-        return otherwise if code is None else code
+        status = read_status(self.store, self.run_id, node_id)
+        return otherwise if status is None or status.exit_code is None else status.exit_code
 
 
 def _group_of(intent: Intent) -> str:

@@ -194,14 +194,18 @@ class HeldFleet:
 
     def _gather(self) -> None:
         """Nodes that work together are wanted in one zone, which may not be where they are."""
-        holding = {s: self.fleet.pool_of(n) for s, n in self.reconciler.holding.items()}
-        found = gathered(self._specs_now(), holding, self.fleet.blocklist)
+        found = gathered(self._specs_now(), self._pools(), self.fleet.blocklist)
         for slot, zone in found.moving.items():
             node_id = self.reconciler.holding[slot]
             self.reconciler.leave(
                 node_id, f"not all of its pipeline is to be had here: moves to {zone}", within_s=0.0
             )
         self.fleet.specs = found.specs
+
+    def _pools(self) -> dict[str, Pool]:
+        """Of the nodes that hold a slot, by slot: one pass over all launches, at every look."""
+        pools = {outcome.instance_id: outcome.pool for outcome in self.fleet.launched()}
+        return {slot: pools[node_id] for slot, node_id in self.reconciler.holding.items()}
 
     def _take_role(self) -> None:
         """Before the first purchase: who only ends what was bought needs none."""
@@ -223,7 +227,7 @@ class HeldFleet:
                 deadline_s=deadline and (deadline - self.now()).total_seconds(),
             ),
             closed=self.fleet.blocklist,
-            holding={s: self.fleet.pool_of(n) for s, n in self.reconciler.holding.items()},
+            holding=self._pools(),
         )
         if found is not None:
             self.specs, why = found

@@ -56,12 +56,11 @@ def _zone(members: list[SlotSpec], holding: Mapping[str, Pool], blocklist: Block
     zones = _zones_for_all(members)
     living = [holding[spec.slot].zone for spec in members if spec.slot in holding]
     here = max(dict.fromkeys(living), key=living.count, default="")
-    if here in zones:
-        missing = [s for s in members if s.slot not in holding or holding[s.slot].zone != here]
-        if open_for(missing, here):
-            return here
-    elsewhere = next((zone for zone in zones if open_for(members, zone)), zones[0])
-    return elsewhere if not living or open_for(members, elsewhere) else here
+    missing = [s for s in members if s.slot not in holding or holding[s.slot].zone != here]
+    whole = [zone for zone in zones if open_for(members, zone)]
+    if here in zones and (not whole or open_for(missing, here)):
+        return here
+    return whole[0] if whole else zones[0]
 
 
 def _zones_for_all(members: list[SlotSpec]) -> list[str]:

@@ -26,11 +26,8 @@ def make_placement_group(ec2: AwsApi, run_id: str, name: str) -> None:
             raise
 
 
-def remove_placement_groups(ec2: AwsApi, run_id: str) -> int:
-    """Remove those of the run, whose nodes must have ended; how many there were.
-
-    Raises `AwsError`.
-    """
+def remove_placement_groups(ec2: AwsApi, run_id: str) -> None:
+    """Remove those of the run, whose nodes must have ended. Raises `AwsError`."""
     filters = [{"Name": f"tag:{tags.RUN}", "Values": [run_id]}]
     groups = ec2.call("describe_placement_groups", {"Filters": filters})["PlacementGroups"]
     for group in groups:
@@ -39,4 +36,3 @@ def remove_placement_groups(ec2: AwsApi, run_id: str) -> int:
         except AwsError as error:
             if error.code != _NOT_THERE:
                 raise
-    return len(groups)

@@ -6,17 +6,14 @@ import signal
 import subprocess
 import sys
 from collections.abc import Callable, Mapping, Sequence
-from contextlib import suppress
 from dataclasses import dataclass, field, replace
 from datetime import datetime
 from typing import Protocol
 
-from shunt import keys
 from shunt.job import Job
-from shunt.node import NodeState, NodeStatus, worker_id
+from shunt.node import NodeState, read_status, worker_id
 from shunt.pipeline_launch import PipelineLaunch, newest_launch
 from shunt.seat import Seat, read_seats
-from shunt.store.errors import ObjectMissing
 from shunt.store.protocol import Store
 from workers.engine.config import engine_environment
 from workers.node.parts import Part
@@ -129,10 +126,8 @@ class HeadProcess:
         now_s, looked_s = self.setting.monotonic(), self._looked_s
         if now_s - looked_s < STORE_POLL_S:
             return False
-        key = keys.node(self.setting.run_id, self._name)
-        try:
-            status = NodeStatus.model_validate_json(self.setting.store.get(key))
-        except ObjectMissing:
+        status = read_status(self.setting.store, self.setting.run_id, self._name)
+        if status is None:
             return False
         self._looked_s = now_s
         blind = now_s - looked_s > _BLIND_S  # the store was out of reach, for the worker as well
@@ -241,10 +236,9 @@ class FollowerProcess:
         first = self.part.pipeline.stages[0]
         read_seats(store, run_id, first.slot, into=self._heads)
         for seat in self._heads.values():
-            with suppress(ObjectMissing):
-                status = NodeStatus.model_validate_json(store.get(keys.node(run_id, seat.node_id)))
-                if first.first_gpu in status.done_parts:
-                    return True
+            status = read_status(store, run_id, seat.node_id)
+            if status is not None and first.first_gpu in status.done_parts:
+                return True
         return False
 
 

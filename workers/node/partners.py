@@ -9,12 +9,11 @@ import logging
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 
-from shunt import keys
-from shunt.node import NodeState, NodeStatus
+from shunt.node import NodeState, NodeStatus, read_status
 from shunt.pipeline_launch import PipelineLaunch, announce
 from shunt.plan import Pipeline
 from shunt.seat import Seat, read_seats
-from shunt.store.errors import ObjectMissing, StoreUnavailable
+from shunt.store.errors import StoreUnavailable
 from shunt.store.protocol import Store
 
 POLL_S = 1.0
@@ -148,11 +147,7 @@ class Partners:
         heard = self._heard.get(seat.node_id)
         if heard is not None and heard.status.state is NodeState.ENDED:
             return heard.status
-        try:
-            raw = self.store.get(keys.node(self.run_id, seat.node_id))
-        except ObjectMissing:
-            return None
-        return NodeStatus.model_validate_json(raw)
+        return read_status(self.store, self.run_id, seat.node_id)
 
     def _status(self, seat: Seat) -> NodeStatus | None:
         try:

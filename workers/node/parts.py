@@ -22,11 +22,6 @@ class Part:
         """The part's first GPU on the node: no two parts have the same."""
         return next(s.first_gpu for s in self.pipeline.stages if s.slot == self.slot)
 
-    @property
-    def node_index(self) -> int:
-        """The node's number in the pipeline; the head's is 0."""
-        return self.pipeline.slots.index(self.slot)
-
     def like(self, other: "Part") -> bool:
         """Whether a process of the one serves for the other: names and predictions may differ."""
         return self._layout == other._layout
