@@ -14,11 +14,11 @@ from decimal import Decimal
 
 from benchmarks.report import Row, write
 from shunt.aws.api import AwsApi, client_of
-from shunt.aws.fleet import Ec2Fleet
-from shunt.aws.launch_request import LaunchSettings
-from shunt.aws.pool import Pool, SlotSpec
-from shunt.aws.spend import price_history, spend_usd, usages
-from shunt.reconcile import Reconciler
+from shunt.aws.money.bill import price_history, spend_usd, usages
+from shunt.aws.nodes.fleet import Ec2Fleet
+from shunt.aws.nodes.launch_request import LaunchSettings
+from shunt.aws.nodes.pool import Pool, SlotSpec
+from shunt.fleet.reconcile import Reconciler
 from shunt.testing.ec2.double import Ec2Double
 from shunt.testing.ec2.market import Market
 from shunt.testing.memory_store import MemoryStore

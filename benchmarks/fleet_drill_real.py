@@ -16,15 +16,15 @@ from pathlib import Path
 from rich.console import Console
 
 from benchmarks.report import Row, write
-from flows.drill_estimate import shard_s, speed_of
-from flows.drill_run import EventView, RealDrill
+from flows.drill.estimate import shard_s, speed_of
+from flows.drill.run import EventView, RealDrill
 from flows.surroundings import surroundings
 from shunt.drill.report import DrillArm, DrillReport
 from shunt.drill.simulation import DrillSettings, Handling
 from shunt.drill.trace import find_trace
 from shunt.drill.virtual import virtual_arms
-from shunt.job import Job
-from shunt.job_file import check_job
+from shunt.job.job import Job
+from shunt.job.job_file import check_job
 
 TRACE = "g4dn-us-east-1d-11-23"
 WORKERS, ROWS, MAX_TOKENS = 4, 1400, 64

@@ -6,10 +6,10 @@ from datetime import UTC, datetime, timedelta
 
 from benchmarks.report import Row, write
 from shunt.aws.api import AwsApi, client_of
-from shunt.aws.fleet import LAUNCHES_AT_ONCE, Ec2Fleet
-from shunt.aws.launch_request import LaunchSettings
-from shunt.aws.pool import Pool, SlotSpec
-from shunt.reconcile import Reconciler
+from shunt.aws.nodes.fleet import LAUNCHES_AT_ONCE, Ec2Fleet
+from shunt.aws.nodes.launch_request import LaunchSettings
+from shunt.aws.nodes.pool import Pool, SlotSpec
+from shunt.fleet.reconcile import Reconciler
 from shunt.testing.ec2.double import Ec2Double
 from shunt.testing.ec2.market import Market
 from shunt.testing.memory_store import MemoryStore

@@ -25,14 +25,14 @@ from pathlib import Path
 
 from benchmarks.report import Row, write
 from shunt import keys
-from shunt.job import EngineOptions, Input, Job, Model
-from shunt.lease import Heartbeat, newest_epoch
-from shunt.manifest import Manifest
-from shunt.node import NodeState, NodeStatus, read_statuses
-from shunt.prepare import prepare
-from shunt.progress import replay
-from shunt.rendering import renderer_for
-from shunt.sampling import Sampling
+from shunt.checkpoint.lease import Heartbeat, newest_epoch
+from shunt.checkpoint.progress import replay
+from shunt.dataset.rendering import renderer_for
+from shunt.job.job import EngineOptions, Input, Job, Model
+from shunt.job.sampling import Sampling
+from shunt.run.manifest import Manifest
+from shunt.run.node_status import NodeState, NodeStatus, read_statuses
+from shunt.run.prepare import prepare
 from shunt.store.config import StoreConfig, open_configured_store
 from shunt.store.protocol import Store
 from shunt.testing.ec2.imds_server import Metadata, imds_server

@@ -10,7 +10,7 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
-from shunt.plan import Pipeline, Stage
+from shunt.plan.plan import Pipeline, Stage
 from workers.engine.config import EngineConfig, engine_arguments, engine_environment
 
 MODEL = Path(__file__).resolve().parent.parent / ".cache/models/SmolLM2-135M-Instruct"

@@ -11,15 +11,15 @@ import json
 from benchmarks.baselines.methods import METHODS, Bench
 from benchmarks.planner_published import evaluation_groups, published_model
 from benchmarks.report import RESULTS, Row, write
-from placement.column_search import Limits, enumerate_counts
-from placement.constants import Constants, load_constants
-from placement.interruption import InterruptionCost
-from placement.known_model import known_shape
-from placement.master import Goal
-from placement.roofline_model import RooflineModel, units_of
-from placement.small_pool import open_pool
-from placement.stage_table import StageModel
-from placement.workload import LengthPair, workload_of
+from placement.catalogue.constants import Constants, load_constants
+from placement.catalogue.known_model import known_shape
+from placement.estimate.roofline_model import RooflineModel, units_of
+from placement.estimate.stage_table import StageModel
+from placement.question.interruption import InterruptionCost
+from placement.question.workload import LengthPair, workload_of
+from placement.search.column_search import Limits, enumerate_counts
+from placement.search.master import Goal
+from placement.search.small_pool import open_pool
 
 MODELS = ("Llama-3.1-70B-Instruct", "Qwen3-32B")
 MAX_STAGES = 12

@@ -18,17 +18,17 @@ from pathlib import Path
 from benchmarks.baselines.evaluation import GivenStage, largest_concurrency
 from benchmarks.planner_published import evaluation_groups
 from benchmarks.report import Row, write
-from placement.assembly import PlacedPipeline, PlacedStage
-from placement.constants import load_constants
-from placement.forecast import forecast
-from placement.interruption import InterruptionCost
-from placement.known_model import known_shape
-from placement.objective import Constraints, Kind, Objective
-from placement.plan_builder import answer
-from placement.question import Question
-from placement.roofline_model import RooflineModel, units_of
-from placement.stage_time import StageRole
-from placement.workload import LengthPair, Workload, read_lengths, workload_of
+from placement.answer.forecast import forecast
+from placement.answer.layout import PlacedPipeline, PlacedStage
+from placement.answer.plan_builder import answer
+from placement.catalogue.constants import load_constants
+from placement.catalogue.known_model import known_shape
+from placement.estimate.roofline_model import RooflineModel, units_of
+from placement.estimate.stage_time import StageRole
+from placement.question.interruption import InterruptionCost
+from placement.question.objective import Constraints, Kind, Objective
+from placement.question.question import Question
+from placement.question.workload import LengthPair, Workload, read_lengths, workload_of
 
 DATA = Path(__file__).parent / "data"
 ENGINE = "vllm-0.8-v0"

@@ -10,11 +10,11 @@ from pathlib import Path
 from statistics import median
 
 from benchmarks.report import Row, write
-from placement.calibration import calibrate
-from placement.constants import load_constants
-from placement.hardware import load_catalogue
-from placement.known_model import known_shape
-from placement.measured_run import MeasuredRun, Mode, predict
+from placement.catalogue.constants import load_constants
+from placement.catalogue.hardware import load_catalogue
+from placement.catalogue.known_model import known_shape
+from placement.estimate.calibration import calibrate
+from placement.estimate.measured_run import MeasuredRun, Mode, predict
 
 ROOT = Path(__file__).parent.parent
 MODEL = ROOT / ".cache" / "models" / "SmolLM2-135M-Instruct"

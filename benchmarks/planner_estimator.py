@@ -17,11 +17,11 @@ import numpy as np
 from scipy.stats import spearmanr
 
 from benchmarks.report import Row, write
-from placement.calibration import calibrate, log_error, read_kernel_rates
-from placement.constants import Constants, EngineConstants, LinkConstants, load_constants
-from placement.hardware import load_catalogue
-from placement.known_model import known_shape
-from placement.measured_run import MeasuredRun, engine_profile, read_runs
+from placement.catalogue.constants import Constants, EngineConstants, LinkConstants, load_constants
+from placement.catalogue.hardware import load_catalogue
+from placement.catalogue.known_model import known_shape
+from placement.estimate.calibration import calibrate, log_error, read_kernel_rates
+from placement.estimate.measured_run import MeasuredRun, engine_profile, read_runs
 
 DATA = Path(__file__).parent / "data" / "measured_throughput.csv"
 SHIPPED = Path(__file__).parent.parent / "placement" / "catalogue" / "constants.json"

@@ -11,13 +11,13 @@ from collections.abc import Sequence
 from benchmarks.baselines.evaluation import GivenStage, given_value_at, largest_concurrency
 from benchmarks.baselines.published_estimator import PublishedEstimator, published_gpus
 from benchmarks.report import Row, write
-from placement.column_search import Limits, enumerate_counts
-from placement.hardware import load_catalogue
-from placement.known_model import known_shape
-from placement.master import Goal
-from placement.offering import SupplyGroup, group_offerings, make_offering
-from placement.roofline_model import units_of
-from placement.small_pool import open_pool
+from placement.catalogue.hardware import load_catalogue
+from placement.catalogue.known_model import known_shape
+from placement.catalogue.offering import SupplyGroup, group_offerings, make_offering
+from placement.estimate.roofline_model import units_of
+from placement.search.column_search import Limits, enumerate_counts
+from placement.search.master import Goal
+from placement.search.small_pool import open_pool
 
 PROMPT, OUTPUT = 763, 232
 POOL = (("g5.12xlarge", 2), ("g6.12xlarge", 3), ("g6e.xlarge", 4))

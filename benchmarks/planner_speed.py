@@ -13,15 +13,15 @@ import sys
 import time
 
 from benchmarks.report import Row, write
-from placement.constants import load_constants
-from placement.hardware import load_catalogue
-from placement.interruption import InterruptionCost
-from placement.known_model import known_shape
-from placement.objective import Constraints, Kind, Objective
-from placement.offering import make_offering
-from placement.plan_builder import answer
-from placement.question import Question
-from placement.workload import LengthPair, workload_of
+from placement.answer.plan_builder import answer
+from placement.catalogue.constants import load_constants
+from placement.catalogue.hardware import load_catalogue
+from placement.catalogue.known_model import known_shape
+from placement.catalogue.offering import make_offering
+from placement.question.interruption import InterruptionCost
+from placement.question.objective import Constraints, Kind, Objective
+from placement.question.question import Question
+from placement.question.workload import LengthPair, workload_of
 
 _SIZES = {
     "g4dn": ("xlarge", "12xlarge"),

@@ -23,10 +23,10 @@ from pathlib import Path
 import pyarrow.json as pj
 
 from benchmarks.report import Row, write
-from shunt.job import Input, Job, Model
-from shunt.prepare import prepare
-from shunt.rendering import Renderer, renderer_for
-from shunt.run_status import StatusReader
+from shunt.dataset.rendering import Renderer, renderer_for
+from shunt.job.job import Input, Job, Model
+from shunt.run.prepare import prepare
+from shunt.run.status import StatusReader
 from shunt.store.config import StoreConfig
 from shunt.store.opening import open_store
 from shunt.store.protocol import Store

@@ -15,12 +15,12 @@ from types import SimpleNamespace
 from typing import Any
 
 from benchmarks.report import Row, paired_ratio, write
-from shunt.audit import compare
-from shunt.generation import Generation, TokenLogprobs
+from shunt.checkpoint.generation import Generation, TokenLogprobs
+from shunt.checkpoint.request import Request
+from shunt.checkpoint.segment import Gain, SegmentHeader, encode_segment
+from shunt.job.sampling import Sampling
 from shunt.keys import Position
-from shunt.request import Request
-from shunt.sampling import Sampling
-from shunt.segment import Gain, SegmentHeader, encode_segment
+from shunt.run.audit import compare
 from workers.engine.config import EngineConfig, engine_arguments, engine_environment
 from workers.engine.live_request import LiveRequest
 from workers.testing.moves import cut

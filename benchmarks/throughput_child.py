@@ -10,11 +10,11 @@ from datetime import UTC, datetime
 from pathlib import Path
 
 from benchmarks.throughput import MAX_NUM_SEQS, MODEL, OUTPUT_TOKENS
-from shunt.job import EngineOptions, Input, Job, Model
-from shunt.prepare import prepare
-from shunt.rendering import renderer_for
-from shunt.request import Request
-from shunt.sampling import Sampling
+from shunt.checkpoint.request import Request
+from shunt.dataset.rendering import renderer_for
+from shunt.job.job import EngineOptions, Input, Job, Model
+from shunt.job.sampling import Sampling
+from shunt.run.prepare import prepare
 from shunt.store.config import StoreConfig
 from shunt.store.opening import open_store
 from workers.engine.config import engine_arguments, engine_environment

@@ -11,7 +11,7 @@ from prefect.flows import Flow
 from prefect.schedules import Cron, Interval, Schedule
 
 from deployments.catalogue import DEPLOYMENTS, ENTRYPOINT, REPOSITORY, WORK_POOL, Deployment
-from shunt.job_file import load_job
+from shunt.job.job_file import load_job
 
 
 def apply_deployments(deployments: Iterable[Deployment] = DEPLOYMENTS) -> list[str]:

@@ -5,7 +5,7 @@ from pathlib import Path
 
 REPOSITORY = Path(__file__).resolve().parent.parent
 WORK_POOL = "shunt-local"
-ENTRYPOINT = "flows/generate.py:generate"
+ENTRYPOINT = "flows/prefect/generate.py:generate"
 
 
 @dataclass(frozen=True, slots=True)

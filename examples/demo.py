@@ -16,15 +16,15 @@ from pathlib import Path
 from rich.console import Console
 from rich.panel import Panel
 
-from flows.drive import drive
+from flows.drive.drive import drive
+from flows.screen.view import PlainView, show_ending
 from flows.surroundings import surroundings
-from flows.view import PlainView, show_ending
-from shunt.job_file import load_job
-from shunt.manifest import read_manifest
-from shunt.pace import Pace
-from shunt.run_status import RunStatus
+from shunt.job.job_file import load_job
+from shunt.run.manifest import read_manifest
+from shunt.run.pace import Pace
+from shunt.run.status import RunStatus
+from shunt.run.verify import verify
 from shunt.store.config import open_configured_store
-from shunt.verify import verify
 
 JOB = Path(__file__).parent / "demo.yaml"
 KILL_AT_SHARE = 0.3

@@ -1,1 +1,6 @@
-"""The edge: the command line, the Prefect flow, and what people see of a run."""
+"""The edge: the command line and the Prefect flow.
+
+`commands` parse and print, `drive` runs a job on a fleet, `prefect` shows and schedules it,
+`screen` draws it on a terminal, `drill` rehearses interruptions. Here: what they share of the
+process's surroundings and its exit codes.
+"""

@@ -7,10 +7,12 @@ import typer
 from rich.console import Console
 from typer.core import TyperGroup
 
-from flows import account_commands, fleet_commands, run_commands
-from flows.audit_command import audit
+from flows.commands import account as account_commands
+from flows.commands import fleet as fleet_commands
+from flows.commands import run as run_commands
+from flows.commands.audit import audit
+from flows.commands.plan import calibrate, plan
 from flows.exit_code import ExitCode
-from flows.plan_command import calibrate, plan
 from shunt.errors import InputError, JobError, RunMissing, ShuntError
 
 _USAGE_ERRORS = (JobError, InputError, RunMissing)

@@ -10,7 +10,7 @@ from pathlib import Path
 
 from shunt.errors import JobError
 from shunt.fleet.protocol import Fleet
-from shunt.job import Job
+from shunt.job.job import Job
 from shunt.store.opening import directory_of
 
 REPOSITORY = Path(__file__).resolve().parent.parent

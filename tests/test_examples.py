@@ -7,11 +7,11 @@ from pathlib import Path
 import pytest
 
 from deployments.catalogue import DEPLOYMENTS
-from flows.drive import renderer_of
-from flows.plan_command import read_sections
-from shunt.job_file import job_schema, load_job
-from shunt.prepare import preflight
-from shunt.sampling import Sampling
+from flows.commands.plan import read_sections
+from flows.drive.drive import renderer_of
+from shunt.job.job_file import job_schema, load_job
+from shunt.job.sampling import Sampling
+from shunt.run.prepare import preflight
 
 REPOSITORY = Path(__file__).parent.parent
 EXAMPLES = REPOSITORY / "examples"

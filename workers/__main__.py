@@ -12,13 +12,13 @@ import uuid
 from collections.abc import Callable, Sequence
 from datetime import UTC, datetime
 
+from shunt.aws.imds import IMDS_URL, Imds
 from shunt.errors import ShuntError
-from shunt.imds import IMDS_URL, Imds
-from shunt.job import Job
-from shunt.kept_job import current_job
-from shunt.manifest import Manifest, read_manifest
-from shunt.plan import Pipeline
-from shunt.seat import Seat
+from shunt.job.job import Job
+from shunt.plan.plan import Pipeline
+from shunt.plan.seat import Seat
+from shunt.run.kept_job import current_job
+from shunt.run.manifest import Manifest, read_manifest
 from shunt.store.config import StoreConfig, open_configured_store
 from shunt.store.protocol import Store
 from workers.engine.config import engine_environment

@@ -13,7 +13,7 @@ from collections import deque
 from collections.abc import Iterable
 from dataclasses import dataclass, field
 
-from shunt.request import Request
+from shunt.checkpoint.request import Request
 
 ALONE_DEATHS = 4
 """Deaths of engines with one request alone in them, in units of `max_deaths`, that convict it

@@ -3,19 +3,19 @@
 from collections.abc import Awaitable, Callable
 from datetime import datetime
 
-from shunt.generation import Generation
-from shunt.lease import Lease
-from shunt.row_error import RowError
+from shunt.checkpoint.generation import Generation
+from shunt.checkpoint.lease import Lease
+from shunt.dataset.row_error import RowError
 from shunt.store.protocol import Store
 from workers.admission import Admission
-from workers.cadence import Cadence
 from workers.engine.protocol import Engine
 from workers.engine_room import EngineRoom
 from workers.settings import WorkerSettings
-from workers.shard_desk import ShardDesk
-from workers.shard_opening import OpenedShard
-from workers.shard_supply import ShardSupply
-from workers.tally import Tally
+from workers.shards.cadence import Cadence
+from workers.shards.desk import ShardDesk
+from workers.shards.opening import OpenedShard
+from workers.shards.supply import ShardSupply
+from workers.shards.tally import Tally
 from workers.worker import Worker
 
 

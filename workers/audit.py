@@ -12,19 +12,19 @@ import sys
 from collections.abc import Iterator, Sequence
 from dataclasses import asdict
 
-from shunt.collect import read_outcomes
+from shunt.checkpoint.generation import Generation
+from shunt.checkpoint.request import Request
+from shunt.dataset.shard import prompts_of
 from shunt.errors import RunIncomplete
-from shunt.generation import Generation
-from shunt.manifest import Manifest, read_manifest
-from shunt.request import Request
 from shunt.results.summary import read_summary
-from shunt.shard import prompts_of
+from shunt.run.collect import read_outcomes
+from shunt.run.manifest import Manifest, read_manifest
 from shunt.store.config import StoreConfig, open_configured_store
 from shunt.store.protocol import Store
 from workers.engine.config import engine_environment
 from workers.engine.rerun import rerun
 from workers.setup import engine_starter, renderer_of, threads_per_rank
-from workers.shard_opening import choice_sampling
+from workers.shards.opening import choice_sampling
 
 Moved = tuple[Request, Generation]
 """A request from its start, and the generation that was moved at least once."""

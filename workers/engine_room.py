@@ -5,10 +5,10 @@ import logging
 from collections.abc import Awaitable, Callable, Mapping
 from dataclasses import dataclass, field, replace
 
+from shunt.checkpoint.generation import Generation
+from shunt.checkpoint.request import Request
+from shunt.dataset.row_error import RowError, RowErrorCode
 from shunt.errors import EngineDied, RequestRefused
-from shunt.generation import Generation
-from shunt.request import Request
-from shunt.row_error import RowError, RowErrorCode
 from workers.engine.protocol import Engine
 
 log = logging.getLogger(__name__)

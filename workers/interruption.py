@@ -9,8 +9,8 @@ import sys
 import threading
 from collections.abc import Callable
 
-from shunt.imds import POLL_S, Imds
-from shunt.interruption import NoticeKind
+from shunt.aws.imds import POLL_S, Imds
+from shunt.fleet.notice import NoticeKind
 
 log = logging.getLogger(__name__)
 

@@ -6,24 +6,24 @@ from collections.abc import Awaitable, Callable
 from datetime import datetime
 
 from shunt import keys
-from shunt.event import Event, EventKind, record
-from shunt.job import Job
-from shunt.lease import Lease, LeaseObserver
-from shunt.manifest import Manifest
-from shunt.plan import Pipeline
-from shunt.rendering import Renderer, renderer_for
-from shunt.shard import read_shard
+from shunt.checkpoint.lease import Lease, LeaseObserver
+from shunt.dataset.rendering import Renderer, renderer_for
+from shunt.dataset.shard import read_shard
+from shunt.job.job import Job
+from shunt.plan.plan import Pipeline
+from shunt.run.event import Event, EventKind, record
+from shunt.run.manifest import Manifest
 from shunt.store.errors import StoreFull, StoreUnavailable
 from shunt.store.protocol import Store
 from workers.assembly import assemble
-from workers.cadence import Cadence
 from workers.engine.config import EngineConfig
 from workers.engine.fake import FakeEngine
 from workers.engine.protocol import Engine
 from workers.node.partners import Partners
 from workers.settings import WorkerSettings
-from workers.shard_opening import OpenedShard, hold_shard
-from workers.shard_supply import ShardSupply
+from workers.shards.cadence import Cadence
+from workers.shards.opening import OpenedShard, hold_shard
+from workers.shards.supply import ShardSupply
 from workers.worker import Worker
 
 log = logging.getLogger(__name__)

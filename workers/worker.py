@@ -7,18 +7,18 @@ from contextlib import suppress
 from dataclasses import dataclass, field
 from datetime import datetime
 
-from shunt.cancellation import is_cancelled
-from shunt.event import Event, EventKind, record
-from shunt.node import NodeState, NodeStatus, write_status
-from shunt.request import Request
-from shunt.row_error import RowError, RowErrorCode
+from shunt.checkpoint.request import Request
+from shunt.dataset.row_error import RowError, RowErrorCode
+from shunt.run.cancellation import is_cancelled
+from shunt.run.event import Event, EventKind, record
+from shunt.run.node_status import NodeState, NodeStatus, write_status
 from shunt.store.errors import StoreFull, StoreUnavailable
 from shunt.store.protocol import Store
 from workers.admission import Admission
 from workers.engine_room import EngineRoom
 from workers.settings import ExitCode, WorkerSettings
-from workers.shard_desk import ShardDesk
-from workers.tally import Tally
+from workers.shards.desk import ShardDesk
+from workers.shards.tally import Tally
 
 log = logging.getLogger(__name__)
 

@@ -5,7 +5,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from placement.stage_table import StageModel
+from placement.estimate.stage_table import StageModel
 
 
 @dataclass(frozen=True, slots=True)

@@ -9,8 +9,8 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
 from benchmarks.baselines.evaluation import GivenStage, given_value_at, largest_concurrency
-from placement.offering import SupplyGroup
-from placement.stage_table import StageModel
+from placement.catalogue.offering import SupplyGroup
+from placement.estimate.stage_table import StageModel
 
 Pipeline = list[GivenStage]
 

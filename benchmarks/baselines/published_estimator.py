@@ -16,8 +16,8 @@ from pathlib import Path
 import numpy as np
 from numpy.typing import NDArray
 
-from placement.model_shape import ModelShape
-from placement.stage_table import Array, Caps, StageTable, Times, Unit
+from placement.catalogue.model_shape import ModelShape
+from placement.estimate.stage_table import Array, Caps, StageTable, Times, Unit
 
 DATA = Path(__file__).parent.parent / "data" / "gpu_effective_constants.csv"
 _MEMORY_SHARE = 0.85

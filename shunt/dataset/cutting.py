@@ -15,9 +15,9 @@ import pyarrow as pa
 from shunt.dataset.duplicates import IdRegister
 from shunt.dataset.input_row import Chunk
 from shunt.dataset.plain_row import PlainBatch
+from shunt.dataset.preflight import PreflightReport
 from shunt.dataset.prompt_row import PromptReader, PromptRow, made_id
-from shunt.preflight import PreflightReport
-from shunt.shard import CARRIED_PREFIX, SCHEMA
+from shunt.dataset.shard import CARRIED_PREFIX, SCHEMA
 
 MAX_SHARD_BYTES = 64 << 20
 """A shard of very long prompts is cut before it has its number of rows."""

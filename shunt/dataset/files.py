@@ -177,6 +177,6 @@ def _read_errors(uri: str) -> tuple[type[Exception], ...]:
     if not uri.startswith("s3://"):
         return (OSError,)
     # Where nothing is on S3, neither s3fs nor its client need be installed.
-    from shunt.aws.read_errors import S3_READ_ERRORS
+    from shunt.dataset.s3_errors import S3_READ_ERRORS
 
     return (OSError, *S3_READ_ERRORS)

@@ -6,7 +6,7 @@ from typing import Any, Protocol
 
 import pyarrow as pa
 
-from shunt.row_error import RowError
+from shunt.dataset.row_error import RowError
 
 
 @dataclass(frozen=True, slots=True)

@@ -13,7 +13,7 @@ import orjson
 
 from shunt.dataset.files import SourceFile
 from shunt.dataset.input_row import InputRow, LineChunk
-from shunt.row_error import RowError, RowErrorCode
+from shunt.dataset.row_error import RowError, RowErrorCode
 
 CHUNK_ROWS = 4096
 BLOCK_BYTES = 4 << 20

@@ -7,8 +7,8 @@
 from collections.abc import Callable, Mapping
 from typing import Any, NoReturn
 
+from shunt.dataset.row_error import RowErrorCode
 from shunt.errors import RequestRefused
-from shunt.row_error import RowErrorCode
 
 CHAT_URL = "/v1/chat/completions"
 COMPLETIONS_URL = "/v1/completions"

@@ -16,14 +16,14 @@ from pydantic import ValidationError
 from shunt.dataset.input_row import InputRow
 from shunt.dataset.openai_batch import translate
 from shunt.dataset.plain_row import PlainRows
+from shunt.dataset.prompt import Prompt
+from shunt.dataset.rendering import Renderer
+from shunt.dataset.row_error import RowError, RowErrorCode
+from shunt.dataset.shard import merged
 from shunt.dataset.structure import check_structure
 from shunt.errors import JobError, RequestRefused
-from shunt.job import Columns, Job
-from shunt.prompt import Prompt
-from shunt.rendering import Renderer
-from shunt.row_error import RowError, RowErrorCode
-from shunt.sampling import Sampling
-from shunt.shard import merged
+from shunt.job.job import Columns, Job
+from shunt.job.sampling import Sampling
 
 _ROLES = {"system", "user", "assistant", "developer", "tool"}
 _SOURCES = ("prompt", "messages", "token_ids")

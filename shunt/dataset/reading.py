@@ -9,7 +9,7 @@ from shunt.dataset.input_row import Chunk
 from shunt.dataset.jsonl import read_jsonl
 from shunt.dataset.tabular import read_csv, read_parquet
 from shunt.errors import InputError
-from shunt.job import Input
+from shunt.job.job import Input
 
 InputFormat = Literal["jsonl", "parquet", "csv", "openai-batch"]
 

@@ -8,9 +8,9 @@ from typing import cast
 import jsonschema
 from jsonschema.validators import validator_for
 
+from shunt.dataset.row_error import RowErrorCode
 from shunt.errors import RequestRefused
-from shunt.row_error import RowErrorCode
-from shunt.sampling import StructuredOutput
+from shunt.job.sampling import StructuredOutput
 
 
 def check_structure(structure: StructuredOutput) -> None:

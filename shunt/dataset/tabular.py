@@ -13,8 +13,8 @@ import pyarrow.parquet as pq
 
 from shunt.dataset.files import SourceFile
 from shunt.dataset.input_row import InputRow, TableChunk
+from shunt.dataset.row_error import RowError, RowErrorCode
 from shunt.errors import InputError
-from shunt.row_error import RowError, RowErrorCode
 
 CHUNK_ROWS = 4096
 CHUNK_BYTES = 8 << 20

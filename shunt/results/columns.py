@@ -10,8 +10,8 @@ from dataclasses import dataclass
 
 from pydantic import JsonValue
 
-from shunt.generation import Generation, Resumption, TokenLogprobs
-from shunt.outcome import Outcome
+from shunt.checkpoint.generation import Generation, Resumption, TokenLogprobs
+from shunt.results.outcome import Outcome
 
 ADDED = (
     "id",

@@ -12,9 +12,9 @@ from datetime import date, datetime, time
 from decimal import Decimal
 from typing import Any, cast
 
-from shunt.outcome import ShardOutcomes
+from shunt.dataset.shard import CARRIED_PREFIX
 from shunt.results.columns import AddedColumns
-from shunt.shard import CARRIED_PREFIX
+from shunt.results.outcome import ShardOutcomes
 
 
 def json_lines(shard: ShardOutcomes, added: AddedColumns) -> Iterator[str]:

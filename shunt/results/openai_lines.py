@@ -4,10 +4,10 @@ import json
 from datetime import datetime
 from typing import Any
 
+from shunt.checkpoint.generation import Generation
 from shunt.dataset.openai_batch import CHAT_URL
-from shunt.generation import Generation
-from shunt.outcome import Outcome
 from shunt.results.columns import finite, whole_text
+from shunt.results.outcome import Outcome
 
 
 def openai_line(row: str | None, outcome: Outcome, *, run_id: str, created_at: datetime) -> str:

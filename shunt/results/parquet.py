@@ -12,10 +12,10 @@ from typing import Any
 import pyarrow as pa
 import pyarrow.parquet as pq
 
-from shunt.outcome import ShardOutcomes
+from shunt.dataset.shard import CARRIED_PREFIX
 from shunt.results.columns import AddedColumns
 from shunt.results.json_lines import carried_rows
-from shunt.shard import CARRIED_PREFIX
+from shunt.results.outcome import ShardOutcomes
 
 _LOGPROBS = pa.list_(
     pa.struct(

@@ -12,13 +12,13 @@ from datetime import datetime
 from pathlib import Path
 from typing import IO
 
-from shunt.generation import Resumption
-from shunt.outcome import Outcome, ShardOutcomes
+from shunt.checkpoint.generation import Resumption
+from shunt.dataset.shard import CARRIED_PREFIX
 from shunt.results.columns import AddedColumns, weakest_resumption
 from shunt.results.json_lines import carried_rows, input_columns, json_lines
 from shunt.results.openai_lines import openai_line
+from shunt.results.outcome import Outcome, ShardOutcomes
 from shunt.results.parquet import ColumnTypes, write_parquet
-from shunt.shard import CARRIED_PREFIX
 
 JSONL_NAME = "results.jsonl"
 PARQUET_NAME = "results.parquet"

@@ -1,1 +1,6 @@
-"""The object store: the only truth of a run. `opening.open_store` is the way in."""
+"""Where everything durable lives: eight verbs over a directory or S3.
+
+Belongs here: the protocol, its implementations, their configuration and errors, and what numbered
+objects under one prefix mean. Does not: what the objects hold (the room of that noun) and what
+they are called (`shunt.keys`).
+"""

@@ -12,11 +12,11 @@ from pathlib import Path
 import pytest
 import pytest_asyncio
 
+from shunt.checkpoint.generation import Generation, Resumption, tail
+from shunt.checkpoint.request import Request
+from shunt.dataset.row_error import RowErrorCode
 from shunt.errors import EngineDied, RequestRefused
-from shunt.generation import Generation, Resumption, tail
-from shunt.request import Request
-from shunt.row_error import RowErrorCode
-from shunt.sampling import Sampling
+from shunt.job.sampling import Sampling
 from workers.engine.config import EngineConfig, engine_environment
 from workers.engine.fake import FakeEngine
 from workers.engine.protocol import Engine

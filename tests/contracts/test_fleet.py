@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 
-from shunt.aws.pool import Pool, SlotSpec
+from shunt.aws.nodes.pool import Pool, SlotSpec
 from shunt.fleet.local import LocalFleet, WorkerCommand
 from shunt.fleet.protocol import Fleet
 from tests.shunt.aws.conftest import ZONES, Account, Clients

@@ -11,8 +11,8 @@ from typing import Any
 
 import pytest
 
-from shunt.aws.account_setup import PIPELINE_PORTS
-from shunt.aws.account_stack import stack_template
+from shunt.aws.account.setup import PIPELINE_PORTS
+from shunt.aws.account.stack import stack_template
 from workers.pipeline.network import EPHEMERAL, PORTS
 
 AWS = Path(__file__).parents[2] / "deployments" / "aws"

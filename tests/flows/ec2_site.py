@@ -12,8 +12,8 @@ from typing import Any
 
 import yaml
 
-from shunt.aws.pool import Pool
-from shunt.node import machine_of
+from shunt.aws.nodes.pool import Pool
+from shunt.run.node_status import machine_of
 from shunt.testing.ec2.cloud import Cloud, cloud
 from shunt.testing.ec2.market import Market
 from tests.flows.conftest import REPOSITORY, SHORT, Desk, lay_out, wait_until

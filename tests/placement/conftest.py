@@ -4,13 +4,13 @@ from collections.abc import Callable, Sequence
 
 import pytest
 
-from placement.constants import Constants, load_constants
-from placement.hardware import Catalogue, load_catalogue
-from placement.known_model import known_shape
-from placement.objective import Constraints, Kind, Objective
-from placement.offering import Offering, make_offering
-from placement.question import Question
-from placement.workload import LengthPair, workload_of
+from placement.catalogue.constants import Constants, load_constants
+from placement.catalogue.hardware import Catalogue, load_catalogue
+from placement.catalogue.known_model import known_shape
+from placement.catalogue.offering import Offering, make_offering
+from placement.question.objective import Constraints, Kind, Objective
+from placement.question.question import Question
+from placement.question.workload import LengthPair, workload_of
 
 
 @pytest.fixture(scope="session")

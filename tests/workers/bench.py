@@ -7,18 +7,18 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from datetime import UTC, datetime
 
-from shunt.generation import Generation
-from shunt.lease import Lease, LeaseObserver
-from shunt.progress import replay
-from shunt.prompt import Prompt
-from shunt.sampling import Sampling
+from shunt.checkpoint.generation import Generation
+from shunt.checkpoint.lease import Lease, LeaseObserver
+from shunt.checkpoint.progress import replay
+from shunt.dataset.prompt import Prompt
+from shunt.job.sampling import Sampling
 from shunt.store.protocol import Store
 from workers.assembly import assemble
-from workers.cadence import Cadence
 from workers.engine.fake import FakeEngine
 from workers.settings import ExitCode, WorkerSettings
-from workers.shard_opening import OpenedShard, hold_shard
-from workers.shard_supply import ShardSupply
+from workers.shards.cadence import Cadence
+from workers.shards.opening import OpenedShard, hold_shard
+from workers.shards.supply import ShardSupply
 from workers.worker import Worker
 
 RUN = "run"

@@ -4,9 +4,9 @@ from dataclasses import replace
 
 import pytest
 
-from shunt.generation import Generation
-from shunt.request import Request
-from shunt.sampling import Sampling
+from shunt.checkpoint.generation import Generation
+from shunt.checkpoint.request import Request
+from shunt.job.sampling import Sampling
 from workers.admission import ALONE_DEATHS, Admission
 
 

@@ -4,8 +4,8 @@ import math
 
 import pytest
 
+from shunt.checkpoint.generation import Generation
 from shunt.errors import ShuntError
-from shunt.generation import Generation
 from shunt.store.protocol import Store
 from shunt.testing.faulty_store import FaultyStore, When, fail_call
 from shunt.testing.memory_store import MemoryStore

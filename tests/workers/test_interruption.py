@@ -5,7 +5,7 @@ import threading
 import time
 from datetime import UTC, datetime
 
-from shunt.imds import Imds
+from shunt.aws.imds import Imds
 from shunt.testing.ec2.imds_server import Metadata, imds_server
 from workers.interruption import on_provider_notice
 

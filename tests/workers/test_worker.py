@@ -5,15 +5,15 @@ import threading
 from collections.abc import Set as AbstractSet
 from dataclasses import replace
 
-from shunt.cancellation import cancel
-from shunt.done import done_shards
-from shunt.event import Event, EventKind, read_events
-from shunt.lease import LeaseObserver
-from shunt.node import NodeState, read_statuses
-from shunt.prompt import Prompt
-from shunt.request import Request
-from shunt.row_error import RowError, RowErrorCode
-from shunt.sampling import Sampling
+from shunt.checkpoint.done import done_shards
+from shunt.checkpoint.lease import LeaseObserver
+from shunt.checkpoint.request import Request
+from shunt.dataset.prompt import Prompt
+from shunt.dataset.row_error import RowError, RowErrorCode
+from shunt.job.sampling import Sampling
+from shunt.run.cancellation import cancel
+from shunt.run.event import Event, EventKind, read_events
+from shunt.run.node_status import NodeState, read_statuses
 from shunt.store.protocol import Store
 from shunt.testing.faulty_store import Call, FaultyStore
 from shunt.testing.memory_store import MemoryStore

@@ -12,11 +12,11 @@ import json
 from collections.abc import Awaitable, Callable, Mapping
 from dataclasses import dataclass, field, replace
 
+from shunt.checkpoint.generation import Finish, Generation, Resumption, TokenLogprobs, tail
+from shunt.checkpoint.request import Request
+from shunt.dataset.row_error import RowErrorCode
 from shunt.errors import EngineDied, RequestRefused
-from shunt.generation import Finish, Generation, Resumption, TokenLogprobs, tail
-from shunt.request import Request
-from shunt.row_error import RowErrorCode
-from shunt.sampling import Sampling
+from shunt.job.sampling import Sampling
 
 VOCABULARY_SIZE = 4096
 END_TOKEN_ID = 0

@@ -5,8 +5,8 @@ from dataclasses import dataclass, field, replace
 from itertools import islice
 from typing import Any
 
-from shunt.generation import Generation, Resumption, TokenLogprobs
-from shunt.request import Request
+from shunt.checkpoint.generation import Generation, Resumption, TokenLogprobs
+from shunt.checkpoint.request import Request
 
 
 @dataclass(slots=True)

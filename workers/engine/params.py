@@ -9,7 +9,7 @@ from vllm.sampling_params import (
     StructuredOutputsParams,
 )
 
-from shunt.sampling import Sampling, StructuredOutput
+from shunt.job.sampling import Sampling, StructuredOutput
 
 _TRANSLATED = {"n", "adapter", "structured_outputs", "repetition_detection"}
 

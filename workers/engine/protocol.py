@@ -3,8 +3,8 @@
 from collections.abc import Mapping
 from typing import Protocol
 
-from shunt.generation import Generation
-from shunt.request import Request
+from shunt.checkpoint.generation import Generation
+from shunt.checkpoint.request import Request
 
 
 class Engine(Protocol):

@@ -2,9 +2,9 @@
 
 from dataclasses import replace
 
-from shunt.audit import Comparison, compare
-from shunt.generation import Generation
-from shunt.request import Request
+from shunt.checkpoint.generation import Generation
+from shunt.checkpoint.request import Request
+from shunt.run.audit import Comparison, compare
 from workers.engine.protocol import Engine
 
 AUDIT_LOGPROBS = 5

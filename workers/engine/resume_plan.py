@@ -7,9 +7,9 @@ over in the engine core or in a worker is caught here.
 from collections.abc import Collection
 from dataclasses import dataclass
 
-from shunt.request import Request
-from shunt.row_error import RowErrorCode
-from shunt.sampling import Sampling
+from shunt.checkpoint.request import Request
+from shunt.dataset.row_error import RowErrorCode
+from shunt.job.sampling import Sampling
 
 
 @dataclass(frozen=True, slots=True)

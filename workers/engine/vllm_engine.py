@@ -12,10 +12,10 @@ from vllm.exceptions import VLLMClientError, VLLMServerError
 from vllm.inputs.engine import tokens_input
 from vllm.lora.request import LoRARequest
 
+from shunt.checkpoint.generation import Finish, Generation, Resumption, tail
+from shunt.checkpoint.request import Request
+from shunt.dataset.row_error import RowErrorCode
 from shunt.errors import EngineDied, RequestRefused
-from shunt.generation import Finish, Generation, Resumption, tail
-from shunt.request import Request
-from shunt.row_error import RowErrorCode
 from workers.engine.config import EngineConfig
 from workers.engine.engine_start import StartedEngine, start_engine, stop_engine
 from workers.engine.live_request import (

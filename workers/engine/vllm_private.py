@@ -40,7 +40,7 @@ from vllm.v1.structured_output import StructuredOutputManager
 from vllm.v1.worker.gpu.sample import logit_bias as v2_logit_bias
 from vllm.v1.worker.gpu_input_batch import CachedRequestState
 
-from shunt.generation import TokenLogprobs
+from shunt.checkpoint.generation import TokenLogprobs
 
 __all__ = ["AsyncScheduler", "MultiprocExecutor", "Request", "Sampler", "Scheduler", "WorkerProc"]
 """vLLM's own, which the modules of each process import from here."""

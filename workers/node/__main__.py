@@ -13,12 +13,12 @@ import time
 from collections.abc import Sequence
 from datetime import UTC, datetime
 
+from shunt.aws.imds import IMDS_URL, Imds
 from shunt.errors import ShuntError
-from shunt.imds import IMDS_URL, Imds
-from shunt.kept_job import current_job
-from shunt.kept_plan import newest_version
-from shunt.manifest import read_manifest
-from shunt.seat import Seat
+from shunt.plan.kept_plan import newest_version
+from shunt.plan.seat import Seat
+from shunt.run.kept_job import current_job
+from shunt.run.manifest import read_manifest
 from shunt.store.config import StoreConfig, open_configured_store
 from workers.interruption import leave_at_the_latest, watch_notices, watch_pipe
 from workers.node.node import Node

@@ -6,10 +6,10 @@ from collections.abc import Callable
 from dataclasses import dataclass, field
 from datetime import datetime
 
-from shunt.cancellation import is_cancelled
-from shunt.kept_plan import newest_version, read_plan
-from shunt.node import NodeState, NodeStatus, write_status
-from shunt.seat import take_seat
+from shunt.plan.kept_plan import newest_version, read_plan
+from shunt.plan.seat import take_seat
+from shunt.run.cancellation import is_cancelled
+from shunt.run.node_status import NodeState, NodeStatus, write_status
 from shunt.store.errors import StoreFull, StoreUnavailable
 from workers.node.part_process import NodeSetting, PartProcess
 from workers.node.parts import Part, parts_of

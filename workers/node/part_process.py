@@ -10,10 +10,10 @@ from dataclasses import dataclass, field, replace
 from datetime import datetime
 from typing import Protocol
 
-from shunt.job import Job
-from shunt.node import NodeState, read_status, worker_id
-from shunt.pipeline_launch import PipelineLaunch, newest_launch
-from shunt.seat import Seat, read_seats
+from shunt.job.job import Job
+from shunt.plan.launch import PipelineLaunch, newest_launch
+from shunt.plan.seat import Seat, read_seats
+from shunt.run.node_status import NodeState, read_status, worker_id
 from shunt.store.protocol import Store
 from workers.engine.config import engine_environment
 from workers.node.parts import Part

@@ -9,10 +9,10 @@ import logging
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 
-from shunt.node import NodeState, NodeStatus, read_status
-from shunt.pipeline_launch import PipelineLaunch, announce
-from shunt.plan import Pipeline
-from shunt.seat import Seat, read_seats
+from shunt.plan.launch import PipelineLaunch, announce
+from shunt.plan.plan import Pipeline
+from shunt.plan.seat import Seat, read_seats
+from shunt.run.node_status import NodeState, NodeStatus, read_status
 from shunt.store.errors import StoreUnavailable
 from shunt.store.protocol import Store
 

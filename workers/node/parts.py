@@ -2,7 +2,7 @@
 
 from dataclasses import dataclass
 
-from shunt.plan import Pipeline, Plan
+from shunt.plan.plan import Pipeline, Plan
 
 
 @dataclass(frozen=True, slots=True)

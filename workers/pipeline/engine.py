@@ -9,7 +9,7 @@ from typing import Protocol
 
 from vllm.platforms import current_platform
 
-from shunt.plan import Pipeline
+from shunt.plan.plan import Pipeline
 from workers.engine.config import EngineConfig
 from workers.engine.engine_start import StartedEngine, start_engine
 from workers.engine.vllm_engine import VllmEngine

@@ -6,7 +6,7 @@ from collections.abc import Mapping
 from dataclasses import replace
 from typing import Any
 
-from shunt.plan import Pipeline
+from shunt.plan.plan import Pipeline
 from workers.engine.config import EngineConfig
 from workers.pipeline.checks import ModelSizes, PipelineRefused, check_gpus, check_stages
 from workers.pipeline.memory import check_fit, visible_gpus

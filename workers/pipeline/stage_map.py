@@ -8,7 +8,7 @@ from collections.abc import Mapping
 from dataclasses import asdict, dataclass
 from typing import Any, Self
 
-from shunt.plan import Pipeline
+from shunt.plan.plan import Pipeline
 
 KEY = "shunt_pipeline"
 """Name of the stage map in vLLM's `additional_config`."""

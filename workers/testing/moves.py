@@ -4,9 +4,9 @@ import asyncio
 from collections.abc import Sequence
 from dataclasses import replace
 
-from shunt.generation import Finish, Generation
-from shunt.request import Request
-from shunt.sampling import Sampling
+from shunt.checkpoint.generation import Finish, Generation
+from shunt.checkpoint.request import Request
+from shunt.job.sampling import Sampling
 from workers.engine.protocol import Engine
 
 POLL_S = 0.002

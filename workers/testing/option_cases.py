@@ -2,7 +2,7 @@
 
 from collections.abc import Callable, Mapping
 
-from shunt.sampling import RepetitionDetection, Sampling, StructuredOutput
+from shunt.job.sampling import RepetitionDetection, Sampling, StructuredOutput
 
 PROMPTS = (
     "Describe the capital of France in a short paragraph.",

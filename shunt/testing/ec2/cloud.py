@@ -14,7 +14,7 @@ from dataclasses import dataclass, field
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
 
-from shunt.aws.pool import Pool
+from shunt.aws.nodes.pool import Pool
 from shunt.testing.ec2.double import NOTICE_S, Ec2Double
 from shunt.testing.ec2.instance import Instance
 from shunt.testing.ec2.machines import Machines

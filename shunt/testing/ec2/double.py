@@ -11,7 +11,7 @@ from datetime import datetime, timedelta
 from decimal import Decimal
 from typing import Any
 
-from shunt.aws.pool import Pool
+from shunt.aws.nodes.pool import Pool
 from shunt.testing.ec2.faults import ApiFault, Fault
 from shunt.testing.ec2.instance import Instance, described, matches
 from shunt.testing.ec2.market import Market

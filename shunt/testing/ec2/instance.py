@@ -4,7 +4,7 @@ from dataclasses import dataclass
 from datetime import datetime
 from typing import Any
 
-from shunt.aws.pool import Pool
+from shunt.aws.nodes.pool import Pool
 
 
 @dataclass(slots=True)

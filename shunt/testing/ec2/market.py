@@ -6,7 +6,7 @@ from dataclasses import dataclass, field
 from datetime import datetime, timedelta
 from decimal import Decimal
 
-from shunt.aws.pool import Pool
+from shunt.aws.nodes.pool import Pool
 
 UNLIMITED = 1_000_000
 

@@ -7,11 +7,11 @@ from typing import Any
 import pytest
 
 from shunt.aws.api import AwsApi, client_of
-from shunt.aws.fleet import Ec2Fleet
-from shunt.aws.launch_request import LaunchSettings
-from shunt.aws.pool import Pool, SlotSpec
-from shunt.event import Event
-from shunt.reconcile import Reconciler
+from shunt.aws.nodes.fleet import Ec2Fleet
+from shunt.aws.nodes.launch_request import LaunchSettings
+from shunt.aws.nodes.pool import Pool, SlotSpec
+from shunt.fleet.reconcile import Reconciler
+from shunt.run.event import Event
 from shunt.testing.ec2.double import Ec2Double
 from shunt.testing.ec2.market import Market
 from shunt.testing.memory_store import MemoryStore

@@ -6,15 +6,15 @@ from datetime import timedelta
 from decimal import Decimal
 from typing import Any
 
-from shunt.aws.event_queue import EventQueue
-from shunt.aws.held_fleet import HeldFleet
-from shunt.aws.meter import Meter
-from shunt.aws.node_watch import NodeWatch
-from shunt.aws.pool import Pool, SlotSpec
-from shunt.event import Event
-from shunt.job import Ec2, Limits
-from shunt.node import NodeState, NodeStatus, write_status
-from shunt.run_status import RunState, RunStatus
+from shunt.aws.money.meter import Meter
+from shunt.aws.nodes.event_queue import EventQueue
+from shunt.aws.nodes.held_fleet import HeldFleet
+from shunt.aws.nodes.node_watch import NodeWatch
+from shunt.aws.nodes.pool import Pool, SlotSpec
+from shunt.job.job import Ec2, Limits
+from shunt.run.event import Event
+from shunt.run.node_status import NodeState, NodeStatus, write_status
+from shunt.run.status import RunState, RunStatus
 from shunt.testing.ec2.notice_queue import NoticeQueue
 from tests.shunt.aws.conftest import RUN, START, ZONES, Account, any_zone
 

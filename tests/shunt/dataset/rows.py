@@ -8,12 +8,12 @@ import pyarrow as pa
 from shunt.dataset.cutting import ShardCutter
 from shunt.dataset.duplicates import IdRegister
 from shunt.dataset.files import find_files
+from shunt.dataset.preflight import PreflightReport
 from shunt.dataset.prompt_row import PromptReader
 from shunt.dataset.reading import input_format, read_chunks
-from shunt.job import Job
-from shunt.preflight import PreflightReport
-from shunt.rendering import Renderer, renderer_for
-from shunt.row_error import RowErrorCode
+from shunt.dataset.rendering import Renderer, renderer_for
+from shunt.dataset.row_error import RowErrorCode
+from shunt.job.job import Job
 
 CONTEXT_TOKENS = 512
 

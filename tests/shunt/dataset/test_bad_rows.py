@@ -3,9 +3,9 @@
 from datetime import UTC, datetime
 from pathlib import Path
 
-from shunt.job import Job
-from shunt.preflight import PreflightReport
-from shunt.prepare import prepare
+from shunt.dataset.preflight import PreflightReport
+from shunt.job.job import Job
+from shunt.run.prepare import prepare
 from shunt.testing.memory_store import MemoryStore
 from tests.shunt.dataset.rows import make_job, renderer
 

@@ -11,7 +11,7 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from shunt.dataset import cutting, jsonl
-from shunt.shard import CARRIED_PREFIX, SCHEMA
+from shunt.dataset.shard import CARRIED_PREFIX, SCHEMA
 from tests.shunt.dataset.rows import CONTEXT_TOKENS, cut, make_job
 
 scalars = st.one_of(

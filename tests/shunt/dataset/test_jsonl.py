@@ -9,8 +9,8 @@ import zstandard
 from shunt.dataset.files import find_files
 from shunt.dataset.input_row import InputRow
 from shunt.dataset.jsonl import MAX_DEPTH, read_jsonl
+from shunt.dataset.row_error import RowErrorCode
 from shunt.errors import InputError
-from shunt.row_error import RowErrorCode
 
 
 def _rows(path: Path) -> list[InputRow]:

@@ -6,7 +6,7 @@ import pytest
 
 from shunt.dataset.openai_batch import CHAT_URL, COMPLETIONS_URL, translate
 from shunt.errors import RequestRefused
-from shunt.sampling import Sampling
+from shunt.job.sampling import Sampling
 
 MESSAGES = [{"role": "user", "content": "hi"}]
 SCHEMA = {"type": "object"}

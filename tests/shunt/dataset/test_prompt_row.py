@@ -6,8 +6,8 @@ from typing import Any
 
 import pytest
 
+from shunt.dataset.shard import prompts_of
 from shunt.errors import JobError
-from shunt.shard import prompts_of
 from tests.shunt.dataset.rows import cut, make_job
 
 

@@ -8,9 +8,9 @@ import pytest
 
 from shunt.dataset import tabular
 from shunt.dataset.files import find_files
+from shunt.dataset.shard import CARRIED_PREFIX, prompts_of
 from shunt.dataset.tabular import read_csv, read_parquet
 from shunt.errors import InputError
-from shunt.shard import CARRIED_PREFIX, prompts_of
 from tests.shunt.dataset.rows import cut, make_job
 
 

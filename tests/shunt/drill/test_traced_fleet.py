@@ -10,7 +10,7 @@ import pytest
 from shunt.drill.trace import Trace
 from shunt.drill.traced_fleet import FOREVER_S, TracedFleet, Usage
 from shunt.fleet.protocol import FleetNode, NotLaunched, one_after_another
-from shunt.reconcile import Reconciler
+from shunt.fleet.reconcile import Reconciler
 
 
 @dataclass

@@ -9,8 +9,8 @@ from typing import Any
 import pyarrow as pa
 import pyarrow.parquet as pq
 
-from shunt.generation import Finish, Generation, TokenLogprobs
-from shunt.outcome import Outcome, ShardOutcomes
+from shunt.checkpoint.generation import Finish, Generation, TokenLogprobs
+from shunt.results.outcome import Outcome, ShardOutcomes
 from shunt.results.writing import learn_layout, write_results
 
 INFINITE = (TokenLogprobs((1, 2), (-0.5, float("-inf")), 1),)

@@ -11,8 +11,8 @@ from typing import Any
 import pytest
 import pytest_asyncio
 
-from shunt.request import Request
-from shunt.sampling import Sampling
+from shunt.checkpoint.request import Request
+from shunt.job.sampling import Sampling
 from workers.engine.config import EngineConfig, engine_environment
 
 MODEL = Path(__file__).parents[3] / ".cache" / "models" / "SmolLM2-135M-Instruct"

@@ -5,7 +5,7 @@ from typing import Any
 
 import pytest
 
-from shunt.request import Request
+from shunt.checkpoint.request import Request
 
 pytestmark = [pytest.mark.vllm, pytest.mark.asyncio(loop_scope="session")]
 

@@ -14,10 +14,10 @@ from typing import Any
 
 import pytest
 
-from shunt.audit import compare
+from shunt.checkpoint.generation import Resumption
+from shunt.checkpoint.request import Request
 from shunt.errors import EngineDied
-from shunt.generation import Resumption
-from shunt.request import Request
+from shunt.run.audit import compare
 from workers.engine.config import EngineConfig
 from workers.testing.moves import move
 from workers.testing.option_cases import CASES, PROMPTS
@@ -34,8 +34,8 @@ import asyncio, os, signal, sys
 from tests_engine_config import config
 async def main():
     signal.signal(signal.SIGTERM, lambda *_: None)
-    from shunt.request import Request
-    from shunt.sampling import Sampling
+    from shunt.checkpoint.request import Request
+    from shunt.job.sampling import Sampling
     from workers.engine.vllm_engine import VllmEngine
     engine = await VllmEngine.start(config)
     print("started", flush=True)

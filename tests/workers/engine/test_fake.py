@@ -5,10 +5,10 @@ from dataclasses import replace
 
 import pytest
 
+from shunt.checkpoint.generation import Generation
+from shunt.checkpoint.request import Request
 from shunt.errors import EngineDied, RequestRefused
-from shunt.generation import Generation
-from shunt.request import Request
-from shunt.sampling import Sampling
+from shunt.job.sampling import Sampling
 from workers.engine.fake import END_TOKEN_ID, FakeEngine, FakeFaults, expected_generation
 
 

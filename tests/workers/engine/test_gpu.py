@@ -11,9 +11,9 @@ from typing import Any
 import pytest
 import pytest_asyncio
 
-from shunt.audit import compare
-from shunt.generation import Resumption
-from shunt.request import Request
+from shunt.checkpoint.generation import Resumption
+from shunt.checkpoint.request import Request
+from shunt.run.audit import compare
 from workers.engine.config import EngineConfig
 from workers.testing.moves import cut
 from workers.testing.option_cases import CASES, PROMPTS

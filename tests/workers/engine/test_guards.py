@@ -7,12 +7,12 @@ from typing import Any
 
 import pytest
 
-from shunt.audit import compare
+from shunt.checkpoint.generation import Resumption
+from shunt.checkpoint.request import Request
+from shunt.dataset.row_error import RowErrorCode
 from shunt.errors import RequestRefused
-from shunt.generation import Resumption
-from shunt.request import Request
-from shunt.row_error import RowErrorCode
-from shunt.sampling import StructuredOutput
+from shunt.job.sampling import StructuredOutput
+from shunt.run.audit import compare
 from workers.engine.rerun import rerun
 from workers.testing.moves import cut
 

@@ -2,7 +2,7 @@
 
 import pytest
 
-from shunt.generation import Generation, Resumption
+from shunt.checkpoint.generation import Generation, Resumption
 from workers.engine.live_request import restarted, resumed_from, weakest
 
 SAVED = Generation(token_ids=(1, 2), fingerprint="a", num_resumes=1)

@@ -5,7 +5,7 @@ from pathlib import Path
 
 import pytest
 
-from shunt.sampling import Sampling
+from shunt.job.sampling import Sampling
 from workers.engine.options import OPTIONS, Handling
 
 DOCS = Path(__file__).parents[3] / "docs" / "resume.md"

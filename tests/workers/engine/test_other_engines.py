@@ -10,11 +10,11 @@ from typing import Any
 import pytest
 import pytest_asyncio
 
-from shunt.audit import compare
+from shunt.checkpoint.generation import Resumption
+from shunt.checkpoint.request import Request
 from shunt.errors import RequestRefused
-from shunt.generation import Resumption
-from shunt.request import Request
-from shunt.sampling import Sampling
+from shunt.job.sampling import Sampling
+from shunt.run.audit import compare
 from workers.engine.config import EngineConfig
 from workers.testing.moves import cut
 from workers.testing.option_cases import CASES, PROMPTS

@@ -10,10 +10,10 @@ from typing import Any
 import pytest
 import pytest_asyncio
 
-from shunt.audit import compare
-from shunt.generation import Generation, Resumption
-from shunt.request import Request
-from shunt.sampling import Sampling, StructuredOutput
+from shunt.checkpoint.generation import Generation, Resumption
+from shunt.checkpoint.request import Request
+from shunt.job.sampling import Sampling, StructuredOutput
+from shunt.run.audit import compare
 from workers.engine.config import EngineConfig
 from workers.testing.moves import cut, naive_resume
 from workers.testing.option_cases import PROMPTS, REGEX

@@ -9,9 +9,9 @@ import pytest
 from hypothesis import HealthCheck, Phase, given, settings
 from hypothesis import strategies as st
 
-from shunt.audit import compare
-from shunt.request import Request
-from shunt.sampling import Sampling, StructuredOutput
+from shunt.checkpoint.request import Request
+from shunt.job.sampling import Sampling, StructuredOutput
+from shunt.run.audit import compare
 from workers.testing.moves import cut, move
 from workers.testing.option_cases import GRAMMAR, JSON_SCHEMA, PROMPTS, REGEX
 

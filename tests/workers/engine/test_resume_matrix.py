@@ -8,9 +8,9 @@ from typing import Any
 import pytest
 import pytest_asyncio
 
-from shunt.audit import compare
-from shunt.generation import Generation, Resumption
-from shunt.request import Request
+from shunt.checkpoint.generation import Generation, Resumption
+from shunt.checkpoint.request import Request
+from shunt.run.audit import compare
 from workers.testing.moves import cut, move, naive_resume
 from workers.testing.option_cases import CASES, PROMPTS
 

@@ -5,10 +5,10 @@ from typing import Any
 
 import pytest
 
-from shunt.generation import Generation
-from shunt.request import Request
-from shunt.row_error import RowErrorCode
-from shunt.sampling import Sampling
+from shunt.checkpoint.generation import Generation
+from shunt.checkpoint.request import Request
+from shunt.dataset.row_error import RowErrorCode
+from shunt.job.sampling import Sampling
 from workers.engine.resume_plan import EngineTraits, reason_to_restart, refusal
 
 V1_CPU = EngineTraits(runner="v1", device="cpu", max_model_len=100)

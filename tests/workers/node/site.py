@@ -12,17 +12,17 @@ from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
-from shunt.collect import collect, read_outcomes
-from shunt.generation import Generation
-from shunt.job import Input, Job, Model, Output
-from shunt.kept_plan import keep_plan
-from shunt.manifest import Manifest
-from shunt.node import NodeStatus, read_statuses
-from shunt.pipeline_launch import PipelineLaunch, newest_launch
-from shunt.plan import Certificate, NodeSlot, Pipeline, Plan, Prediction, Range
-from shunt.prepare import prepare
-from shunt.rendering import renderer_for
-from shunt.sampling import Sampling
+from shunt.checkpoint.generation import Generation
+from shunt.dataset.rendering import renderer_for
+from shunt.job.job import Input, Job, Model, Output
+from shunt.job.sampling import Sampling
+from shunt.plan.kept_plan import keep_plan
+from shunt.plan.launch import PipelineLaunch, newest_launch
+from shunt.plan.plan import Certificate, NodeSlot, Pipeline, Plan, Prediction, Range
+from shunt.run.collect import collect, read_outcomes
+from shunt.run.manifest import Manifest
+from shunt.run.node_status import NodeStatus, read_statuses
+from shunt.run.prepare import prepare
 from shunt.store.config import StoreConfig
 from shunt.store.opening import open_store
 from shunt.store.protocol import Store

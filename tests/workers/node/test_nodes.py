@@ -9,12 +9,12 @@ from pathlib import Path
 
 import pytest
 
-from shunt.generation import Generation
-from shunt.job import EngineOptions, Model
-from shunt.plan import Pipeline, Stage
-from shunt.request import Request
-from shunt.sampling import Sampling
-from shunt.seat import Seat
+from shunt.checkpoint.generation import Generation
+from shunt.checkpoint.request import Request
+from shunt.job.job import EngineOptions, Model
+from shunt.job.sampling import Sampling
+from shunt.plan.plan import Pipeline, Stage
+from shunt.plan.seat import Seat
 from tests.workers.node.site import ROOT, Site, site_of, wait_until
 from workers.engine.fake import expected_generation
 from workers.node.part_process import HeadProcess, NodeSetting

@@ -4,9 +4,9 @@ from datetime import UTC, datetime, timedelta
 
 import pytest
 
-from shunt.job import Input, Job, Model
-from shunt.node import NodeState, NodeStatus, write_status
-from shunt.seat import Seat
+from shunt.job.job import Input, Job, Model
+from shunt.plan.seat import Seat
+from shunt.run.node_status import NodeState, NodeStatus, write_status
 from shunt.store.errors import StoreUnavailable
 from shunt.testing.faulty_store import Call, Fault, FaultyStore, When
 from shunt.testing.memory_store import MemoryStore

@@ -7,10 +7,10 @@ from pathlib import Path
 
 import pytest
 
+from shunt.checkpoint.generation import Generation
 from shunt.demo_model.tiny_llama import tiny_llama
-from shunt.generation import Generation
-from shunt.job import EngineOptions, Model
-from shunt.sampling import Sampling
+from shunt.job.job import EngineOptions, Model
+from shunt.job.sampling import Sampling
 from tests.workers.node.site import Site, site_of, wait_until
 from tests.workers.pipeline.holding import left_in_shared_memory
 from tests.workers.pipeline.processes import Told, assert_same

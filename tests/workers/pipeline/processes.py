@@ -12,8 +12,8 @@ from functools import cache
 from pathlib import Path
 from typing import Any
 
-from shunt.audit import compare
-from shunt.generation import Finish, Generation, TokenLogprobs
+from shunt.checkpoint.generation import Finish, Generation, TokenLogprobs
+from shunt.run.audit import compare
 
 RUNNING = Path(__file__).with_name("running.py")
 ROOT = Path(__file__).parents[3]

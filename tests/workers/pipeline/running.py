@@ -15,12 +15,12 @@ import sys
 from dataclasses import asdict, replace
 from typing import Any
 
-from shunt.audit import compare
+from shunt.checkpoint.generation import Generation
+from shunt.checkpoint.request import Request
 from shunt.errors import EngineDied
-from shunt.generation import Generation
-from shunt.plan import Pipeline, Stage
-from shunt.request import Request
-from shunt.sampling import Sampling
+from shunt.job.sampling import Sampling
+from shunt.plan.plan import Pipeline, Stage
+from shunt.run.audit import compare
 from workers.engine.config import EngineConfig, engine_environment
 from workers.testing.moves import move
 

@@ -8,7 +8,7 @@ from typing import Any
 
 import pytest
 
-from shunt.audit import compare
+from shunt.run.audit import compare
 from tests.workers.pipeline.holding import assert_nothing_left, holding, strike
 from tests.workers.pipeline.processes import ROOT, run, start
 

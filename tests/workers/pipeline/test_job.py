@@ -12,12 +12,12 @@ from pathlib import Path
 
 import pytest
 
-from shunt.collect import collect, read_outcomes
-from shunt.event import Event, EventKind, read_events
-from shunt.job import EngineOptions, Input, Job, Model, Output
-from shunt.plan import Pipeline
-from shunt.prepare import prepare
-from shunt.rendering import renderer_for
+from shunt.dataset.rendering import renderer_for
+from shunt.job.job import EngineOptions, Input, Job, Model, Output
+from shunt.plan.plan import Pipeline
+from shunt.run.collect import collect, read_outcomes
+from shunt.run.event import Event, EventKind, read_events
+from shunt.run.prepare import prepare
 from shunt.store.config import StoreConfig
 from shunt.store.opening import open_store
 from shunt.testing.processes import descendants

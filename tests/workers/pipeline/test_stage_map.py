@@ -7,7 +7,7 @@ from typing import Any
 
 import pytest
 
-from shunt.plan import Pipeline, Stage
+from shunt.plan.plan import Pipeline, Stage
 from workers.pipeline.checks import (
     ModelSizes,
     PipelineRefused,

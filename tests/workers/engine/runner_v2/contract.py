@@ -6,9 +6,9 @@ import os
 import sys
 from dataclasses import replace
 
-from shunt.audit import compare
-from shunt.request import Request
-from shunt.sampling import Sampling
+from shunt.checkpoint.request import Request
+from shunt.job.sampling import Sampling
+from shunt.run.audit import compare
 from workers.engine.config import EngineConfig, engine_environment
 from workers.testing.moves import cut, naive_resume
 from workers.testing.option_cases import CASES

@@ -1,0 +1,346 @@
+"""The commands about runs: run, resume, status, watch, cancel, verify, collect, preflight."""
+
+import json
+import os
+import signal
+import threading
+import time
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import Annotated
+
+import typer
+from pydantic import TypeAdapter
+from rich.console import Console
+
+from flows.drive.drive import Ending, Watcher, check_job, drive, renderer_of, resume
+from flows.exit_code import ExitCode
+from flows.screen.run_view import show_status
+from flows.screen.view import LiveView, PlainView, show_ending, show_preflight
+from flows.surroundings import surroundings
+from shunt.dataset.preflight import PreflightReport
+from shunt.errors import JobError, RunMissing
+from shunt.job.job import Job
+from shunt.job.job_file import job_schema, load_job, override_job
+from shunt.run.cancellation import cancel as cancel_run
+from shunt.run.collect import collect as collect_run
+from shunt.run.manifest import Manifest, list_runs, read_manifest
+from shunt.run.pace import Pace
+from shunt.run.prepare import preflight as preflight_job
+from shunt.run.status import RunState, RunStatus, StatusReader
+from shunt.run.verify import verify as verify_run
+from shunt.store.config import StoreConfig, open_configured_store
+from shunt.store.protocol import Store
+
+JobPath = Annotated[Path, typer.Argument(metavar="JOB", help="Job file (YAML).")]
+RunId = Annotated[
+    str, typer.Argument(metavar="RUN", help="Run id; its unique beginning is enough.")
+]
+Overrides = Annotated[
+    list[str] | None, typer.Option("--set", help="Override a key: --set fleet.workers=2")
+]
+AsJson = Annotated[bool, typer.Option("--json", help="Print one JSON object to stdout.")]
+Strict = Annotated[bool, typer.Option("--strict", help="Refuse to start when a row is bad.")]
+Sample = Annotated[
+    int | None, typer.Option(min=1, help="Run the first N rows only, as their own run.")
+]
+StoreUri = Annotated[str, typer.Option("--store", help="Store of the run.", envvar="SHUNT_STORE")]
+Endpoint = Annotated[
+    str | None, typer.Option(help="S3 endpoint that is not AWS.", envvar="SHUNT_ENDPOINT_URL")
+]
+Plainly = Annotated[
+    bool, typer.Option("--no-prefect", help="Drive the run directly, without a Prefect flow run.")
+]
+
+_errors = Console(stderr=True)
+_WATCH_INTERVAL_S = 1.0
+_DECISIVE = ("name", "input", "sampling", "shard_prompts", "model.dtype", "model.revision",
+             "model.max_model_len", "model.adapters", "model.engine_kind")  # fmt: skip
+_RUN_STOPS = "stopping: workers save what they have and leave"
+_WATCH_ENDS = "no longer watching; the run goes on"
+
+
+def run(
+    job: JobPath,
+    overrides: Overrides = None,
+    strict: Strict = False,
+    sample: Sample = None,
+    dry_run: Annotated[
+        bool, typer.Option("--dry-run", help="Preflight only; start nothing.")
+    ] = False,
+    no_prefect: Plainly = False,
+    as_json: AsJson = False,
+) -> None:
+    """Generate every row of a job. Run it again to go on where it stopped.
+
+    Exit codes: 0 all rows are good; 1 failed; 2 the job or its input is wrong; 3 more error rows
+    than allowed; 4 deadline or budget reached; 75 interrupted, run again.
+    """
+    loaded = _load(job, overrides, strict)
+    if dry_run:
+        _preflight(loaded, as_json=as_json)
+        return
+    check_job(loaded)
+    with _stop_on_signals(_RUN_STOPS) as stop, _view(as_json=as_json) as watcher:
+        around = surroundings(loaded, stop)
+        if no_prefect:
+            ending = drive(loaded, _store(loaded), around, watcher, sample=sample)
+        else:
+            # Prefect takes two seconds to import; only this command pays for it.
+            from flows.prefect.session import run_flow
+
+            ending = run_flow(loaded, watcher, stop, sample=sample)
+    _end(ending, as_json=as_json)
+
+
+def resume_command(
+    run_id: RunId,
+    store: StoreUri = "runs",
+    endpoint_url: Endpoint = None,
+    overrides: Overrides = None,
+    as_json: AsJson = False,
+) -> None:
+    """Go on with a run, from its store alone."""
+    opened, manifest = find_run(run_id, store, endpoint_url)
+    manifest = _overridden(manifest, store, endpoint_url, overrides)
+    with _stop_on_signals(_RUN_STOPS) as stop, _view(as_json=as_json) as watcher:
+        watcher.prepared(manifest)
+        ending = resume(manifest, opened, surroundings(manifest.job, stop), watcher)
+    _end(ending, as_json=as_json)
+
+
+def status(
+    run_id: Annotated[
+        str, typer.Argument(metavar="[RUN]", help="Run id; none: list all runs.")
+    ] = "",
+    store: StoreUri = "runs",
+    endpoint_url: Endpoint = None,
+    as_json: AsJson = False,
+) -> None:
+    """What a run looks like now."""
+    if not run_id:
+        runs = list_runs(_opened(store, endpoint_url))
+        _print_json({"runs": runs}) if as_json else print_lines(runs or ["no run in this store"])
+        return
+    opened, manifest = find_run(run_id, store, endpoint_url)
+    seen = StatusReader(opened, manifest.run_id).read()
+    if as_json:
+        _print_json(TypeAdapter(RunStatus).dump_python(seen, mode="json"))
+    else:
+        show_status(Console(), seen)
+
+
+def watch(
+    run_id: RunId,
+    store: StoreUri = "runs",
+    endpoint_url: Endpoint = None,
+    as_json: Annotated[bool, typer.Option("--json", help="Print a status a line as JSON.")] = False,
+) -> None:
+    """Follow a run that somebody else drives, until it is collected, cancelled or Ctrl-C."""
+    opened, manifest = find_run(run_id, store, endpoint_url)
+    reader, pace = StatusReader(opened, manifest.run_id), Pace()
+    with _stop_on_signals(_WATCH_ENDS) as stop, _view(as_json=as_json) as watcher:
+        watcher.prepared(manifest)
+        while not stop.is_set():
+            seen = reader.read()
+            if as_json:
+                print_lines([TypeAdapter(RunStatus).dump_json(seen).decode()])
+            pace.saw(time.monotonic(), rows=seen.rows_terminal, tokens=seen.output_tokens)
+            watcher.seen(seen, pace)
+            if seen.state in (RunState.COLLECTED, RunState.CANCELLED):
+                break
+            stop.wait(_WATCH_INTERVAL_S)
+
+
+def cancel(
+    run_id: RunId, store: StoreUri = "runs", endpoint_url: Endpoint = None, as_json: AsJson = False
+) -> None:
+    """Ask every worker of a run to save and leave. `shunt resume` lifts it."""
+    opened, manifest = find_run(run_id, store, endpoint_url)
+    first = cancel_run(opened, manifest.run_id)
+    if as_json:
+        _print_json({"run_id": manifest.run_id, "cancelled": True, "was_cancelled": not first})
+    else:
+        print_lines([f"{manifest.run_id} is cancelled; its workers save and leave"])
+
+
+def verify(
+    run_id: RunId, store: StoreUri = "runs", endpoint_url: Endpoint = None, as_json: AsJson = False
+) -> None:
+    """Prove from the log that every prompt has exactly one terminal row and that results match."""
+    opened, manifest = find_run(run_id, store, endpoint_url)
+    report = verify_run(opened, manifest)
+    if as_json:
+        _print_json({"run_id": report.run_id, "ok": report.ok, "num_rows": report.num_rows,
+                     "num_segments": report.num_segments, "files": report.files,
+                     "problems": report.problems})  # fmt: skip
+    else:
+        console = Console()
+        for problem in report.problems:
+            console.print(f"[red]problem[/]: {problem}", highlight=False, soft_wrap=True)
+        if report.ok:
+            console.print(
+                f"[green]verified[/]: {report.num_rows} rows, each exactly once, from "
+                f"{report.num_segments} segments; {', '.join(report.files)} say the same",
+                highlight=False,
+            )
+    raise typer.Exit(ExitCode.OK if report.ok else ExitCode.FAILED)
+
+
+def collect(
+    run_id: RunId,
+    store: StoreUri = "runs",
+    endpoint_url: Endpoint = None,
+    output: Annotated[str | None, typer.Option(help="Another directory than the job's.")] = None,
+    as_json: AsJson = False,
+) -> None:
+    """Write the result files of a run whose rows are all there."""
+    opened, manifest = find_run(run_id, store, endpoint_url)
+    summary = collect_run(opened, manifest, output=output, now=datetime.now(UTC))
+    _end(Ending(ExitCode.OK, manifest.run_id, summary=summary), as_json=as_json)
+
+
+def preflight(
+    job: JobPath, overrides: Overrides = None, strict: Strict = False, sample: Sample = None,
+    as_json: AsJson = False,
+) -> None:  # fmt: skip
+    """Check a job and every row of its input; with --sample N, then run the first N rows."""
+    loaded = _load(job, overrides, strict)
+    if sample is None:
+        _preflight(loaded, as_json=as_json)
+        return
+    show_preflight(_errors if as_json else Console(), _preflight_report(loaded))
+    run(job, overrides, strict, sample, no_prefect=True, as_json=as_json)
+
+
+def schema() -> None:
+    """Print the JSON Schema of job files, for editors."""
+    _print_json(job_schema())
+
+
+COMMANDS: dict[str, Callable[..., None]] = {
+    "run": run,
+    "resume": resume_command,
+    "status": status,
+    "watch": watch,
+    "cancel": cancel,
+    "verify": verify,
+    "collect": collect,
+    "preflight": preflight,
+    "schema": schema,
+}
+
+
+def _load(path: Path, overrides: list[str] | None, strict: bool) -> Job:
+    return load_job(path, [*(overrides or []), *(["errors.strict=true"] if strict else [])])
+
+
+def _preflight(job: Job, *, as_json: bool) -> None:
+    report = _preflight_report(job)
+    if as_json:
+        counts = {"num_good_rows": report.num_good_rows, "num_error_rows": report.num_error_rows}
+        _print_json(counts | TypeAdapter(PreflightReport).dump_python(report, mode="json"))
+    else:
+        show_preflight(Console(), report)
+    if job.errors.strict:
+        report.require_clean()
+
+
+def _preflight_report(job: Job) -> PreflightReport:
+    check_job(job)
+    return preflight_job(job, renderer_of(job))
+
+
+def _store(job: Job) -> Store:
+    return open_configured_store(job.store, environment=os.environ)
+
+
+def _opened(uri: str, endpoint_url: str | None) -> Store:
+    config = StoreConfig(uri=uri, endpoint_url=endpoint_url)
+    return open_configured_store(config, environment=os.environ)
+
+
+def find_run(run_id: str, uri: str, endpoint_url: str | None) -> tuple[Store, Manifest]:
+    """The run of this id, or the only one that begins so. Raises `RunMissing`."""
+    store = _opened(uri, endpoint_url)
+    try:
+        return store, read_manifest(store, run_id)
+    except RunMissing:
+        matching = [found for found in list_runs(store) if found.startswith(run_id)]
+        if len(matching) != 1:
+            raise
+        return store, read_manifest(store, matching[0])
+
+
+def _overridden(
+    manifest: Manifest, uri: str, endpoint_url: str | None, overrides: list[str] | None
+) -> Manifest:
+    """The manifest's job with the store that it was found in, and what the user overrides.
+
+    Raises `JobError` for a key that decides results: with another value it is another run.
+    """
+    for override in overrides or []:
+        if override.startswith(_DECISIVE):
+            raise JobError(
+                f"--set {override}: this decides results, so it makes another run; use `shunt run`"
+            )
+    tree = manifest.job.model_dump(mode="json", by_alias=True, exclude_unset=True)
+    if manifest.job.store.uri != uri:
+        tree["store"] = {"uri": uri, "endpoint_url": endpoint_url}
+    return manifest.model_copy(update={"job": override_job(tree, overrides or [])})
+
+
+@contextmanager
+def _stop_on_signals(told_user: str) -> Iterator[threading.Event]:
+    """An event that Ctrl-C and SIGTERM set. A second Ctrl-C ends the process at once."""
+    stop = threading.Event()
+
+    def told(_number: int, _frame: object) -> None:
+        if stop.is_set():
+            raise KeyboardInterrupt
+        _errors.print(told_user, style="yellow")
+        stop.set()
+
+    before = {number: signal.signal(number, told) for number in (signal.SIGINT, signal.SIGTERM)}
+    try:
+        yield stop
+    finally:
+        for number, handler in before.items():
+            signal.signal(number, handler)
+
+
+@contextmanager
+def _view(*, as_json: bool) -> Iterator[Watcher]:
+    console = _errors if as_json else Console()
+    with LiveView(console) if console.is_terminal else PlainView(console) as view:
+        yield view
+
+
+def _end(ending: Ending, *, as_json: bool) -> None:
+    if as_json:
+        summary = ending.summary
+        _print_json(
+            {
+                "run_id": ending.run_id,
+                "exit_code": int(ending.code),
+                "reason": ending.reason,
+                "workers_lost": ending.num_lost,
+                "go_on": ending.go_on,
+                "spent_usd": ending.spend and float(ending.spend.usd),
+                "summary": summary and summary.model_dump(mode="json", exclude={"cuts"}),
+            }
+        )
+    else:
+        show_ending(Console(), ending)
+    raise typer.Exit(ending.code)
+
+
+def _print_json(value: object) -> None:
+    print_lines([json.dumps(value, indent=2, ensure_ascii=False)])
+
+
+def print_lines(lines: list[str]) -> None:
+    for line in lines:
+        typer.echo(line)

@@ -1,0 +1,204 @@
+"""Driving a run to its end: prepare, reconcile, collect, always tear down. Knows no Prefect.
+
+The command line and the Prefect flow both call `drive`; they differ in who watches.
+"""
+
+import shlex
+from dataclasses import dataclass, replace
+from typing import Protocol
+
+from flows.drive.nodes import hold_nodes
+from flows.exit_code import ExitCode
+from flows.surroundings import Surroundings
+from shunt.dataset.files import find_files
+from shunt.dataset.preflight import PreflightReport
+from shunt.dataset.rendering import Renderer, renderer_for, require_model
+from shunt.errors import RunError
+from shunt.job.job import Job
+from shunt.results.publishing import check_writable
+from shunt.results.summary import ResultSummary, read_summary
+from shunt.run.cancellation import carry_on, is_cancelled
+from shunt.run.collect import ShardsOpen, collect, output_directory
+from shunt.run.event import Event, EventKind, record
+from shunt.run.manifest import Manifest
+from shunt.run.pace import Pace
+from shunt.run.prepare import prepare
+from shunt.run.spend import Spend, read_spend
+from shunt.run.status import RunState, RunStatus, StatusReader
+from shunt.store.protocol import Store
+
+_RECHECKS = 3
+
+
+class Watcher(Protocol):
+    """Who is told how the run gets on. All calls come from the thread that drives."""
+
+    def preflighted(self, report: PreflightReport) -> None: ...
+
+    def prepared(self, manifest: Manifest) -> None: ...
+
+    def seen(self, status: RunStatus, pace: Pace) -> None: ...
+
+    def happened(self, event: Event) -> None: ...
+
+    def collected(self, summary: ResultSummary) -> None: ...
+
+
+@dataclass(frozen=True, slots=True)
+class Ending:
+    """How a drive ended."""
+
+    code: ExitCode
+    run_id: str
+    reason: str = ""
+    summary: ResultSummary | None = None
+    num_lost: int = 0
+    """Workers that were lost, or drained, before their work was done."""
+    go_on: str = ""
+    """The command that goes on with a run that was stopped early."""
+    spend: Spend | None = None
+    """None where no node cost money."""
+
+
+def drive(
+    job: Job, store: Store, around: Surroundings, watcher: Watcher, *, sample: int | None = None
+) -> Ending:
+    """Prepare the run (or find it) and take it to its end.
+
+    Raises `JobError` and `InputError` before anything is started, `RunError` when every worker
+    failed, and `StoreError`.
+    """
+    return resume(prepare_run(job, store, around, watcher, sample=sample), store, around, watcher)
+
+
+def check_job(job: Job) -> None:
+    """What is cheap to know before anything is started: the input and the model are there, the
+    output is writable.
+
+    Raises `JobError` and `InputError`.
+    """
+    find_files(job.input.path, endpoint_url=job.input.endpoint_url)
+    check_writable(job.output.path)
+    if job.fleet.kind == "local" and job.model.engine_kind == "vllm":
+        require_model(job.model.path, job.model.revision)
+
+
+def prepare_run(
+    job: Job, store: Store, around: Surroundings, watcher: Watcher, *, sample: int | None = None
+) -> Manifest:
+    """The run's manifest, carrying what this invocation says of fleet, cadence and output."""
+    check_job(job)
+    manifest = prepare(
+        job, store, renderer_of(job), now=around.now(), sample=sample, saw=watcher.preflighted
+    )
+    manifest = manifest.model_copy(update={"job": job})
+    watcher.prepared(manifest)
+    return manifest
+
+
+def renderer_of(job: Job) -> Renderer:
+    return renderer_for(
+        job.model.path,
+        revision=job.model.revision,
+        max_model_len=job.model.max_model_len_tokens,
+        fake=job.model.engine_kind == "fake",
+    )
+
+
+def resume(manifest: Manifest, store: Store, around: Surroundings, watcher: Watcher) -> Ending:
+    """Take a prepared run to its end: whatever is missing is generated, then collected."""
+    run_id = manifest.run_id
+    if (summary := read_summary(store, run_id)) is not None:
+        watcher.collected(summary)
+        return replace(_ended(manifest, summary, 0), spend=read_spend(store, run_id))
+    carry_on(store, run_id)
+    lost = 0
+    for attempt in range(_RECHECKS):
+        stopped = _generate(manifest, store, around, watcher, recheck=attempt > 0)
+        lost += stopped.num_lost
+        if stopped.code is not ExitCode.OK:
+            spend = read_spend(store, run_id)
+            return replace(stopped, num_lost=lost, go_on=_go_on(manifest), spend=spend)
+        try:
+            summary = collect(store, manifest, now=around.now())
+        except ShardsOpen:
+            continue  # a done marker promised too much: look into every shard
+        record(store, run_id, Event(at=around.now(), kind=EventKind.COLLECTED))
+        watcher.collected(summary)
+        return replace(_ended(manifest, summary, lost), spend=read_spend(store, run_id))
+    raise RunError(run_id, f"is still not finished after {_RECHECKS} passes over all shards")
+
+
+def _generate(
+    manifest: Manifest, store: Store, around: Surroundings, watcher: Watcher, *, recheck: bool
+) -> Ending:
+    """Hold the fleet as wanted until every worker has left because nothing is left to do."""
+    run_id = manifest.run_id
+    reader, pace = StatusReader(store, run_id), Pace()
+    status = reader.read()
+
+    def tell(event: Event) -> None:
+        record(store, run_id, event)
+        watcher.happened(event)
+
+    if status.state is RunState.GENERATED and not recheck:
+        if manifest.job.fleet.kind == "ec2":
+            with hold_nodes(manifest, store, around, tell, recheck=False):
+                pass  # what an earlier controller bought is ended and paid for
+        return Ending(ExitCode.OK, run_id)
+    ending = Ending(ExitCode.OK, run_id)
+    with hold_nodes(manifest, store, around, tell, recheck=recheck) as nodes:
+        while not nodes.reconciler.done:
+            nodes.step(status, pace.eta_s(status.rows_left))
+            status = reader.read()
+            if status.state is RunState.GENERATED and not recheck:
+                break
+            pace.saw(around.monotonic(), rows=status.rows_terminal, tokens=status.output_tokens)
+            watcher.seen(status, pace)
+            if nodes.reconciler.failed:
+                raise RunError(run_id, _every_worker_failed(manifest, around))
+            if (early := _stopped_early(manifest, store, around, nodes.limit)) is not None:
+                ending = early
+                break
+            around.stop.wait(nodes.poll_s)
+        ending = replace(ending, num_lost=nodes.reconciler.num_lost)
+    watcher.seen(reader.read(), pace)
+    return ending
+
+
+def _every_worker_failed(manifest: Manifest, around: Surroundings) -> str:
+    if manifest.job.fleet.kind == "ec2":
+        return "every node's worker failed; `shunt status` has how, the nodes' journals have why"
+    return f"every worker failed; their logs are in {around.log_directory}"
+
+
+def _stopped_early(
+    manifest: Manifest, store: Store, around: Surroundings, limit: str
+) -> Ending | None:
+    run_id = manifest.run_id
+    if around.stop.is_set():
+        return Ending(ExitCode.INTERRUPTED, run_id, "interrupted")
+    if is_cancelled(store, run_id):
+        return Ending(ExitCode.INTERRUPTED, run_id, "cancelled")
+    return Ending(ExitCode.LIMIT, run_id, limit) if limit else None
+
+
+def _ended(manifest: Manifest, summary: ResultSummary, num_lost: int) -> Ending:
+    policy = manifest.job.errors
+    allowed = policy.max_error_rows
+    if allowed is None:
+        allowed = int(policy.max_error_fraction * summary.num_rows)
+    code = ExitCode.OK if summary.num_errors <= allowed else ExitCode.ROW_ERRORS
+    reason = "" if code is ExitCode.OK else f"{summary.num_errors} error rows, {allowed} allowed"
+    return Ending(code, manifest.run_id, reason, summary, num_lost)
+
+
+def _go_on(manifest: Manifest) -> str:
+    store = manifest.job.store
+    endpoint = [] if store.endpoint_url is None else ["--endpoint-url", store.endpoint_url]
+    return shlex.join(["shunt", "resume", manifest.run_id, "--store", store.uri, *endpoint])
+
+
+def results_of(manifest: Manifest) -> str:
+    """Where the results are, or will be."""
+    return output_directory(manifest.job, manifest.run_id)

@@ -1,0 +1,132 @@
+"""The nodes of a drive: worker processes here, or machines of EC2, held through one seam."""
+
+import json
+import uuid
+from collections.abc import Callable, Generator
+from contextlib import AbstractContextManager, contextmanager
+from dataclasses import dataclass
+from datetime import datetime
+from typing import Protocol
+
+from flows.drive.ec2_nodes import ec2_specs, hold_ec2
+from flows.surroundings import Surroundings
+from shunt.fleet.local import LocalFleet, WorkerCommand
+from shunt.fleet.reconcile import PlannedInterruption, Reconciler
+from shunt.run.event import Event
+from shunt.run.manifest import Manifest
+from shunt.run.status import RunStatus
+from shunt.store.protocol import Store
+
+
+class HeldNodes(Protocol):
+    """Nodes that are held at a run's work."""
+
+    @property
+    def reconciler(self) -> Reconciler: ...
+
+    @property
+    def limit(self) -> str:
+        """Why the run has to stop early; empty while it need not."""
+        ...
+
+    @property
+    def poll_s(self) -> float:
+        """How long to wait between two passes."""
+        ...
+
+    def step(self, status: RunStatus, eta_s: float | None) -> None:
+        """One pass: launch what is missing, see off what goes."""
+        ...
+
+
+def hold_nodes(
+    manifest: Manifest,
+    store: Store,
+    around: Surroundings,
+    tell: Callable[[Event], None],
+    *,
+    recheck: bool,
+) -> AbstractContextManager[HeldNodes]:
+    """The nodes that the job asks for. Leaving them ends them all."""
+    if manifest.job.fleet.kind == "ec2":
+        return hold_ec2(manifest, store, around, tell, recheck=recheck)
+    return _hold_local(manifest, store, around, tell, recheck=recheck)
+
+
+@dataclass(slots=True)
+class _LocalNodes:
+    reconciler: Reconciler
+    deadline: datetime | None
+    now: Callable[[], datetime]
+    poll_s: float = 0.5
+
+    @property
+    def limit(self) -> str:
+        if self.deadline is None or self.now() < self.deadline:
+            return ""
+        return f"the deadline {self.deadline.isoformat()} has passed"
+
+    def step(self, status: RunStatus, eta_s: float | None) -> None:
+        del eta_s  # processes of this machine have no budget to keep
+        self.reconciler.step(status.output_tokens)
+
+
+@contextmanager
+def _hold_local(
+    manifest: Manifest,
+    store: Store,
+    around: Surroundings,
+    tell: Callable[[Event], None],
+    *,
+    recheck: bool,
+) -> Generator[HeldNodes]:
+    settings = manifest.job.fleet
+    with LocalFleet(
+        command=_worker_command(manifest, around, recheck=recheck),
+        run_tag=uuid.uuid4().hex[:6],
+        num_slots=settings.workers,
+    ) as fleet:
+        yield _LocalNodes(
+            deadline=manifest.job.limits.deadline,
+            now=around.now,
+            reconciler=Reconciler(
+                fleet=around.over(fleet),
+                slots=slots_of(manifest, store),
+                max_crashes=settings.max_crashes,
+                monotonic=around.monotonic,
+                now=around.now,
+                tell=tell,
+                interruptions=[
+                    PlannedInterruption(i.after_s, f"worker-{i.worker}", i.notice_s)
+                    for i in settings.interruptions
+                ],
+            ),
+        )
+
+
+def slots_of(manifest: Manifest, store: Store) -> list[str]:
+    """The places that workers fill at first, by name. Raises `JobError` where a plan is wanted and
+    there is none."""
+    settings = manifest.job.fleet
+    if settings.kind == "ec2":
+        return list(ec2_specs(manifest, store))
+    return [f"worker-{number}" for number in range(settings.workers)]
+
+
+def _worker_command(manifest: Manifest, around: Surroundings, *, recheck: bool) -> WorkerCommand:
+    argv = [
+        str(around.worker_python),
+        "-m",
+        "workers",
+        "--store",
+        json.dumps(manifest.job.store.model_dump(exclude_none=True)),
+        "--run",
+        manifest.run_id,
+        "--job",
+        manifest.job.model_dump_json(by_alias=True, exclude_unset=True),
+    ]
+    return WorkerCommand(
+        argv=(*argv, "--recheck") if recheck else tuple(argv),
+        environment=dict(around.environment),
+        log_directory=around.log_directory,
+    )

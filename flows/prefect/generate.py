@@ -1,0 +1,126 @@
+"""The Prefect flow: prepare, keep workers at it, collect.
+
+Prefect shows and schedules; it owns nothing. A task run stands for a step or for the place of one
+worker, never for a prompt or a shard, and its state is display: leases in the store decide.
+"""
+
+import logging
+import threading
+from collections.abc import Callable
+from contextvars import ContextVar
+from dataclasses import dataclass, field
+
+from prefect import flow, get_run_logger, task
+from prefect.cache_policies import NO_CACHE
+from prefect.client.schemas.objects import State
+from prefect.runtime import flow_run
+from prefect.states import Completed, Failed
+
+from flows.drive.drive import Ending, Watcher, prepare_run, results_of, resume
+from flows.drive.nodes import slots_of
+from flows.exit_code import ExitCode
+from flows.prefect.flow_view import SERVER_ERRORS, FlowView
+from flows.surroundings import Surroundings, surroundings
+from shunt.dataset.preflight import PreflightReport
+from shunt.job.job import Job
+from shunt.results.summary import ResultSummary
+from shunt.run.event import Event
+from shunt.run.manifest import Manifest
+from shunt.run.pace import Pace
+from shunt.run.status import RunStatus
+from shunt.store.config import open_configured_store
+from shunt.store.protocol import Store
+
+log = logging.getLogger(__name__)
+
+
+class Headless:
+    """A watcher that shows nothing: a scheduled run has only Prefect's page."""
+
+    def preflighted(self, report: PreflightReport) -> None: ...
+
+    def prepared(self, manifest: Manifest) -> None: ...
+
+    def seen(self, status: RunStatus, pace: Pace) -> None: ...
+
+    def happened(self, event: Event) -> None: ...
+
+    def collected(self, summary: ResultSummary) -> None: ...
+
+
+@dataclass(frozen=True, slots=True)
+class Session:
+    """What the command line adds to a flow run: somebody who watches, and a way to stop."""
+
+    watcher: Watcher = field(default_factory=Headless)
+    stop: threading.Event = field(default_factory=threading.Event)
+    keep_handlers: Callable[[], None] = lambda: None
+    """Called inside the flow: Prefect has put its own SIGTERM handler in place by then."""
+
+
+_SESSION: ContextVar[Session | None] = ContextVar("shunt_session", default=None)
+_ENDINGS: ContextVar[list[Ending] | None] = ContextVar("shunt_endings", default=None)
+
+
+def generate_in(session: Session, job: Job, *, sample: int | None = None) -> Ending:
+    """Run the flow in this process and give back how it ended. Raises what the flow raised.
+
+    A server that is lost on the way changes nothing about the ending.
+    """
+    endings: list[Ending] = []
+    tokens = _SESSION.set(session), _ENDINGS.set(endings)
+    try:
+        state = generate(job, sample=sample, return_state=True)
+        if not endings:
+            state.result()  # raises
+    except SERVER_ERRORS as error:
+        if not endings:
+            raise
+        log.warning("prefect did not record how the flow run ended: %s", error)
+    finally:
+        _SESSION.reset(tokens[0])
+        _ENDINGS.reset(tokens[1])
+    return endings[0]
+
+
+@flow(name="generate", flow_run_name=lambda: f"{flow_run.parameters['job'].name}")
+def generate(job: Job, sample: int | None = None) -> State[None]:
+    """Generate every row of a job; started again, it goes on where it stopped."""
+    session = _SESSION.get() or Session()
+    session.keep_handlers()
+    around = surroundings(job, session.stop)
+    store = open_configured_store(job.store, environment=around.environment)
+    show = FlowView(session.watcher, around.monotonic)
+    manifest = _prepare(job, store, around, show, sample)
+    slots = slots_of(manifest, store)
+    lanes = [_lane.with_options(task_run_name=slot).submit(show, slot) for slot in slots]
+    try:
+        ending = resume(manifest, store, around, show)
+    finally:
+        show.close(slots)
+        for lane in lanes:
+            lane.wait()
+    if (endings := _ENDINGS.get()) is not None:
+        endings.append(ending)
+    show.show_summary(ending, manifest)
+    if ending.code is ExitCode.OK:
+        return Completed(message=f"{manifest.num_rows} rows in {results_of(manifest)}")
+    return Failed(message=ending.reason)
+
+
+@task(name="prepare", task_run_name="prepare", cache_policy=NO_CACHE)
+def _prepare(
+    job: Job, store: Store, around: Surroundings, show: FlowView, sample: int | None
+) -> Manifest:
+    return prepare_run(job, store, around, show, sample=sample)
+
+
+@task(name="worker", cache_policy=NO_CACHE)
+def _lane(show: FlowView, slot: str) -> str:
+    """Stands for one worker's place while the run goes on; its log tells who filled it."""
+    logger = get_run_logger()
+    last = "no worker was needed"
+    for event in show.events_of(slot):
+        last = f"{event.node_id} {event.kind.value.replace('_', ' ')}: {event.detail}"
+        logger.info(last)
+    return last

@@ -1,0 +1,39 @@
+"""`shunt status`: one picture of a run, and what happened to it."""
+
+from rich.console import Console
+from rich.table import Table
+
+from flows.screen.view import event_line, spend_line
+from shunt.run.status import RunStatus
+
+_SHOWN_EVENTS = 12
+_SHOWN_SHARDS = 20
+
+
+def show_status(console: Console, status: RunStatus) -> None:
+    """Counts, shards that are not done, living workers, the latest events."""
+    console.print(
+        f"[bold]{status.run_id}[/] is {status.state.value}: {status.rows_terminal} of "
+        f"{status.rows_total} rows, {status.rows_failed} error rows, {status.output_tokens} tokens "
+        f"generated, {status.num_interruptions} interruptions",
+        highlight=False,
+    )
+    if (spend := status.spend) is not None:
+        console.print(
+            f"{spend_line(spend)}, {spend.num_nodes} of {spend.num_launched} nodes live, "
+            f"as of {spend.at:%Y-%m-%d %H:%M:%S}",
+            highlight=False,
+        )
+    open_shards = [shard for shard in status.shards if not shard.done]
+    if open_shards:
+        shards = Table("shard", "rows", "terminal", "held by", box=None, header_style="dim")
+        for shard in open_shards[:_SHOWN_SHARDS]:
+            counts = (str(shard.num_rows), str(shard.num_terminal))
+            shards.add_row(shard.shard_id, *counts, shard.holder or "-")
+        console.print(shards)
+        if len(open_shards) > _SHOWN_SHARDS:
+            console.print(f"  and {len(open_shards) - _SHOWN_SHARDS} more open shards")
+    for node in status.living:
+        console.print(f"worker {node.node_id}: {node.state.value}, {node.output_tokens} tokens")
+    for event in status.events[-_SHOWN_EVENTS:]:
+        console.print(event_line(event), highlight=False, soft_wrap=True)

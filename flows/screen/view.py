@@ -1,0 +1,189 @@
+"""What a person sees of a run: a live view on a terminal, plain lines elsewhere."""
+
+from datetime import timedelta
+
+from rich.console import Console, Group, RenderableType
+from rich.live import Live
+from rich.progress_bar import ProgressBar
+from rich.table import Table
+from rich.text import Text
+
+from flows.drive.drive import Ending
+from shunt.dataset.preflight import PreflightReport
+from shunt.job.job import Fleet
+from shunt.results.summary import ResultSummary
+from shunt.run.event import Event, EventKind
+from shunt.run.manifest import Manifest
+from shunt.run.pace import Pace
+from shunt.run.spend import Spend
+from shunt.run.status import RunStatus
+
+LINE_INTERVAL_S = 5.0
+_TOLD = {EventKind.INTERRUPTED, EventKind.SHARD_RESUMED, EventKind.ENGINE_DIED,
+         EventKind.PROMPT_ISOLATED, EventKind.FENCED, EventKind.NOT_LAUNCHED, EventKind.MARKET,
+         EventKind.REBALANCE, EventKind.FLEET_ENDED}  # fmt: skip
+
+
+class PlainView:
+    """One line when something happens, and one every few seconds."""
+
+    def __init__(self, console: Console, *, interval_s: float = LINE_INTERVAL_S) -> None:
+        self._console = console
+        self._interval_s = interval_s
+        self._last_s: float | None = None
+        self._shown: set[str] = set()
+
+    def __enter__(self) -> "PlainView":
+        return self
+
+    def __exit__(self, *exc: object) -> None: ...
+
+    def preflighted(self, report: PreflightReport) -> None:
+        show_preflight(self._console, report, brief=True)
+
+    def prepared(self, manifest: Manifest) -> None:
+        self._console.print(opening_line(manifest), highlight=False)
+
+    def happened(self, event: Event) -> None: ...
+
+    def seen(self, status: RunStatus, pace: Pace) -> None:
+        for event in status.events:
+            name = event.model_dump_json()
+            if event.kind in _TOLD and name not in self._shown:
+                self._shown.add(name)
+                self._console.print(event_line(event), highlight=False)
+        now_s = pace.last_s
+        if self._last_s is None or now_s - self._last_s >= self._interval_s:
+            self._last_s = now_s
+            self._console.print(status_line(status, pace), highlight=False)
+
+    def collected(self, summary: ResultSummary) -> None: ...
+
+
+class LiveView(PlainView):
+    """A picture that is drawn anew with every look; what happened scrolls by above it."""
+
+    def __init__(self, console: Console) -> None:
+        super().__init__(console, interval_s=float("inf"))
+        self._last_s = 0.0
+        self._live = Live(console=console, refresh_per_second=4, transient=False)
+        self._interrupted = 0
+
+    def __enter__(self) -> "LiveView":
+        self._live.__enter__()
+        return self
+
+    def __exit__(self, *exc: object) -> None:
+        self._live.__exit__(None, None, None)
+
+    def seen(self, status: RunStatus, pace: Pace) -> None:
+        super().seen(status, pace)
+        self._live.update(picture(status, pace))
+
+
+def picture(status: RunStatus, pace: Pace) -> RenderableType:
+    """Progress, rates, and a line per living worker."""
+    bar = ProgressBar(total=max(1, status.rows_total), completed=status.rows_terminal, width=60)
+    workers = Table(box=None, padding=(0, 2), header_style="dim")
+    for name in ("worker", "state", "shards", "running", "rows", "tokens"):
+        workers.add_column(name, justify="left" if name in ("worker", "state") else "right")
+    for node in sorted(status.living, key=lambda node: node.node_id):
+        counts = (len(node.shards), node.running, node.rows_finished, node.output_tokens)
+        workers.add_row(node.node_id, node.state.value, *map(str, counts))
+    return Group(bar, Text.from_markup(status_line(status, pace)), workers)
+
+
+def opening_line(manifest: Manifest) -> str:
+    bad = f", {manifest.num_error_rows} refused by preflight" if manifest.num_error_rows else ""
+    return (
+        f"run [bold]{manifest.run_id}[/]: {manifest.num_rows} rows{bad}, "
+        f"{len(manifest.shards)} shards, {_workers_of(manifest.job.fleet)}"
+    )
+
+
+def _workers_of(fleet: Fleet) -> str:
+    if fleet.kind == "local" or fleet.ec2 is None:
+        return _counted(fleet.workers, "worker")
+    nodes = _counted(fleet.workers, "node") if fleet.ec2.instance_types else "nodes by plan"
+    return f"{nodes} on EC2 in {fleet.ec2.region}"
+
+
+def status_line(status: RunStatus, pace: Pace) -> str:
+    parts = [
+        f"{status.rows_terminal}/{status.rows_total} rows",
+        f"{pace.tokens_per_s:.0f} tok/s",
+        f"ETA {_duration(pace.eta_s(status.rows_left))}",
+        _counted(len(status.living), "worker"),
+    ]
+    if status.rows_failed:
+        parts.append(f"[yellow]{_counted(status.rows_failed, 'error row')}[/]")
+    if status.spend is not None:
+        parts.append(spend_line(status.spend))
+    if status.num_interruptions:
+        parts.append(f"{_counted(status.num_interruptions, 'interruption')} survived")
+    return "  ".join(parts)
+
+
+def spend_line(spend: Spend) -> str:
+    """Money so far, of how much, and how fast it goes."""
+    limit = "" if spend.max_cost_usd is None else f" of {spend.max_cost_usd:.2f}"
+    return f"{spend.usd:.2f}{limit} USD ({spend.usd_per_hour:.2f}/h)"
+
+
+def event_line(event: Event) -> str:
+    what = event.kind.value.replace("_", " ")
+    shard = f" shard {event.shard_id}" if event.shard_id else ""
+    return f"[cyan]{event.at:%H:%M:%S}[/] {what}{shard} [dim]{event.node_id}[/] {event.detail}"
+
+
+def show_preflight(console: Console, report: PreflightReport, *, brief: bool = False) -> None:
+    """Counts, and the first mistakes with file and line."""
+    size = f"{report.num_bytes / 1e6:.1f} MB"
+    console.print(
+        f"preflight: {report.num_rows} rows in {len(report.files)} files ({size}, "
+        f"{report.input_format}), {report.num_good_rows} good, {report.num_error_rows} bad",
+        highlight=False,
+    )
+    for code, count in sorted(report.errors.items()):
+        console.print(f"  [yellow]{code.value}[/]: {count}", highlight=False)
+    for error in report.examples[: 3 if brief else None]:
+        console.print(Text(f"    {error.message}", style="dim"))
+
+
+def show_ending(console: Console, ending: Ending) -> None:
+    """The last words of a run."""
+    summary = ending.summary
+    if ending.spend is not None:
+        console.print(
+            f"spent: {ending.spend.usd:.2f} USD on {_counted(ending.spend.num_launched, 'node')}",
+            highlight=False,
+        )
+    if summary is None:
+        console.print(f"[bold yellow]{ending.reason}[/]: everything generated so far is saved.")
+        console.print(f"Go on with: {ending.go_on}", highlight=False, soft_wrap=True)
+        return
+    moved = (
+        f"; {_counted(summary.num_resumed_rows, 'row')} carried over from a lost worker, "
+        f"{summary.num_restarted_rows} of them begun again"
+    )
+    console.print(
+        f"[bold green]done[/]: {summary.num_ok} rows, {_counted(summary.num_errors, 'error row')}, "
+        f"{summary.num_output_tokens} tokens{moved if summary.num_resumed_rows else ''}",
+        highlight=False,
+        soft_wrap=True,
+    )
+    for code, count in sorted(summary.errors.items()):
+        console.print(f"  [yellow]{code}[/]: {count}", highlight=False)
+    if ending.reason:
+        console.print(f"[bold yellow]{ending.reason}[/]", highlight=False)
+    console.print(f"results: {summary.directory}", highlight=False, soft_wrap=True)
+    for file in summary.files:
+        console.print(f"  {file.name}  {file.num_bytes / 1e3:.0f} kB", highlight=False)
+
+
+def _counted(count: int, word: str) -> str:
+    return f"{count} {word}" if count == 1 else f"{count} {word}s"
+
+
+def _duration(seconds: float | None) -> str:
+    return "-" if seconds is None else str(timedelta(seconds=round(seconds)))

@@ -1,0 +1,324 @@
+"""The EC2 fleet of a run: launches by intent, observes by tag, and leaves nothing behind.
+
+API calls: one per node launched (a few at once), one describe per thousand nodes of an observation,
+one terminate per hundred nodes ended. What was launched is read from the store, so a new controller
+knows it too.
+"""
+
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass, field
+from datetime import datetime
+from typing import Any
+
+from shunt.aws import tags
+from shunt.aws.api import AwsApi
+from shunt.aws.errors import AwsError, CapacityError, QuotaError, error_of
+from shunt.aws.nodes.intent import Intent, Outcome, declare, new_token, read_intents, settle
+from shunt.aws.nodes.inventory import (
+    LIVING_STATES,
+    SETTLE_S,
+    describe_run,
+    terminate_instances,
+    wait_until_gone,
+)
+from shunt.aws.nodes.launch_request import LaunchSettings, launch_request
+from shunt.aws.nodes.placement_group import make_placement_group, remove_placement_groups
+from shunt.aws.nodes.pool import Blocklist, Pool, SlotSpec
+from shunt.fleet.protocol import FleetNode, NotLaunched
+from shunt.run.node_status import read_status
+from shunt.store.protocol import Store
+
+LAUNCHES_AT_ONCE = 8
+"""Fewer than the ten connections that boto3 keeps. The launches after these heed their refusals."""
+VISIBLE_WITHIN_S = 60.0
+"""A launched instance may be missing from a listing for so long (eventual consistency)."""
+LOST = -9
+"""How a node ended that did not say so itself: as if killed."""
+FAILED = 1
+"""How a node ended that powered itself off, and whose worker did not say that it was done."""
+
+
+@dataclass(slots=True)
+class Ec2Fleet:
+    """The nodes of one run in one region. Satisfies `shunt.fleet.protocol.Fleet`."""
+
+    ec2: AwsApi
+    store: Store
+    run_id: str
+    specs: Mapping[str, SlotSpec]
+    settings: LaunchSettings
+    owner: str
+    expires_at: datetime
+    """Deadline tag: a node ends itself then, whatever happens."""
+    now: Callable[[], datetime]
+    monotonic: Callable[[], float]
+    sleep: Callable[[float], None]
+    recheck: bool = False
+    """Nodes look into every shard, whatever is marked done, and no ended node has done so."""
+    settle_s: float = SETTLE_S
+    """Between the listings of teardown."""
+    at_once: int = LAUNCHES_AT_ONCE
+    """Launches whose replies are waited for together, each in a thread of its own."""
+    blocklist: Blocklist = field(init=False)
+    _intents: dict[str, list[tuple[Intent, Outcome | None]]] = field(init=False)
+    _ended: dict[str, int] = field(default_factory=dict[str, int])
+    _missing_since: dict[str, float] = field(default_factory=dict[str, float])
+    _vacated: set[str] = field(default_factory=set[str])
+    _groups: set[str] = field(default_factory=set[str])
+    """Placement groups that are there."""
+    _before: set[str] = field(default_factory=set[str])
+    """Nodes of earlier passes that were not seen alive in this one."""
+
+    def __post_init__(self) -> None:
+        self.blocklist = Blocklist(self.monotonic)
+        self._intents = {}
+        for intent, outcome in read_intents(self.store, self.run_id):
+            self._intents.setdefault(intent.slot, []).append((intent, outcome))
+            if self.recheck and outcome is not None:
+                self._before.add(outcome.instance_id)
+
+    @property
+    def ever_launched(self) -> bool:
+        """Whether there can be anything of the run in the account."""
+        return bool(self._intents)
+
+    def nodes(self) -> Sequence[FleetNode]:
+        """Every node that was ever launched for the run (of a recheck: those that live, or did when
+        it began to watch); unfinished launches are finished first."""
+        for slot in list(self._intents):
+            self._resolve(slot)
+        described = {i["InstanceId"]: i for i in describe_run(self.ec2, self.run_id)}
+        seen = [
+            FleetNode(outcome.instance_id, slot, self._exit_code(outcome, described))
+            for slot, intents in self._intents.items()
+            for _, outcome in intents
+            if outcome is not None and outcome.instance_id
+        ]
+        self._before -= {node.node_id for node in seen if node.exit_code is None}
+        return [node for node in seen if node.node_id not in self._before]
+
+    def launch(self, slot: str) -> str:
+        """Start a node for the slot, or say which one it has. Raises `NotLaunched`, `AwsError`."""
+        self._resolve(slot)
+        settled = self._intents.get(slot, [])
+        if settled:
+            outcome = settled[-1][1]
+            gone = self._ended.keys() | self._vacated
+            if outcome and outcome.instance_id and outcome.instance_id not in gone:
+                return outcome.instance_id
+        spec = self.specs[slot]
+        if spec.waits_for:
+            raise NotLaunched(slot, spec.waits_for, retry_after_s=0.0)
+        pools = self.blocklist.open_pools(spec.pools)
+        if not pools:
+            wait_s = min(self.blocklist.wait_s(pool) for pool in spec.pools)
+            raise NotLaunched(slot, "every pool of it is blocked", retry_after_s=wait_s)
+        intent = declare(self.store, self._intent(spec, pools, len(settled)))
+        self._intents.setdefault(slot, []).append((intent, None))
+        outcome = self._perform(intent)
+        if not outcome.instance_id:
+            raise NotLaunched(slot, outcome.reason, retry_after_s=0.0)
+        return outcome.instance_id
+
+    def launch_many(self, slots: Sequence[str]) -> Iterator[tuple[str, str | NotLaunched]]:
+        for first in range(0, len(slots), self.at_once):
+            batch = slots[first : first + self.at_once]
+            failed: list[AwsError] = []
+            for slot, found in zip(batch, self._launched_together(batch), strict=True):
+                if isinstance(found, AwsError):
+                    failed.append(found)
+                else:
+                    yield slot, found
+            if failed:
+                raise failed[0]
+
+    def vacate(self, node_id: str) -> None:
+        self._vacated.add(node_id)
+
+    def launched(self) -> Iterator[Outcome]:
+        """Every launch that gave a node."""
+        for intents in self._intents.values():
+            for _, outcome in intents:
+                if outcome is not None and outcome.instance_id:
+                    yield outcome
+
+    def pool_of(self, node_id: str) -> Pool:
+        """Where a node of this fleet was bought; KeyError for any other."""
+        for outcome in self.launched():
+            if outcome.instance_id == node_id:
+                return outcome.pool
+        raise KeyError(node_id)
+
+    def interrupt(self, node_id: str, *, notice_s: float | None) -> None:
+        """End the node. EC2 gives no notice on demand; its shutdown sends SIGTERM."""
+        del notice_s
+        terminate_instances(self.ec2, [node_id])
+
+    def terminate(self) -> None:
+        """End every node, whether or not the store knows it, and see that nothing is left.
+
+        Raises `NotGone` and `AwsError`.
+        """
+        wait_until_gone(
+            self.ec2,
+            self.run_id,
+            monotonic=self.monotonic,
+            sleep=self.sleep,
+            settle_s=self.settle_s,
+        )
+        if any(_group_of(intent) for intents in self._intents.values() for intent, _ in intents):
+            remove_placement_groups(self.ec2, self.run_id)
+            self._groups.clear()
+        for intents in self._intents.values():
+            intent, outcome = intents[-1]
+            if outcome is None:
+                gone = Outcome(reason="the run was ended", settled_at=self.now())
+                intents[-1] = (intent, settle(self.store, intent, gone))
+
+    def _launched_together(self, slots: Sequence[str]) -> list[str | NotLaunched | AwsError]:
+        """Each thread touches the intents of its own slot only."""
+        if len(slots) == 1:
+            return [self._launched(slots[0])]
+        with ThreadPoolExecutor(len(slots), "launch") as threads:
+            return list(threads.map(self._launched, slots))
+
+    def _launched(self, slot: str) -> str | NotLaunched | AwsError:
+        try:
+            return self.launch(slot)
+        except (NotLaunched, AwsError) as error:
+            return error
+
+    def _resolve(self, slot: str) -> None:
+        """Finish a launch whose outcome is not known: the same call under the same token."""
+        intents = self._intents.get(slot)
+        if intents and intents[-1][1] is None:
+            self._perform(intents[-1][0])
+
+    def _intent(self, spec: SlotSpec, pools: tuple[Pool, ...], number: int) -> Intent:
+        token = new_token()
+        operation, request = launch_request(
+            spec,
+            pools,
+            settings=self.settings,
+            token=token,
+            node_tags=tags.for_node(
+                run_id=self.run_id,
+                slot=spec.slot,
+                token=token,
+                owner=self.owner,
+                store_uri=self.store.uri,
+                expires_at=self.expires_at,
+                recheck=self.recheck,
+            ),
+        )
+        return Intent(
+            run_id=self.run_id,
+            slot=spec.slot,
+            number=number,
+            token=token,
+            operation=operation,
+            request=request,
+            created_at=self.now(),
+        )
+
+    def _perform(self, intent: Intent) -> Outcome:
+        """Call and settle. An outcome that stays unknown or a lost permission rises unsettled."""
+        if (group := _group_of(intent)) and group not in self._groups:
+            make_placement_group(self.ec2, self.run_id, group)
+            self._groups.add(group)
+        try:
+            reply = self.ec2.call(intent.operation, intent.request)
+        except (CapacityError, QuotaError) as error:
+            for pool in _pools_of(intent):
+                self._block(pool, error)
+            outcome = Outcome(reason=str(error), settled_at=self.now())
+        else:
+            outcome = self._outcome(intent, reply)
+        outcome = settle(self.store, intent, outcome)
+        self._intents[intent.slot][-1] = (intent, outcome)
+        return outcome
+
+    def _outcome(self, intent: Intent, reply: Mapping[str, Any]) -> Outcome:
+        refusals = [(e, _refusal(e)) for e in reply.get("Errors", ())]
+        for told, error in refusals:
+            self._block(_refused_pool(told, _pools_of(intent)), error)
+        market = _pools_of(intent)[0].market
+        if intent.operation == "run_instances":
+            instance = reply["Instances"][0]
+            return Outcome(
+                instance_id=instance["InstanceId"],
+                instance_type=instance["InstanceType"],
+                zone=instance["Placement"]["AvailabilityZone"],
+                market=market,
+                settled_at=self.now(),
+            )
+        for group in reply.get("Instances", ()):
+            override = group["LaunchTemplateAndOverrides"]["Overrides"]
+            return Outcome(
+                instance_id=group["InstanceIds"][0],
+                instance_type=group["InstanceType"],
+                zone=override["AvailabilityZone"],
+                market=market,
+                settled_at=self.now(),
+            )
+        wrong = [e for _, e in refusals if not isinstance(e, CapacityError | QuotaError)]
+        if wrong:
+            raise wrong[0]
+        reasons = "; ".join(str(error) for _, error in refusals) or "the fleet came back empty"
+        return Outcome(reason=reasons, settled_at=self.now())
+
+    def _block(self, pool: Pool, error: AwsError) -> None:
+        if isinstance(error, QuotaError):
+            self.blocklist.block_family(pool)
+        elif isinstance(error, CapacityError):
+            self.blocklist.block(pool)
+
+    def _exit_code(
+        self, outcome: Outcome, described: Mapping[str, Mapping[str, Any]]
+    ) -> int | None:
+        node_id = outcome.instance_id
+        if node_id in self._ended:
+            return self._ended[node_id]
+        instance = described.get(node_id)
+        if instance is None:
+            since = self._missing_since.setdefault(node_id, self.monotonic())
+            if self.monotonic() - since < VISIBLE_WITHIN_S:  # no wall clock: it may be wrong
+                return None
+        elif instance["State"]["Name"] in LIVING_STATES:
+            self._missing_since.pop(node_id, None)
+            return None
+        reason = (instance or {}).get("StateReason", {}).get("Code", "")
+        if reason.startswith("Server.Spot"):
+            self.blocklist.block(outcome.pool)
+        silent = FAILED if reason == "Client.InstanceInitiatedShutdown" else LOST
+        self._ended[node_id] = self._said(node_id, silent)
+        return self._ended[node_id]
+
+    def _said(self, node_id: str, otherwise: int) -> int:
+        """The exit code that the worker wrote before it went, if it did."""
+        status = read_status(self.store, self.run_id, node_id)
+        return otherwise if status is None or status.exit_code is None else status.exit_code
+
+
+def _group_of(intent: Intent) -> str:
+    return intent.request.get("Placement", {}).get("GroupName", "")
+
+
+def _refusal(told: Mapping[str, str]) -> AwsError:
+    return error_of("create_fleet", told["ErrorCode"], told.get("ErrorMessage", ""))
+
+
+def _pools_of(intent: Intent) -> list[Pool]:
+    request = intent.request
+    if intent.operation == "run_instances":
+        market = "spot" if "InstanceMarketOptions" in request else "on-demand"
+        return [Pool(request["InstanceType"], request["Placement"]["AvailabilityZone"], market)]
+    market = request["TargetCapacitySpecification"]["DefaultTargetCapacityType"]
+    overrides = request["LaunchTemplateConfigs"][0]["Overrides"]
+    return [Pool(o["InstanceType"], o["AvailabilityZone"], market) for o in overrides]
+
+
+def _refused_pool(told: Mapping[str, Any], pools: Sequence[Pool]) -> Pool:
+    override = told["LaunchTemplateAndOverrides"]["Overrides"]
+    return Pool(override["InstanceType"], override["AvailabilityZone"], pools[0].market)

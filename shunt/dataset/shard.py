@@ -1,0 +1,91 @@
+"""Shards: fixed slices of the prompts, each one immutable Arrow object."""
+
+# Pyarrow's stubs leave type parameters open.
+# pyright: reportUnknownMemberType=false, reportUnknownVariableType=false
+# pyright: reportUnknownArgumentType=false, reportUnknownLambdaType=false
+
+import json
+from typing import Any
+
+import pyarrow as pa
+
+from shunt.dataset.prompt import Prompt
+from shunt.dataset.row_error import RowError, RowErrorCode
+from shunt.job.sampling import Sampling
+
+SCHEMA = pa.schema(
+    [
+        ("index", pa.int64()),
+        ("prompt_id", pa.string()),
+        ("text", pa.string()),
+        ("messages", pa.string()),  # JSON
+        ("token_ids", pa.list_(pa.int32())),
+        ("sampling", pa.string()),  # JSON: the row's own parameters only
+        ("error_code", pa.string()),
+        ("error_message", pa.string()),
+        ("row", pa.string()),  # the input row as JSON text; null for tabular inputs
+    ]
+)
+CARRIED_PREFIX = "column."
+"""Columns of tabular inputs are carried beside these under their name with this prefix."""
+
+
+def encode_shard(table: pa.Table) -> bytes:
+    """Arrow IPC, compressed. The table has the columns of `SCHEMA` first, then carried ones."""
+    sink = pa.BufferOutputStream()
+    options = pa.ipc.IpcWriteOptions(compression="zstd")
+    with pa.ipc.new_stream(sink, table.schema, options=options) as writer:
+        writer.write_table(table)
+    return sink.getvalue().to_pybytes()
+
+
+def read_shard_table(data: bytes) -> pa.Table:
+    with pa.ipc.open_stream(data) as reader:
+        return reader.read_all()
+
+
+def read_shard(data: bytes, *, defaults: Sampling) -> list[Prompt]:
+    """The prompts of a shard object, their sampling merged over the job's defaults."""
+    return prompts_of(read_shard_table(data), defaults=defaults)
+
+
+def prompts_of(table: pa.Table, *, defaults: Sampling) -> list[Prompt]:
+    """The prompts of a shard table."""
+    return [_prompt(row, defaults) for row in table.select(SCHEMA.names[:-1]).to_pylist()]
+
+
+def merged(defaults: Sampling, own: dict[str, Any]) -> Sampling:
+    """The row's own parameters over the defaults. Raises pydantic's `ValidationError`."""
+    if not own:
+        return defaults
+    return Sampling.model_validate(
+        {**defaults.model_dump(by_alias=True, exclude_unset=True), **own}
+    )
+
+
+def _prompt(row: dict[str, Any], defaults: Sampling) -> Prompt:
+    error = None
+    if row["error_code"] is not None:
+        error = RowError(RowErrorCode(row["error_code"]), row["error_message"])
+    own = json.loads(row["sampling"]) if row["sampling"] and error is None else {}
+    return Prompt(
+        index=row["index"],
+        prompt_id=row["prompt_id"],
+        sampling=merged(defaults, own),
+        text=row["text"],
+        messages=_messages(row["messages"]),
+        token_ids=None if row["token_ids"] is None else tuple(row["token_ids"]),
+        error=error,
+    )
+
+
+def _messages(text: str | None) -> tuple[dict[str, Any], ...] | None:
+    return None if text is None else tuple(json.loads(text))
+
+
+def shard_name(number: int) -> str:
+    return f"{number:06d}"
+
+
+def num_error_rows(table: pa.Table) -> int:
+    return table.num_rows - table.column("error_code").null_count

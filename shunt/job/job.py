@@ -1,0 +1,260 @@
+"""The job file: what to generate, from what, with what, and where the results go."""
+
+from typing import Annotated, Literal, Self
+
+from pydantic import AwareDatetime, BaseModel, ConfigDict, Field, JsonValue, model_validator
+
+from shunt.job.sampling import Sampling
+from shunt.plan.plan import Pipeline
+from shunt.store.config import StoreConfig
+
+OnDemandPolicy = Literal["never", "at-deadline", "head"]
+"""`head`: the first node of a pipeline over several nodes is on-demand; else as `at-deadline`."""
+
+
+class _Section(BaseModel):
+    """A part of the job file: unknown keys are refused, nothing changes after loading."""
+
+    model_config = ConfigDict(extra="forbid", frozen=True)
+
+
+class EngineOptions(_Section):
+    """How vLLM is started. Unset: vLLM's own default."""
+
+    max_num_seqs: Annotated[int, Field(ge=1)] = 64
+    """Sequences that the engine runs at once."""
+    max_num_batched_tokens: Annotated[int, Field(ge=1)] | None = None
+    """Tokens of one engine step; a prompt that is longer is prefilled in chunks."""
+    enforce_eager: bool = False
+    """Start faster and run slower: no compilation, no CUDA graphs."""
+    enable_prefix_caching: bool = True
+    tensor_parallel_size: Annotated[int, Field(ge=1)] = 1
+    pipeline_parallel_size: Annotated[int, Field(ge=1)] = 1
+    pipeline: Pipeline | None = None
+    """One of a plan's (`shunt plan --json`), in place of the two sizes above and of max_num_seqs:
+    layers and tensor parallelism of each stage. All its slots are processes of the worker's
+    machine."""
+    gpu_memory_utilization: Annotated[float, Field(gt=0, le=1)] | None = None
+    """Share of the device's memory (on CPU: of the machine's) that one engine may take; unset:
+    0.9, divided among the workers of a local fleet."""
+    cpu_kv_cache_gib: Annotated[int, Field(ge=1)] = 1
+    """KV cache of the CPU back end; has no meaning on a GPU."""
+    extra: dict[str, JsonValue] = {}
+    """Any other field of vLLM's AsyncEngineArgs, under its own name."""
+
+    @model_validator(mode="after")
+    def _one_layout(self) -> Self:
+        sizes = self.tensor_parallel_size, self.pipeline_parallel_size
+        if self.pipeline is not None and sizes != (1, 1):
+            raise ValueError(
+                "pipeline says how the model is split; remove tensor_parallel_size and "
+                "pipeline_parallel_size"
+            )
+        return self
+
+
+class Model(_Section):
+    """The model and how it is loaded."""
+
+    path: str
+    """Local directory in Hugging Face layout, or a hub id that the node can fetch."""
+    revision: str | None = None
+    dtype: Literal["auto", "float32", "bfloat16", "float16"] = "auto"
+    max_model_len_tokens: Annotated[int, Field(ge=2)] | None = None
+    """Context length; unset: what the model's config.json says."""
+    adapters: dict[str, str] = {}
+    """LoRA adapters by the name that prompts use: local directories."""
+    engine_kind: Literal["vllm", "fake"] = "vllm"
+    """`fake` is a deterministic engine without a model, for drills and tests."""
+    fake_tokens_per_s: Annotated[float, Field(gt=0)] | None = None
+    """Speed of each request in the fake engine; unset: as fast as it can."""
+    engine: EngineOptions = EngineOptions()
+
+
+class Columns(_Section):
+    """Which columns of the input mean what. A column that is absent is not used."""
+
+    id: str | None = None
+    """Unset: `custom_id` or `id` where the rows have one, otherwise ids are made from positions."""
+    prompt: str = "prompt"
+    messages: str = "messages"
+    token_ids: str = "token_ids"
+    sampling: str = "sampling"
+    """An object of sampling parameters of this row alone."""
+
+
+class Input(_Section):
+    """The prompts."""
+
+    path: str | list[str]
+    """Files, globs or s3:// URIs. Several are read in the order of their sorted names."""
+    format: Literal["auto", "jsonl", "parquet", "csv", "openai-batch"] = "auto"
+    """`auto` goes by the name: .jsonl, .jsonl.gz, .jsonl.zst, .parquet, .csv; a JSONL file whose
+    first row has `custom_id` and `body` is an OpenAI batch file."""
+    columns: Columns = Columns()
+    template: str | None = None
+    """Jinja2 text over the row's columns; its result is the prompt."""
+    system: str | None = None
+    """With it, prompt texts become chats of this system message and the prompt as user message."""
+    chat: bool = False
+    """Make a chat with one user message of each prompt text."""
+    endpoint_url: str | None = None
+    """Of an S3 server that is not AWS."""
+
+    @property
+    def as_chat(self) -> bool:
+        return self.chat or self.system is not None
+
+
+class Output(_Section):
+    """The result files."""
+
+    path: str = "results"
+    """Directory; `{run_id}` in it is replaced."""
+    formats: Annotated[list[Literal["parquet", "jsonl"]], Field(min_length=1)] = [
+        "parquet",
+        "jsonl",
+    ]
+
+
+class Interruption(_Section):
+    """A worker of the local fleet to be taken away on purpose."""
+
+    after_s: Annotated[float, Field(ge=0)]
+    """Seconds from the start of the fleet."""
+    worker: Annotated[int, Field(ge=0)]
+    notice_s: Annotated[float, Field(ge=0)] | None = None
+    """SIGTERM, and SIGKILL so many seconds later; unset: SIGKILL without notice."""
+
+
+class Ec2(_Section):
+    """Where the nodes of `kind: ec2` are bought, and how."""
+
+    region: str
+    subnets: Annotated[dict[str, str], Field(min_length=1)]
+    """Subnet by availability zone. Nodes are bought in these zones only."""
+    instance_types: list[str] = []
+    """Any of these may fill a place: EC2 takes the cheapest that it has plenty of. Empty: types,
+    zones and number of nodes are those of the plan that `plan` asks for."""
+    launch_template: str = "shunt-worker"
+    """As `shunt aws setup` makes it."""
+    role_per_run: bool = True
+    """Nodes get a role that reaches this run's prefix alone, made for the run and removed after it.
+    Off: the role of the launch template, which reaches every run of the bucket."""
+    placement_groups: bool = True
+    """Put the nodes of a pipeline near each other, in a cluster placement group of their zone. Off
+    where types are wanted that cannot be in one."""
+    on_demand: OnDemandPolicy = "never"
+    """`at-deadline`: on-demand nodes once spot nodes would miss `limits.deadline`."""
+    on_demand_usd_per_hour: dict[str, Annotated[float, Field(gt=0)]] = {}
+    """On-demand prices of this region; unset: those of the shipped catalogue."""
+    startup_s: Annotated[float, Field(ge=0)] = 240.0
+    """From a launch to the first token: what an on-demand node needs of the slack."""
+    notice_queue_url: str | None = None
+    """SQS queue that EventBridge fills with spot notices (`shunt aws setup --notices`). Runs may
+    share it."""
+    replace_at_rebalance: bool = False
+    """Replace a node at the provider's early advice, before there is any notice."""
+    silent_s: Annotated[float, Field(gt=0)] = 180.0
+    """A node whose worker is not heard of for so long is replaced and ended."""
+    boot_limit_s: Annotated[float, Field(gt=0)] = 1200.0
+    """The same for a node whose worker was never heard of."""
+    observe_interval_s: Annotated[float, Field(gt=0)] = 5.0
+    """How often EC2 is asked. Teardown and spend go by it too."""
+    max_node_hours: Annotated[float, Field(gt=0)] = 24.0
+    """A node ends itself after so long, or ten minutes after `limits.deadline`, whatever happens
+    to whoever launched it."""
+
+
+class Fleet(_Section):
+    """The nodes."""
+
+    kind: Literal["local", "ec2"] = "local"
+    """`local`: processes of this machine; `ec2`: nodes that cost money, described by `ec2`."""
+    workers: Annotated[int, Field(ge=1, le=256)] = 1
+    """Workers; each has an engine of its own, and on EC2 a node of its own."""
+    max_crashes: Annotated[int, Field(ge=0)] = 3
+    """Failures of a worker in a row, without progress of the run, before its place is given up."""
+    worker_python: str | None = None
+    """Interpreter of the worker environment; unset: `.venv/worker` beside the code."""
+    interruptions: list[Interruption] = []
+    ec2: Ec2 | None = None
+    """Needed for `kind: ec2`, and has no effect otherwise."""
+
+    @model_validator(mode="after")
+    def _workers_exist(self) -> Self:
+        for interruption in self.interruptions:
+            if interruption.worker >= self.workers:
+                raise ValueError(
+                    f"interruptions name worker {interruption.worker}, but workers are numbered "
+                    f"0 to {self.workers - 1}"
+                )
+        return self
+
+    @model_validator(mode="after")
+    def _fits_its_kind(self) -> Self:
+        if self.kind == "local":
+            return self
+        if self.ec2 is None:
+            raise ValueError("kind ec2 needs the section fleet.ec2: region, subnets, ...")
+        if self.interruptions or self.worker_python:
+            raise ValueError(
+                "interruptions and worker_python are of the local fleet; remove them, or set "
+                "kind: local"
+            )
+        return self
+
+
+class ErrorPolicy(_Section):
+    """What bad rows mean for the run."""
+
+    strict: bool = False
+    """Refuse to start when preflight finds a bad row."""
+    max_error_rows: Annotated[int, Field(ge=0)] | None = None
+    """More error rows than this make the run end with exit code 3."""
+    max_error_fraction: Annotated[float, Field(ge=0, le=1)] = 0.0
+    """The same as a share of all rows; used when `max_error_rows` is unset."""
+    max_engine_deaths_per_prompt: Annotated[int, Field(ge=1)] = 2
+    """Engines that a prompt may kill at one token before it is isolated."""
+
+
+class Limits(_Section):
+    """Where to stop, with what is done saved. A local fleet has only the deadline."""
+
+    max_cost_usd: Annotated[float, Field(gt=0)] | None = None
+    """Of the run's nodes, over all invocations; its nodes end before it is passed."""
+    deadline: AwareDatetime | None = None
+
+
+class Job(_Section):
+    """A job file. The same job over the same input is the same run, and resumes it."""
+
+    name: Annotated[str, Field(pattern=r"^[A-Za-z0-9][A-Za-z0-9_-]{0,63}$")]
+    """Letters, digits, `-` and `_`: the first part of the run id."""
+    model: Model
+    input: Input
+    output: Output = Output()
+    sampling: Sampling = Sampling()
+    """Defaults; a row's own parameters go over them."""
+    store: StoreConfig = StoreConfig(uri="runs")
+    """Where the run keeps its state."""
+    fleet: Fleet = Fleet()
+    checkpoint_interval_s: Annotated[float, Field(gt=0)] = 10.0
+    """Tokens are saved at least so often (or every sixteenth of the shard's age, if longer)."""
+    checkpoint_tokens: Annotated[int, Field(ge=1)] = 4096
+    """Save sooner once so many new tokens of a shard are waiting."""
+    lease_term_s: Annotated[float, Field(ge=1)] = 30.0
+    """A worker that has not been heard of for so long loses its shards."""
+    shard_prompts: Annotated[int, Field(ge=1, le=100_000)] = 256
+    """Prompts per shard: the unit that one worker takes at a time."""
+    errors: ErrorPolicy = ErrorPolicy()
+    limits: Limits = Limits()
+    plan: dict[str, JsonValue] | None = None
+    """What `shunt plan` plans with; its own model checks it."""
+
+    @model_validator(mode="after")
+    def _nodes_are_known(self) -> Self:
+        ec2 = self.fleet.ec2 if self.fleet.kind == "ec2" else None
+        if ec2 is not None and not ec2.instance_types and self.plan is None:
+            raise ValueError("fleet.ec2.instance_types is empty: name types, or add a plan section")
+        return self

@@ -1,0 +1,158 @@
+"""Collect: from checkpoint logs to result files, once every prompt is terminal."""
+
+# Pyarrow's stubs leave type parameters open.
+# pyright: reportUnknownMemberType=false, reportUnknownVariableType=false
+# pyright: reportUnknownArgumentType=false, reportUnknownLambdaType=false
+
+from collections.abc import Iterator, Mapping
+from concurrent.futures import ThreadPoolExecutor
+from datetime import datetime
+from pathlib import Path
+from tempfile import TemporaryDirectory
+
+from shunt import keys
+from shunt.checkpoint.generation import Generation
+from shunt.checkpoint.progress import ShardProgress, replay
+from shunt.dataset.prompt import Prompt
+from shunt.dataset.shard import prompts_of, read_shard_table
+from shunt.errors import JobError, RunIncomplete
+from shunt.job.job import Job
+from shunt.results.outcome import Outcome, ShardOutcomes
+from shunt.results.publishing import publish
+from shunt.results.summary import SUMMARY_NAME, ResultSummary, read_summary, result_file
+from shunt.results.writing import Layout, learn_layout, write_results
+from shunt.run.manifest import Manifest, ShardEntry
+from shunt.store.protocol import Store
+
+_SHOWN = 8
+_REPLAY_THREADS = 8
+
+Cuts = Mapping[str, Mapping[int, int]]
+
+
+class ShardsOpen(RunIncomplete):
+    """Some shards had prompts without a terminal row; `shard_ids` names them."""
+
+    def __init__(self, run_id: str, shard_ids: list[str]) -> None:
+        shown = ", ".join(shard_ids[:_SHOWN]) + (" ..." if len(shard_ids) > _SHOWN else "")
+        super().__init__(run_id, f"{len(shard_ids)} shards are not finished yet ({shown})")
+        self.shard_ids = shard_ids
+
+
+def collect(
+    store: Store, manifest: Manifest, *, output: str | None = None, now: datetime
+) -> ResultSummary:
+    """Write the result files, or return the summary of those that were written before.
+
+    `output` overrides the job's directory. The files are made in a directory beside it and moved in
+    at the end, the summary last. Raises `ShardsOpen` when a prompt is not terminal, and
+    `CorruptSegment` when a log contradicts itself.
+    """
+    run_id = manifest.run_id
+    standing = read_summary(store, run_id)
+    directory = output_directory(manifest.job, run_id) if output is None else output
+    if standing is not None and output is None:
+        return standing
+    cuts = find_cuts(store, manifest)
+    layout = run_layout(store, manifest)
+    with TemporaryDirectory(prefix="shunt-collect-") as made_in:
+        try:
+            counts, paths = write_results(
+                lambda: read_outcomes(store, manifest, cuts),
+                Path(made_in),
+                layout,
+                formats=manifest.job.output.formats,
+                openai_batch=manifest.input_format == "openai-batch",
+                run_id=run_id,
+                created_at=manifest.created_at,
+            )
+        except OSError as error:
+            reason = error.strerror or error
+            raise JobError(f"{made_in}: results cannot be written: {reason}") from error
+        summary = ResultSummary(
+            run_id=run_id,
+            collected_at=now,
+            num_rows=counts.num_rows,
+            num_ok=counts.num_rows - counts.errors.total(),
+            num_errors=counts.errors.total(),
+            errors=dict(counts.errors),
+            num_prompt_tokens=counts.num_prompt_tokens,
+            num_output_tokens=counts.num_output_tokens,
+            num_resumed_rows=counts.num_resumed_rows,
+            num_restarted_rows=counts.num_restarted_rows,
+            directory=directory,
+            files=tuple(result_file(path) for path in paths),
+            cuts=cuts,
+        )
+        publish(paths, summary, directory)
+    store.put_if_absent(keys.result(run_id, SUMMARY_NAME), summary.model_dump_json().encode())
+    return summary
+
+
+def output_directory(job: Job, run_id: str) -> str:
+    """`output.path`, made the run's own."""
+    path = job.output.path
+    return path.replace("{run_id}", run_id) if "{run_id}" in path else f"{path}/{run_id}"
+
+
+def find_cuts(store: Store, manifest: Manifest) -> dict[str, dict[int, int]]:
+    """The log positions that count now, per shard. Raises `ShardsOpen`."""
+
+    def look(entry: ShardEntry) -> tuple[str, dict[int, int], bool]:
+        progress = replay(store, manifest.run_id, entry.shard_id)
+        prompts = _read_prompts(store, manifest, entry)
+        return entry.shard_id, dict(progress.cut), all(_terminal(p, progress) for p in prompts)
+
+    with ThreadPoolExecutor(_REPLAY_THREADS) as pool:
+        looked = list(pool.map(look, manifest.shards))
+    unfinished = [shard_id for shard_id, _, finished in looked if not finished]
+    if unfinished:
+        raise ShardsOpen(manifest.run_id, unfinished)
+    return {shard_id: cut for shard_id, cut, _ in looked}
+
+
+def read_outcomes(store: Store, manifest: Manifest, cuts: Cuts) -> Iterator[ShardOutcomes]:
+    """Every shard's outcomes at these cuts, in input order, one shard at a time."""
+    for entry in manifest.shards:
+        progress = replay(store, manifest.run_id, entry.shard_id, cut=cuts[entry.shard_id])
+        table = read_shard_table(store.get(keys.shard_prompts(manifest.run_id, entry.shard_id)))
+        prompts = prompts_of(table, defaults=manifest.job.sampling)
+        yield ShardOutcomes(table, tuple(outcome_of(prompt, progress) for prompt in prompts))
+
+
+def run_layout(store: Store, manifest: Manifest) -> Layout:
+    """The result columns of the run."""
+    own = manifest.job.input.columns.id
+    tables = (
+        read_shard_table(store.get(keys.shard_prompts(manifest.run_id, entry.shard_id)))
+        for entry in manifest.shards
+    )
+    return learn_layout(
+        (ShardOutcomes(table, ()) for table in tables),
+        id_columns=[own] if own else ["custom_id", "id"],
+    )
+
+
+def outcome_of(prompt: Prompt, progress: ShardProgress) -> Outcome:
+    """How the prompt ended. It must be terminal."""
+    if prompt.error is not None:
+        return Outcome(prompt.index, prompt.prompt_id, error=prompt.error)
+    generations: list[Generation] = []
+    for choice in range(prompt.sampling.n):
+        generation = progress.generations.get((prompt.index, choice))
+        if generation is None:
+            continue
+        finish = generation.finish
+        if finish is not None and finish.error is not None:
+            return Outcome(prompt.index, prompt.prompt_id, (generation,), finish.error)
+        generations.append(generation)
+    return Outcome(prompt.index, prompt.prompt_id, tuple(generations))
+
+
+def _terminal(prompt: Prompt, progress: ShardProgress) -> bool:
+    return prompt.error is not None or progress.finished(prompt.index, prompt.sampling.n)
+
+
+def _read_prompts(store: Store, manifest: Manifest, entry: ShardEntry) -> list[Prompt]:
+    data = store.get(keys.shard_prompts(manifest.run_id, entry.shard_id))
+    return prompts_of(read_shard_table(data), defaults=manifest.job.sampling)

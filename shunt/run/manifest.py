@@ -1,0 +1,85 @@
+"""The manifest: what a run is. Written once, never changed."""
+
+from typing import Literal
+
+from pydantic import AwareDatetime, BaseModel, ConfigDict
+
+from shunt import keys
+from shunt.errors import RunMissing
+from shunt.job.job import Job
+from shunt.store.errors import ObjectMissing
+from shunt.store.protocol import Store
+
+
+class InputFile(BaseModel):
+    """One file of the dataset, as it was when the run was prepared."""
+
+    model_config = ConfigDict(extra="forbid", frozen=True)
+
+    uri: str
+    num_bytes: int
+    digest: str
+    """xxh3-128 of the bytes."""
+
+
+class ShardEntry(BaseModel):
+    """One line of the shard table."""
+
+    model_config = ConfigDict(extra="forbid", frozen=True)
+
+    shard_id: str
+    first_index: int
+    num_prompts: int
+    num_error_rows: int
+    """Rows that preflight refused."""
+
+
+class Manifest(BaseModel):
+    """Fingerprints, configuration and shard table of a run."""
+
+    model_config = ConfigDict(extra="forbid", frozen=True)
+
+    format_version: Literal[1] = 1
+    run_id: str
+    created_at: AwareDatetime
+    job: Job
+    """As it was when the run was first prepared; a rerun may differ where results do not."""
+    input_format: Literal["jsonl", "parquet", "csv", "openai-batch"]
+    files: tuple[InputFile, ...]
+    shards: tuple[ShardEntry, ...]
+
+    @property
+    def num_rows(self) -> int:
+        return sum(shard.num_prompts for shard in self.shards)
+
+    @property
+    def num_error_rows(self) -> int:
+        return sum(shard.num_error_rows for shard in self.shards)
+
+
+def write_manifest(store: Store, manifest: Manifest) -> Manifest:
+    """Write it if the run has none; returns the one that stands.
+
+    Two that prepare one run at once write the same shards and differ in `created_at` alone.
+    """
+    key = keys.manifest(manifest.run_id)
+    if store.put_if_absent(key, manifest.model_dump_json().encode()):
+        return manifest
+    return read_manifest(store, manifest.run_id)
+
+
+def read_manifest(store: Store, run_id: str) -> Manifest:
+    """Raises `RunMissing`."""
+    try:
+        data = store.get(keys.manifest(run_id))
+    except ObjectMissing as error:
+        raise RunMissing(
+            run_id, f"has no manifest in {store.uri}; check run id and store"
+        ) from error
+    return Manifest.model_validate_json(data)
+
+
+def list_runs(store: Store) -> list[str]:
+    """Ids of all runs of the store, by one listing of everything: for people, not for loops."""
+    found = {key.split("/")[1] for key in store.list("runs/") if key.endswith("/manifest.json")}
+    return sorted(found)

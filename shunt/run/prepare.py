@@ -1,0 +1,301 @@
+"""Prepare: from a job to a run in the store. The same job over the same bytes is the same run."""
+
+import hashlib
+import json
+from collections.abc import Callable, Iterator
+from concurrent.futures import Future, ThreadPoolExecutor
+from dataclasses import dataclass, field
+from datetime import datetime
+from itertools import islice
+from pathlib import Path
+from tempfile import TemporaryDirectory
+
+import pyarrow as pa
+
+from shunt import keys
+from shunt.dataset.cutting import ShardCutter
+from shunt.dataset.duplicates import IdRegister
+from shunt.dataset.files import SourceFile, find_files
+from shunt.dataset.input_row import Chunk
+from shunt.dataset.preflight import PreflightReport
+from shunt.dataset.prompt_row import PromptReader
+from shunt.dataset.reading import InputFormat, input_format, read_chunks
+from shunt.dataset.rendering import Renderer
+from shunt.dataset.row_error import RowError, RowErrorCode
+from shunt.dataset.shard import encode_shard, num_error_rows, read_shard_table, shard_name
+from shunt.errors import InputError, RunMissing
+from shunt.job.job import Job
+from shunt.run.manifest import InputFile, Manifest, ShardEntry, read_manifest, write_manifest
+from shunt.store.protocol import Store
+
+FINGERPRINT_VERSION = 1
+_UPLOAD_THREADS = 8
+_ID_DIGITS = 12
+
+
+@dataclass(frozen=True, slots=True)
+class Dataset:
+    """The files of a job, found and fingerprinted."""
+
+    sources: list[SourceFile]
+    files: tuple[InputFile, ...]
+    input_format: InputFormat
+    stamps: tuple[tuple[object, ...], ...]
+    """Of the files, as they were before the first byte was read."""
+
+    @property
+    def num_bytes(self) -> int:
+        return sum(file.num_bytes for file in self.files)
+
+    def require_unchanged(self) -> None:
+        """Raises `InputError`: a file that was written to meanwhile is not the one input."""
+        for source, stamp in zip(self.sources, self.stamps, strict=True):
+            if source.stamp() != stamp:
+                raise InputError(f"{source.uri}: changed while it was read; start again")
+
+
+def find_dataset(job: Job) -> Dataset:
+    """Raises `InputError` when a path names nothing, cannot be read, or is of no known format."""
+    sources = find_files(job.input.path, endpoint_url=job.input.endpoint_url)
+    stamps = tuple(source.stamp() for source in sources)
+    files: list[InputFile] = []
+    for source in sources:
+        num_bytes, digest = source.digest()
+        files.append(InputFile(uri=source.uri, num_bytes=num_bytes, digest=digest))
+    return Dataset(sources, tuple(files), input_format(job.input, sources), stamps)
+
+
+def run_id_of(job: Job, dataset: Dataset, *, sample: int | None = None) -> str:
+    """`{name}-{fingerprint}`: of the input's bytes and of everything that decides results.
+
+    Not of the fleet, the store, the output or the checkpoint cadence, which may change between an
+    interrupted run and its resumption.
+    """
+    decisive = {
+        "version": FINGERPRINT_VERSION,
+        "model": _model_identity(job),
+        "input": job.input.model_dump(mode="json", exclude={"path", "endpoint_url", "format"}),
+        "format": dataset.input_format,
+        "sampling": job.sampling.model_dump(mode="json", by_alias=True),
+        "shard_prompts": job.shard_prompts,
+        "files": [file.digest for file in dataset.files],
+        "sample": sample,
+    }
+    text = json.dumps(decisive, sort_keys=True, separators=(",", ":"))
+    return f"{job.name}-{hashlib.sha256(text.encode()).hexdigest()[:_ID_DIGITS]}"
+
+
+def prepare(
+    job: Job,
+    store: Store,
+    renderer: Renderer,
+    *,
+    now: datetime,
+    sample: int | None = None,
+    saw: Callable[[PreflightReport], None] = lambda _report: None,
+) -> Manifest:
+    """The run's manifest: the one that stands, or a new one over freshly cut shards.
+
+    Idempotent: shards are created if absent under names that follow from the input alone, and the
+    manifest comes last, so a crash anywhere is repaired by calling again. `saw` gets the preflight
+    report when there was a pass. Raises `InputError` (a file that cannot be used; bad rows in
+    strict mode) and `StoreError`.
+    """
+    dataset = find_dataset(job)
+    run_id = run_id_of(job, dataset, sample=sample)
+    try:
+        return read_manifest(store, run_id)
+    except RunMissing:
+        pass  # prepared below
+    with TemporaryDirectory(prefix="shunt-prepare-") as spool:
+        pass_ = _Pass(job, dataset, renderer, Path(spool))
+        report = pass_.run(sample)
+        saw(report)
+        if job.errors.strict:
+            report.require_clean()
+        dataset.require_unchanged()
+        _upload(store, run_id, pass_.spooled)
+        shards = tuple(pass_.entries)
+    manifest = Manifest(
+        run_id=run_id,
+        created_at=now,
+        job=job,
+        input_format=dataset.input_format,
+        files=dataset.files,
+        shards=shards,
+    )
+    return write_manifest(store, manifest)
+
+
+def preflight(job: Job, renderer: Renderer) -> PreflightReport:
+    """One pass over the input that keeps nothing. Raises `InputError` for an unusable file."""
+    return _Pass(job, find_dataset(job), renderer, None).run(None)
+
+
+@dataclass(slots=True)
+class _Pass:
+    """One streaming pass over the input; with a spool directory the shards are kept there."""
+
+    job: Job
+    dataset: Dataset
+    renderer: Renderer
+    spool: Path | None
+    entries: list[ShardEntry] = field(default_factory=list[ShardEntry])
+    _register: IdRegister = field(default_factory=IdRegister)
+
+    @property
+    def spooled(self) -> dict[str, Path]:
+        assert self.spool is not None
+        return {entry.shard_id: self.spool / entry.shard_id for entry in self.entries}
+
+    def run(self, sample: int | None) -> PreflightReport:
+        job, dataset = self.job, self.dataset
+        report = PreflightReport([file.uri for file in dataset.files], dataset.input_format)
+        report.num_bytes = dataset.num_bytes
+        batch = dataset.input_format == "openai-batch"
+        reader = PromptReader(job, self.renderer, openai_batch=batch)
+        cutter = ShardCutter(reader, job.shard_prompts, report, self._register)
+        with _Spool(self.spool) as spool:
+            for chunk in self._chunks(sample):
+                for table in cutter.cut(chunk):
+                    self._keep(table, spool)
+            for table in cutter.rest():
+                self._keep(table, spool)
+        if report.num_rows == 0:
+            raise InputError(f"{', '.join(report.files)}: there is no row in it")
+        self._mark_duplicates(report, reader, sample)
+        return report
+
+    def _chunks(self, sample: int | None) -> Iterator[Chunk]:
+        """The input, or its first rows."""
+        left = sample
+        for chunk in read_chunks(self.job.input, self.dataset.sources, self.dataset.input_format):
+            if left is None:
+                yield chunk
+                continue
+            yield chunk.first(left)
+            left -= min(left, len(chunk))
+            if left == 0:
+                return
+
+    def _keep(self, table: pa.Table, spool: "_Spool") -> None:
+        entry = ShardEntry(
+            shard_id=shard_name(len(self.entries)),
+            first_index=table.column("index")[0].as_py(),
+            num_prompts=table.num_rows,
+            num_error_rows=num_error_rows(table),
+        )
+        self.entries.append(entry)
+        spool.write(entry.shard_id, table)
+
+    def _mark_duplicates(
+        self, report: PreflightReport, reader: PromptReader, sample: int | None
+    ) -> None:
+        """Every later row of an id becomes an error row; the first one stays."""
+        at = 0
+        refused: dict[int, RowError] = {}
+        for index, error in self._duplicates(reader, sample):
+            while index >= self.entries[at].first_index + self.entries[at].num_prompts:
+                self._refuse_rows(at, refused, report)
+                at, refused = at + 1, {}
+            refused[index] = error
+        self._refuse_rows(at, refused, report)
+
+    def _duplicates(
+        self, reader: PromptReader, sample: int | None
+    ) -> Iterator[tuple[int, RowError]]:
+        """Good rows that repeat an id, in order; a second pass over the input compares the ids."""
+        candidates = self._register.candidates()
+        candidate = next(candidates, None)
+        if candidate is None:
+            return
+        places: dict[str, str] = {}
+        first = 0
+        for chunk in self._chunks(sample):
+            while candidate is not None and candidate < first + len(chunk):
+                row = chunk.row(candidate - first)
+                prompt = reader.read(row, candidate).prompt
+                place = places.setdefault(prompt.prompt_id, row.place)
+                if place is not row.place and prompt.error is None:
+                    message = f"{row.place}: id {prompt.prompt_id!r} is also at {place}"
+                    yield candidate, RowError(RowErrorCode.DUPLICATE_ID, message)
+                candidate = next(candidates, None)
+            first += len(chunk)
+
+    def _refuse_rows(
+        self, position: int, refused: dict[int, RowError], report: PreflightReport
+    ) -> None:
+        """Rewrite a spooled shard with these rows as error rows."""
+        for error in refused.values():
+            report.count_error(error)
+        if not refused or self.spool is None:
+            return
+        entry = self.entries[position]
+        path = self.spool / entry.shard_id
+        table = read_shard_table(path.read_bytes())
+        codes, messages = (table.column(n).to_pylist() for n in ("error_code", "error_message"))
+        for index, error in refused.items():
+            row = index - entry.first_index
+            codes[row], messages[row] = error.code.value, error.message
+        for name, values in (("error_code", codes), ("error_message", messages)):
+            column = pa.array(values, pa.string())
+            table = table.set_column(table.column_names.index(name), name, column)
+        path.write_bytes(encode_shard(table))
+        self.entries[position] = entry.model_copy(update={"num_error_rows": num_error_rows(table)})
+
+
+class _Spool:
+    """Writes shards to a directory beside the reading, one at a time; without one, nowhere."""
+
+    def __init__(self, directory: Path | None) -> None:
+        self._directory = directory
+        self._pool = ThreadPoolExecutor(1)
+        self._written: Future[int] | None = None
+
+    def __enter__(self) -> "_Spool":
+        return self
+
+    def __exit__(self, *_exception: object) -> None:
+        with self._pool:
+            self._settle()
+
+    def write(self, name: str, table: pa.Table) -> None:
+        """Begin to write, once the shard before is written."""
+        if self._directory is None:
+            return
+        self._settle()
+        path = self._directory / name
+        self._written = self._pool.submit(lambda: path.write_bytes(encode_shard(table)))
+
+    def _settle(self) -> None:
+        if self._written is not None:
+            self._written.result()
+
+
+def _upload(store: Store, run_id: str, shards: dict[str, Path]) -> None:
+    """Create the shard objects that are not there yet; a few at a time, as they are small."""
+
+    def create(item: tuple[str, Path]) -> None:
+        shard_id, path = item
+        store.put_if_absent(keys.shard_prompts(run_id, shard_id), path.read_bytes())
+
+    items = iter(shards.items())
+    with ThreadPoolExecutor(_UPLOAD_THREADS) as pool:
+        while window := list(islice(items, 4 * _UPLOAD_THREADS)):
+            list(pool.map(create, window))
+
+
+def _model_identity(job: Job) -> dict[str, object]:
+    """What decides results of the model, without where on this machine it lies."""
+    model = job.model
+    config = Path(model.path) / "config.json"
+    is_local = config.is_file()
+    return {
+        "name": Path(model.path).name if is_local else model.path,
+        "config": hashlib.sha256(config.read_bytes()).hexdigest() if is_local else None,
+        "revision": model.revision,
+        "dtype": model.dtype,
+        "max_model_len_tokens": model.max_model_len_tokens,
+        "adapters": sorted(model.adapters),
+        "engine_kind": model.engine_kind,
+    }

@@ -1,0 +1,186 @@
+"""Verify: does the log give every prompt exactly one terminal row, and do the results say so?"""
+
+# Pyarrow's stubs leave type parameters open.
+# pyright: reportUnknownMemberType=false, reportUnknownVariableType=false
+# pyright: reportUnknownArgumentType=false, reportUnknownLambdaType=false
+
+import json
+from collections import Counter
+from collections.abc import Iterator
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any, cast
+
+import pyarrow as pa
+import pyarrow.parquet as pq
+from pydantic import JsonValue
+
+from shunt.dataset.duplicates import IdRegister
+from shunt.results.columns import AddedColumns
+from shunt.results.outcome import Outcome
+from shunt.results.summary import ResultSummary, read_summary, result_file
+from shunt.results.writing import JSONL_NAME, PARQUET_NAME
+from shunt.run.collect import Cuts, find_cuts, read_outcomes, run_layout
+from shunt.run.manifest import Manifest
+from shunt.store.opening import directory_of
+from shunt.store.protocol import Store
+
+MAX_PROBLEMS = 50
+_BATCH_ROWS = 1024
+_FLOAT_COLUMNS = ("logprobs", "prompt_logprobs", "generations")
+"""Hold 32-bit floats in Parquet: their digest is checked, their values are not compared again."""
+
+
+@dataclass(slots=True)
+class VerifyReport:
+    """What was checked and what is wrong."""
+
+    run_id: str
+    num_rows: int = 0
+    num_segments: int = 0
+    files: list[str] = field(default_factory=list[str])
+    problems: list[str] = field(default_factory=list[str])
+
+    @property
+    def ok(self) -> bool:
+        return not self.problems
+
+    def problem(self, what: str) -> None:
+        if len(self.problems) < MAX_PROBLEMS:
+            self.problems.append(what)
+
+
+def verify(store: Store, manifest: Manifest) -> VerifyReport:
+    """Replay every shard and compare. Raises `ShardsOpen` when the run is not finished,
+    `CorruptSegment` when a log contradicts itself."""
+    report = VerifyReport(manifest.run_id)
+    summary = read_summary(store, manifest.run_id)
+    cuts: Cuts = find_cuts(store, manifest) if summary is None else summary.cuts
+    report.num_segments = sum(last + 1 for cut in cuts.values() for last in cut.values())
+    expected = _Expected(store, manifest, cuts)
+    _check_rows(report, expected)
+    if summary is None:
+        report.problem("results are not collected yet: run `shunt collect`")
+        return report
+    directory = directory_of(summary.directory)
+    if directory is None:
+        report.problem(f"results are in {summary.directory}: copy them here to compare them")
+        return report
+    _check_files(report, summary, directory)
+    added = run_layout(store, manifest).added
+    if (directory / JSONL_NAME).exists():
+        _compare(report, JSONL_NAME, expected, added, _json_rows(directory / JSONL_NAME))
+    if (directory / PARQUET_NAME).exists():
+        rows = _parquet_rows(directory / PARQUET_NAME, added)
+        _compare(report, PARQUET_NAME, expected, added, rows)
+    return report
+
+
+@dataclass(frozen=True, slots=True)
+class _Expected:
+    """The outcomes that the log gives, again and again."""
+
+    store: Store
+    manifest: Manifest
+    cuts: Cuts
+
+    def outcomes(self) -> Iterator[Outcome]:
+        for shard in read_outcomes(self.store, self.manifest, self.cuts):
+            yield from shard.outcomes
+
+
+def _check_rows(report: VerifyReport, expected: _Expected) -> None:
+    """Every index once, in order; every outcome terminal; no id with two good rows."""
+    ids = IdRegister()
+    good: list[str] = []
+    for expected_index, outcome in enumerate(expected.outcomes()):
+        report.num_rows += 1
+        if outcome.index != expected_index:
+            report.problem(f"row {expected_index}: the shards hold row {outcome.index} there")
+        if outcome.error is None:
+            unfinished = [g for g in outcome.generations if g.finish is None]
+            if not outcome.generations or unfinished:
+                report.problem(f"row {outcome.index} ({outcome.prompt_id}): is not terminal")
+            good.append(outcome.prompt_id)
+        if len(good) == _BATCH_ROWS:
+            ids.add(good)
+            good = []
+    ids.add(good)
+    _check_ids(report, expected, set(ids.candidates()))
+    num_rows = expected.manifest.num_rows
+    if report.num_rows != num_rows:
+        report.problem(f"the shards hold {report.num_rows} rows, not {num_rows}")
+
+
+def _check_ids(report: VerifyReport, expected: _Expected, candidates: set[int]) -> None:
+    """`candidates`: numbers among the good rows whose ids may be another's too."""
+    if not candidates:
+        return
+    good = (outcome.prompt_id for outcome in expected.outcomes() if outcome.error is None)
+    counts = Counter(name for number, name in enumerate(good) if number in candidates)
+    for prompt_id, count in counts.items():
+        if count > 1:
+            report.problem(f"id {prompt_id}: has {count} good rows")
+
+
+def _check_files(report: VerifyReport, summary: ResultSummary, directory: Path) -> None:
+    for file in summary.files:
+        path = directory / file.name
+        if not path.is_file():
+            report.problem(f"{path}: is missing")
+        elif result_file(path) != file:
+            report.problem(f"{path}: was changed after it was written")
+        report.files.append(file.name)
+
+
+def _compare(
+    report: VerifyReport,
+    name: str,
+    expected: _Expected,
+    added: AddedColumns,
+    rows: Iterator[dict[str, Any] | None],
+) -> None:
+    """Row by row: ours against the file's. A row that is missing or extra shows by its position."""
+    position = 0
+    for outcome in expected.outcomes():
+        try:
+            row = next(rows, None)
+        except (pa.ArrowException, OSError, ValueError) as error:
+            report.problem(f"{name}: cannot be read after {position} rows: {error}")
+            return
+        if row is None:
+            report.problem(f"{name}: ends after {position} of {expected.manifest.num_rows} rows")
+            return
+        position += 1
+        values = added.values(outcome)
+        for plain, column in added.names.items():
+            value = values[column]
+            if plain not in _FLOAT_COLUMNS and not _same(row.get(column), value):
+                report.problem(
+                    f"{name} row {outcome.index} ({outcome.prompt_id}): {column} is "
+                    f"{row.get(column)!r}, the log says {value!r}"
+                )
+    if next(rows, None) is not None:
+        report.problem(f"{name}: has more than {position} rows")
+
+
+def _same(found: object, wanted: JsonValue) -> bool:
+    return found == wanted
+
+
+def _json_rows(path: Path) -> Iterator[dict[str, Any] | None]:
+    with path.open(encoding="utf-8", errors="replace", newline="\n") as lines:
+        for line in lines:
+            try:
+                row: object = json.loads(line)
+            except (ValueError, RecursionError):
+                row = None
+            yield cast("dict[str, Any]", row) if isinstance(row, dict) else {}
+
+
+def _parquet_rows(path: Path, added: AddedColumns) -> Iterator[dict[str, Any] | None]:
+    file = pq.ParquetFile(path)
+    wanted = {name for plain, name in added.names.items() if plain not in _FLOAT_COLUMNS}
+    names = [name for name in file.schema_arrow.names if name in wanted]
+    for batch in file.iter_batches(_BATCH_ROWS, columns=names):
+        yield from batch.to_pylist()

@@ -1,0 +1,115 @@
+"""Leases: one winner per epoch, expiry on the observer's clock, fencing."""
+
+from pathlib import Path
+
+import pytest
+
+from shunt.checkpoint.lease import Lease, LeaseObserver, past_suspects
+from shunt.errors import Fenced
+from shunt.store.opening import open_store
+from shunt.store.protocol import Store
+
+TERM_S = 30.0
+
+
+class Clock:
+    """A clock that the test turns."""
+
+    def __init__(self) -> None:
+        self.now_s = 0.0
+
+    def __call__(self) -> float:
+        return self.now_s
+
+
+@pytest.fixture
+def store(tmp_path: Path) -> Store:
+    return open_store(str(tmp_path))
+
+
+@pytest.fixture
+def clock() -> Clock:
+    return Clock()
+
+
+@pytest.fixture
+def observer(store: Store, clock: Clock) -> LeaseObserver:
+    return LeaseObserver(store, "run", TERM_S, clock)
+
+
+def taken(observer: LeaseObserver, owner: str) -> Lease:
+    lease = observer.acquire("000000", owner)
+    assert lease is not None
+    return lease
+
+
+def test_the_first_owner_gets_epoch_one(observer: LeaseObserver) -> None:
+    assert taken(observer, "a").epoch == 1
+
+
+def test_a_held_shard_is_not_given_away(observer: LeaseObserver, clock: Clock) -> None:
+    lease = taken(observer, "a")
+    for _ in range(10):
+        lease.renew()
+        assert observer.acquire("000000", "b") is None
+        clock.now_s += TERM_S * 0.9
+
+
+def test_a_silent_owner_loses_the_shard_after_one_term(
+    observer: LeaseObserver, clock: Clock
+) -> None:
+    taken(observer, "a").renew()
+    assert observer.acquire("000000", "b") is None  # the first look starts the term
+    clock.now_s += TERM_S - 1
+    assert observer.acquire("000000", "b") is None
+    clock.now_s += 1
+    assert taken(observer, "b").epoch == 2
+
+
+def test_an_owner_that_never_renewed_loses_the_shard_too(
+    observer: LeaseObserver, clock: Clock
+) -> None:
+    taken(observer, "a")
+    assert observer.acquire("000000", "b") is None
+    clock.now_s += TERM_S
+    assert taken(observer, "b").epoch == 2
+
+
+def test_a_released_shard_is_free_at_once(observer: LeaseObserver) -> None:
+    taken(observer, "a").release()
+    assert taken(observer, "b").epoch == 2
+
+
+def test_of_two_observers_of_a_lapsed_lease_one_wins(store: Store, clock: Clock) -> None:
+    first, second = (LeaseObserver(store, "run", TERM_S, clock) for _ in range(2))
+    taken(first, "a")
+    assert first.acquire("000000", "b") is None
+    assert second.acquire("000000", "c") is None
+    clock.now_s += TERM_S
+    assert taken(first, "b").epoch == 2
+    assert second.acquire("000000", "c") is None
+
+
+def test_a_renewal_finds_out_that_it_was_fenced(observer: LeaseObserver, clock: Clock) -> None:
+    old = taken(observer, "a")
+    observer.acquire("000000", "b")
+    clock.now_s += TERM_S
+    taken(observer, "b")
+    with pytest.raises(Fenced) as caught:
+        old.renew()
+    assert (caught.value.epoch, caught.value.newer_epoch) == (1, 2)
+
+
+def test_the_dead_owners_last_words_name_suspects(
+    observer: LeaseObserver, store: Store, clock: Clock
+) -> None:
+    """Not those of an owner that released, nor of one whose epoch saved something."""
+    for owner, in_flight, released in [("a", (1, 2), False), ("b", (2,), False), ("c", (9,), True)]:
+        lease = taken(observer, owner)
+        lease.renew(in_flight)
+        if released:
+            lease.release()
+        observer.acquire("000000", "x")
+        clock.now_s += TERM_S
+    assert past_suspects(store, "run", "000000", fruitful=()) == {1: 1, 2: 2}
+    assert past_suspects(store, "run", "000000", fruitful={1}) == {2: 1}

@@ -1,0 +1,69 @@
+"""A job file is checked as a whole, and each message says where and what to do."""
+
+import json
+from pathlib import Path
+
+import pytest
+
+from shunt.errors import JobError
+from shunt.job.job_file import job_schema, load_job
+
+_TEXT = "name: test\nmodel: {path: hub/id}\ninput: {path: rows.jsonl}\n"
+_SCHEMA = Path(__file__).parents[3] / "docs" / "job.schema.json"
+
+
+def _file(tmp_path: Path, text: str) -> Path:
+    path = tmp_path / "job.yaml"
+    path.write_text(text)
+    return path
+
+
+def test_paths_are_relative_to_the_file(tmp_path: Path) -> None:
+    job = load_job(_file(tmp_path, _TEXT))
+    assert job.input.path == str(tmp_path / "rows.jsonl")
+    assert job.model.path == "hub/id"
+    assert job.output.path == str(tmp_path / "results")
+
+
+def test_overrides_go_over_the_file_as_yaml(tmp_path: Path) -> None:
+    job = load_job(_file(tmp_path, _TEXT), ["fleet.workers=3", "input.chat=true"])
+    assert job.fleet.workers == 3
+    assert job.input.chat
+
+
+@pytest.mark.parametrize(
+    ("text", "message"),
+    [
+        (_TEXT + "shards: 3\n", "shards: unknown key; remove it"),
+        (_TEXT + "shard_prompts: many\n", "shard_prompts: .*integer.*'many'"),
+        ("name: test\ninput: {path: a.jsonl}\n", "model: is missing; add it"),
+        ("name: [", "is not valid YAML"),
+        ("- a list", "must be a mapping with name, model and input"),
+    ],
+)
+def test_a_mistake_is_told_with_what_to_do(tmp_path: Path, text: str, message: str) -> None:
+    with pytest.raises(JobError, match=message):
+        load_job(_file(tmp_path, text))
+
+
+@pytest.mark.parametrize(
+    ("override", "message"),
+    [
+        ("fleet.workers", "write it as section.key=value"),
+        ("name.first=1", "name is a value, not a section"),
+        ("name=[", "the value is not valid YAML"),
+        ("fleet.nodes=1", "fleet.nodes: unknown key"),
+    ],
+)
+def test_a_wrong_override_is_refused(tmp_path: Path, override: str, message: str) -> None:
+    with pytest.raises(JobError, match=message):
+        load_job(_file(tmp_path, _TEXT), [override])
+
+
+def test_a_missing_file_is_named(tmp_path: Path) -> None:
+    with pytest.raises(JobError, match=r"none\.yaml: cannot be read"):
+        load_job(tmp_path / "none.yaml")
+
+
+def test_the_schema_for_editors_is_fresh() -> None:
+    assert json.loads(_SCHEMA.read_text()) == job_schema()

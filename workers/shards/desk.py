@@ -1,0 +1,190 @@
+"""The shards on this worker's desk: taken, flushed, renewed, completed, lost, given back."""
+
+import asyncio
+import logging
+from collections.abc import Awaitable, Callable, Iterable
+from contextlib import suppress
+from dataclasses import dataclass, field
+from datetime import datetime
+
+from shunt.checkpoint.done import mark_done
+from shunt.checkpoint.generation import Generation
+from shunt.checkpoint.lease import Lease
+from shunt.checkpoint.request import Request
+from shunt.dataset.row_error import RowError
+from shunt.errors import Fenced
+from shunt.run.event import Event, EventKind, record
+from shunt.store.errors import StoreFull, StoreUnavailable
+from shunt.store.protocol import Store
+from workers.settings import WorkerSettings
+from workers.shards.cadence import Cadence
+from workers.shards.held_shard import HeldShard, Peek
+from workers.shards.opening import OpenedShard
+from workers.shards.supply import ShardSupply
+from workers.shards.tally import Tally
+
+log = logging.getLogger(__name__)
+
+
+@dataclass(slots=True)
+class ShardDesk:
+    """All held shards. Lives on the event loop; store calls run in threads.
+
+    A shard that turns out to be fenced is dropped, and `on_lost` is told which requests with it.
+    """
+
+    settings: WorkerSettings
+    store: Store
+    supply: ShardSupply
+    open_shard: Callable[[Lease, Cadence], OpenedShard]
+    now: Callable[[], datetime]
+    monotonic: Callable[[], float]
+    tally: Tally
+    on_lost: Callable[[set[str]], None]
+    shards: dict[str, HeldShard] = field(default_factory=dict[str, HeldShard])
+    fenced: bool = False
+    """A shard was lost to another owner since this worker started."""
+    stored_s: float = 0.0
+    """When the store last took something from us."""
+
+    def __post_init__(self) -> None:
+        self.stored_s = self.monotonic()
+
+    @property
+    def exhausted(self) -> bool:
+        """Nothing is held and every shard of the run is known to be done."""
+        return not self.shards and self.supply.exhausted
+
+    async def look(self) -> None:
+        """Learn what others have finished meanwhile. A store that is not to be reached says so
+        another time."""
+        with suppress(StoreUnavailable):
+            await asyncio.to_thread(self.supply.forget_done)
+
+    async def take(self) -> OpenedShard | None:
+        """Win and open the next shard, or None when none is free now."""
+        lease = await asyncio.to_thread(self.supply.take, list(self.shards))
+        if lease is None:
+            return None
+        now = self.monotonic()
+        cadence = Cadence(
+            self.settings.checkpoint_interval_s, self.settings.checkpoint_tokens, now, now
+        )
+        opened = await asyncio.to_thread(self.open_shard, lease, cadence)
+        self.shards[lease.shard_id] = opened.shard
+        log.info("shard taken shard=%s epoch=%d", lease.shard_id, lease.epoch)
+        if opened.previous_epochs:
+            await self._tell_resumed(opened)
+        return opened
+
+    async def flush_due(self, peek: Peek) -> None:
+        """Append what is due, and complete the shards whose last request has ended."""
+        for shard in list(self.shards.values()):
+            due = shard.num_unfinished == 0 or shard.cadence.due(
+                self.monotonic(), shard.unsaved_tokens(peek)
+            )
+            if due:
+                await self._guarded(shard, self._flush(shard, peek))
+
+    async def flush_all(self, peek: Peek) -> None:
+        """Append everything, now. A store that is not to be reached raises `StoreUnavailable`."""
+        await asyncio.gather(
+            *(self._fence_guarded(s, self._flush(s, peek)) for s in list(self.shards.values()))
+        )
+
+    async def renew(self, in_flight: Iterable[str]) -> None:
+        """Renew all leases, saying what is in the engine."""
+        running = set(in_flight)
+        for shard in list(self.shards.values()):
+            indexes = {int(r.split(".")[0]) for r in running & shard.open.keys()}
+            await self._guarded(shard, asyncio.to_thread(shard.log.lease.renew, sorted(indexes)))
+
+    async def release_all(self) -> None:
+        """Give every shard back, so that its next owner need not wait."""
+        for shard in list(self.shards.values()):
+            await asyncio.to_thread(shard.log.lease.release)
+        self.shards.clear()
+
+    def update(self, request: Request) -> None:
+        """Remember what a request had when its engine died."""
+        for shard in self.shards.values():
+            if request.request_id in shard.open:
+                shard.open[request.request_id] = request
+
+    def finish(self, request_id: str, generation: Generation) -> None:
+        for shard in self.shards.values():
+            if request_id in shard.open:
+                shard.finish(request_id, generation)
+                self.tally.rows_finished += 1
+
+    def fail(self, request_id: str, error: RowError) -> None:
+        for shard in self.shards.values():
+            if request_id in shard.open:
+                shard.fail(request_id, error)
+                self.tally.rows_failed += 1
+
+    async def _flush(self, shard: HeldShard, peek: Peek) -> None:
+        before = shard.log.bytes_written
+        saved = await shard.flush(peek, self.monotonic())
+        self.tally.output_tokens += saved  # after the wait: other shards flush meanwhile
+        written = shard.log.bytes_written - before
+        if written:
+            self.tally.segments += 1
+            self.tally.segment_bytes += written
+        self.stored_s = self.monotonic()
+        if shard.complete:
+            await self._complete(shard)
+
+    async def _complete(self, shard: HeldShard) -> None:
+        """Say that the shard is done, unless the rows of it that count are another owner's."""
+        await asyncio.to_thread(shard.log.lease.check)
+        await asyncio.to_thread(mark_done, self.store, self.settings.run_id, shard.done())
+        await asyncio.to_thread(shard.log.lease.release)
+        self.shards.pop(shard.shard_id, None)
+        self.supply.finished(shard.shard_id)
+        log.info("shard done shard=%s rows=%d", shard.shard_id, shard.counts.num_rows)
+
+    async def _guarded(self, shard: HeldShard, work: Awaitable[None]) -> None:
+        """Do it; what the store could not take now is tried again at the next tick."""
+        try:
+            await self._fence_guarded(shard, work)
+        except (StoreUnavailable, StoreFull) as error:
+            silent_s = self.monotonic() - self.stored_s
+            if silent_s > self.settings.store_patience_s:
+                raise
+            log.warning(
+                "store not reached shard=%s for_s=%.0f: %s", shard.shard_id, silent_s, error
+            )
+
+    async def _fence_guarded(self, shard: HeldShard, work: Awaitable[None]) -> None:
+        try:
+            await work
+        except Fenced as fence:
+            log.warning("%s", fence)
+            self.fenced = True
+            self.shards.pop(shard.shard_id, None)
+            self.on_lost(set(shard.open))
+            await self._record(EventKind.FENCED, shard.shard_id, str(fence))
+
+    async def _tell_resumed(self, opened: OpenedShard) -> None:
+        self.tally.resumed_generations += opened.resumed_generations
+        self.tally.resumed_tokens += opened.resumed_tokens
+        detail = (
+            f"took over {len(opened.shard.open)} unfinished prompts, "
+            f"{opened.resumed_generations} of them with {opened.resumed_tokens} saved tokens"
+        )
+        shard_id = opened.shard.shard_id
+        await self._record(EventKind.SHARD_RESUMED, shard_id, detail, opened.resumed_tokens)
+
+    async def _record(
+        self, kind: EventKind, shard_id: str, detail: str, num_tokens: int = 0
+    ) -> None:
+        event = Event(
+            at=self.now(),
+            kind=kind,
+            node_id=self.settings.node_id,
+            shard_id=shard_id,
+            detail=detail,
+            num_tokens=num_tokens,
+        )
+        await asyncio.to_thread(record, self.store, self.settings.run_id, event)

@@ -1,0 +1,109 @@
+"""From a won lease to a shard ready for the engine: replay, render, order."""
+
+from collections.abc import Callable, Iterable, Sequence
+from dataclasses import dataclass
+
+from shunt.checkpoint.lease import Lease, past_suspects
+from shunt.checkpoint.log import CheckpointLog
+from shunt.checkpoint.progress import ShardProgress, replay
+from shunt.checkpoint.request import Request
+from shunt.dataset.prompt import Prompt
+from shunt.dataset.row_error import RowError, RowErrorCode
+from shunt.dataset.seeding import seed_for
+from shunt.errors import RequestRefused
+from shunt.job.sampling import Sampling
+from workers.shards.cadence import Cadence
+from workers.shards.held_shard import HeldShard, ShardCounts
+from workers.shards.ordering import in_serving_order
+
+
+@dataclass(frozen=True, slots=True)
+class OpenedShard:
+    """A held shard with what its log told about the owners before."""
+
+    shard: HeldShard
+    suspects: dict[str, int]
+    """Request id -> owners that died with it before they saved anything."""
+    resumed_generations: int
+    resumed_tokens: int
+    previous_epochs: int
+
+
+Render = Callable[[Prompt], tuple[int, ...]]
+"""Prompt to token ids; raises `RequestRefused` where the prompt can never run."""
+
+
+def hold_shard(
+    lease: Lease, prompts: Sequence[Prompt], *, render: Render, cadence: Cadence
+) -> OpenedShard:
+    """Replay the shard's log and make requests of the prompts that are unfinished. Blocking."""
+    progress = replay(lease.store, lease.run_id, lease.shard_id)
+    requests, refused = _unfinished(lease.run_id, prompts, progress, render)
+    ordered = {request.request_id: request for request in in_serving_order(requests)}
+    shard = HeldShard(CheckpointLog(lease, progress), cadence, ordered, _counts(prompts, progress))
+    for request_id, error in refused.items():
+        shard.fail(request_id, error)
+    saved = [request.saved for request in requests if request.saved and request.saved.token_ids]
+    return OpenedShard(
+        shard=shard,
+        suspects=_suspects(lease, progress, ordered),
+        resumed_generations=len(saved),
+        resumed_tokens=sum(len(generation.token_ids) for generation in saved),
+        previous_epochs=lease.epoch - 1,
+    )
+
+
+def _unfinished(
+    run_id: str, prompts: Sequence[Prompt], progress: ShardProgress, render: Render
+) -> tuple[list[Request], dict[str, RowError]]:
+    requests: list[Request] = []
+    refused: dict[str, RowError] = {}
+    for prompt in prompts:
+        if prompt.error is not None or progress.finished(prompt.index, prompt.sampling.n):
+            continue
+        token_ids, error = _render(prompt, render)
+        for choice in range(prompt.sampling.n):
+            saved = progress.generations.get((prompt.index, choice))
+            if saved is not None and saved.finish is not None:
+                continue
+            request_id = f"{prompt.index}.{choice}"
+            sampling = choice_sampling(run_id, prompt, choice)
+            requests.append(Request(request_id, token_ids, sampling, saved))
+            if error is not None:
+                refused[request_id] = error
+    return requests, refused
+
+
+def _render(prompt: Prompt, render: Render) -> tuple[tuple[int, ...], RowError | None]:
+    try:
+        return render(prompt), None
+    except RequestRefused as refusal:
+        return (), RowError(RowErrorCode(refusal.code), str(refusal))
+
+
+def choice_sampling(run_id: str, prompt: Prompt, choice: int) -> Sampling:
+    """One choice's sampling: n is 1, and it has its own seed whenever it samples at all."""
+    sampling = prompt.sampling
+    seed = sampling.seed
+    if sampling.temperature > 0:
+        seed = seed_for(run_id, prompt.prompt_id) if seed is None else seed
+        seed += choice
+    return sampling.model_copy(update={"n": 1, "seed": seed})
+
+
+def _counts(prompts: Sequence[Prompt], progress: ShardProgress) -> ShardCounts:
+    finished = [g for g in progress.generations.values() if g.finish is not None]
+    failed = sum(g.finish is not None and g.finish.error is not None for g in finished)
+    return ShardCounts(
+        num_rows=len(prompts),
+        num_error_rows=failed + sum(prompt.error is not None for prompt in prompts),
+        num_output_tokens=sum(len(g.token_ids) for g in finished),
+    )
+
+
+def _suspects(lease: Lease, progress: ShardProgress, open_ids: Iterable[str]) -> dict[str, int]:
+    if lease.epoch == 1:
+        return {}
+    counts = past_suspects(lease.store, lease.run_id, lease.shard_id, fruitful=progress.cut)
+    indexed = {request_id: int(request_id.split(".")[0]) for request_id in open_ids}
+    return {request_id: counts[i] for request_id, i in indexed.items() if i in counts}
