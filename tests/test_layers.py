@@ -27,7 +27,7 @@ MAY_IMPORT = {
 ROOMS = {
     "shunt": [
         ["keys", "errors", "retry", "store"],
-        ["plan"],
+        ["plan", "model"],
         ["job"],
         ["dataset"],
         ["checkpoint"],

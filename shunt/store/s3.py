@@ -112,6 +112,11 @@ class S3Store:
         check_key(key)
         return self._retried("read", key, lambda: self._head(key))
 
+    def etag(self, key: str) -> str:
+        """What the bucket calls the object's present version; changes whenever it is replaced."""
+        check_key(key)
+        return self._retried("read", key, lambda: obstore.head(self._once, key)["e_tag"] or "")
+
     def list(self, prefix: str) -> Iterator[str]:
         check_prefix(prefix)
         keys: list[str] = []
