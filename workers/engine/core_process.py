@@ -13,17 +13,16 @@ from collections.abc import Sequence
 from contextlib import suppress
 from multiprocessing.connection import wait
 from multiprocessing.process import BaseProcess
-from types import SimpleNamespace
 from typing import Any
 
-from vllm.utils import network_utils
-
-from workers.engine import vllm_private
+from workers.engine.private import core
 from workers.pipeline.janitor import SOCKETS, start_janitor, watch_janitor
 from workers.pipeline.stage_map import KEY
 
-_DEATH_SEEN_S = 0.5
-"""From the failure of a rank's neighbours to the end of its own connections."""
+
+def install() -> None:
+    """Let the engine cores that this process starts enter by `run_engine_core`."""
+    core.install_core_process(run_engine_core)
 
 
 def run_engine_core(*args: Any, **kwargs: Any) -> None:
@@ -32,9 +31,9 @@ def run_engine_core(*args: Any, **kwargs: Any) -> None:
     if KEY not in kwargs["vllm_config"].additional_config:  # else its executor has one
         threading.Thread(target=_keep_janitor, name="janitor-watch", daemon=True).start()
     end_with_parent()
-    _place_rendezvous()
-    _end_survivors_at_once()
-    vllm_private.run_engine_core(*args, **kwargs)
+    core.place_rendezvous(os.environ[SOCKETS])
+    core.end_survivors_at_once()
+    core.run_engine_core(*args, **kwargs)
 
 
 def _keep_janitor() -> None:
@@ -44,37 +43,6 @@ def _keep_janitor() -> None:
         watch_janitor(janitor)
         janitor.kill()
         janitor.wait()
-
-
-def _place_rendezvous() -> None:
-    """Put the file over which the ranks meet beside their sockets: killed ranks do not remove it.
-
-    vLLM asks `tempfile` where it goes, in one function only.
-    """
-    directory = os.environ[SOCKETS]
-    setattr(network_utils, "tempfile", SimpleNamespace(gettempdir=lambda: directory))  # noqa: B010
-
-
-def _end_survivors_at_once() -> None:
-    """Where a rank died, kill the others: they wait for it, and vLLM for them nine seconds."""
-    executor = vllm_private.MultiprocExecutor
-    patiently = executor._ensure_worker_termination
-
-    def end(worker_procs: list[BaseProcess]) -> None:
-        died = not all(process.is_alive() for process in worker_procs)
-        # A killed rank's connections break, others fail of it, and its sentinel is ready, while
-        # the kernel still frees its memory and calls it alive.
-        ending = wait([process.sentinel for process in worker_procs], _DEATH_SEEN_S)
-        for process in worker_procs:
-            if process.sentinel in ending:
-                process.join()
-                died = died or (process.exitcode or 0) < 0
-        if died:
-            for process in worker_procs:
-                process.kill()
-        patiently(worker_procs)
-
-    executor._ensure_worker_termination = staticmethod(end)
 
 
 def end_sessions(processes: Sequence[BaseProcess]) -> None:

@@ -33,7 +33,7 @@ class StartedEngine:
 
     llm: AsyncLLMEngine
     private: ModuleType | None
-    """`workers.engine.vllm_private`, or None where it must not be used."""
+    """`workers.engine.private.front_end`, or None where it must not be used."""
     traits: EngineTraits
     fingerprint: NumericsFingerprint
     kv_tokens: int
@@ -92,12 +92,13 @@ def load_private() -> tuple[ModuleType | None, str]:
     """The hooks, or None and why they do not fit the vLLM that is installed."""
     try:
         # Imported here, by name: on another vLLM its own imports may fail, and that is an answer.
-        private = importlib.import_module("workers.engine.vllm_private")
+        names = importlib.import_module("workers.engine.private.names")
+        front_end = importlib.import_module("workers.engine.private.front_end")
     except (ImportError, AttributeError) as error:
         return None, f"vLLM {vllm.__version__} lacks a private name: {error}"
-    if found := private.problems():
+    if found := names.problems():
         return None, "; ".join(found)
-    return private, ""
+    return front_end, ""
 
 
 def _build(config: EngineConfig, private: ModuleType | None) -> AsyncLLMEngine:
@@ -111,7 +112,7 @@ def _build(config: EngineConfig, private: ModuleType | None) -> AsyncLLMEngine:
     if private is not None:
         scheduler = vllm_config.scheduler_config
         scheduler.scheduler_cls = _scheduler_class(vllm_config)
-        private.install_core_process(_core_process().run_engine_core)
+        _core_process().install()
     return AsyncLLMEngine.from_vllm_config(
         vllm_config, disable_log_stats=True, enable_log_requests=False
     )

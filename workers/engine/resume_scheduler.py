@@ -6,16 +6,16 @@ plus output. Every later consumer of "output so far" handles that state already.
 
 from typing import Any
 
-from workers.engine.vllm_private import (
+from workers.engine.private.core import (
     AsyncScheduler,
     Request,
     Scheduler,
     enter_as_preempted,
     refuse_saved_tokens,
     replay_grammar,
-    saved_token_ids,
     waits_for_grammar,
 )
+from workers.engine.private.saved_tokens import saved_token_ids
 
 
 class _Resuming:

@@ -6,8 +6,8 @@ a function of these, the seed and the position.
 
 from typing import Any
 
+from workers.engine.private.worker import describe_worker, install_v1_hook
 from workers.engine.sampler_repair import mend_sampler
-from workers.engine.vllm_private import describe_worker, install_v1_hook
 
 
 class ResumeWorker:

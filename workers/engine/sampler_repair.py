@@ -5,7 +5,7 @@ from typing import Any
 
 import torch
 
-from workers.engine.vllm_private import Sampler
+from workers.engine.private.worker import Sampler
 
 
 def mend_sampler() -> None:

@@ -26,6 +26,7 @@ from workers.engine.live_request import (
     rows_of,
 )
 from workers.engine.params import sampling_params
+from workers.engine.private.saved_tokens import SAVED
 from workers.engine.resume_plan import reason_to_restart, refusal
 
 log = logging.getLogger(__name__)
@@ -146,7 +147,7 @@ class VllmEngine:
         if ended is not None:
             return replace(saved, finish=Finish(*ended))
         carrying = params.clone()
-        carrying.extra_args = {self._private.SAVED: list(saved.token_ids)}
+        carrying.extra_args = {SAVED: list(saved.token_ids)}
         if saved.prompt_logprobs is not None:
             carrying.prompt_logprobs = None
         try:

@@ -1,6 +1,6 @@
 """The worker classes of pipelines on CPU; vLLM imports them by name."""
 
-from workers.engine.vllm_private import cpu_worker_class
+from workers.engine.private.worker import cpu_worker_class
 from workers.pipeline.stage_worker import InputBuffer, StageWorker
 
 _CPUWorker = cpu_worker_class()

@@ -23,7 +23,7 @@ from unittest.mock import patch
 
 from vllm.platforms import current_platform
 
-from workers.engine.vllm_private import MultiprocExecutor, WorkerProc
+from workers.engine.private.core import MultiprocExecutor, WorkerProc
 from workers.pipeline.batches import BatchesInFlight
 from workers.pipeline.janitor import (
     remove_sockets,

@@ -1,6 +1,6 @@
 """The worker class of pipelines on GPU; vLLM imports it by name."""
 
-from workers.engine.vllm_private import gpu_worker_class
+from workers.engine.private.worker import gpu_worker_class
 from workers.pipeline.stage_worker import StageWorker
 
 _GPUWorker = gpu_worker_class()

@@ -9,9 +9,8 @@ from typing import Any
 
 import torch
 from vllm.config import get_current_vllm_config
-from vllm.distributed import parallel_state
-from vllm.distributed.device_communicators.shm_broadcast import MessageQueue
 
+from workers.engine.private.worker import MessageQueue, parallel_state
 from workers.pipeline.stage_map import StageMap
 
 _MQ_CHUNK_BYTES = 1 << 22

@@ -5,8 +5,7 @@ import os
 import signal
 from typing import Any
 
-from vllm.distributed.parallel_state import get_pp_group
-
+from workers.engine.private.worker import parallel_state
 from workers.pipeline import groups
 from workers.pipeline.executor import apply_to, mark_shared_memory
 from workers.pipeline.stage_map import StageMap
@@ -45,7 +44,7 @@ class InputBuffer:
     def load_model(self: Any, *args: Any, **options: Any) -> None:
         super().load_model(*args, **options)  # type: ignore[misc]  # of the worker beside it
         runner = self.model_runner
-        if not get_pp_group().is_first_rank and runner.intermediate_tensors is None:
+        if not parallel_state.get_pp_group().is_first_rank and runner.intermediate_tensors is None:
             runner.intermediate_tensors = runner.model.make_empty_intermediate_tensors(
                 batch_size=runner.max_num_tokens,
                 dtype=runner.model_config.dtype,
