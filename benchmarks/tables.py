@@ -1,9 +1,11 @@
 """Puts the tables of `benchmarks/results/` into README and docs: `python -m benchmarks.tables`.
 
-A page says `<!-- table: NAME -->` and `<!-- /table -->`; what stands between is made anew. With
+The glossary, made from `docs/words.csv`, is one of them. A page says `<!-- table: NAME -->` and
+`<!-- /table -->`; what stands between is made anew. With
 `--check` nothing is written, and a page that is out of date gives exit code 1.
 """
 
+import csv
 import json
 import re
 import sys
@@ -12,6 +14,8 @@ from typing import Any
 
 ROOT = Path(__file__).resolve().parent.parent
 PAGES = (ROOT / "README.md", *sorted((ROOT / "docs").glob("*.md")))
+WORDS = ROOT / "docs" / "words.csv"
+_GLOSSARY = re.compile(r"(<!-- glossary -->\n).*?(<!-- /glossary -->)", re.DOTALL)
 _MARK = re.compile(r"(<!-- table: (\w+) -->\n).*?(<!-- /table -->)", re.DOTALL)
 
 
@@ -31,7 +35,17 @@ def main(arguments: list[str]) -> int:
 
 def filled(text: str) -> str:
     """The page with every table made from its results."""
+    text = _GLOSSARY.sub(lambda m: f"{m[1]}{glossary()}{m[2]}", text)
     return _MARK.sub(lambda m: f"{m[1]}{table(m[2])}{m[3]}", text)
+
+
+def glossary() -> str:
+    """Every word with its meaning and the page that tells more, in the order of the alphabet."""
+    with WORDS.open(encoding="utf-8", newline="") as file:
+        rows = sorted(csv.DictReader(file), key=lambda row: row["word"].lower())
+    lines = ["| word | meaning | more |", "|---|---|---|"]
+    lines += [f"| {r['word']} | {r['meaning']} | [{r['page']}]({r['page']}) |" for r in rows]
+    return "\n".join([*lines, ""])
 
 
 def table(name: str) -> str:

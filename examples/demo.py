@@ -1,9 +1,10 @@
 """The demo: a batch on two workers, one of them killed in the middle, every row at the end.
 
 Run by `make demo`. Nothing here is staged: the workers are processes with vLLM in them, the kill is
-a SIGKILL, and the proof at the end is `shunt verify`.
+a SIGKILL, and the proof at the end is `shunt verify`. `--svg FILE` keeps a picture of it.
 """
 
+import argparse
 import json
 import os
 import shutil
@@ -54,9 +55,12 @@ class DemoView(PlainView):
             os.kill(victim.pid, signal.SIGKILL)
 
 
-def main() -> int:
+def main(arguments: list[str]) -> int:
     """Run the demo from a clean slate; returns the process's exit code."""
-    console = Console()
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("--svg", type=Path, help="keep a picture of what was printed in this file")
+    svg: Path | None = parser.parse_args(arguments).svg
+    console = Console(record=svg is not None, width=100 if svg else None)
     started_s = time.monotonic()
     job = load_job(JOB)
     shutil.rmtree(Path(job.store.uri).parent, ignore_errors=True)
@@ -84,6 +88,8 @@ def main() -> int:
     if ending.summary is not None:
         show_rows(console, Path(ending.summary.directory) / "results.jsonl")
     console.print(f"\n{time.monotonic() - started_s:.0f} s in all", highlight=False)
+    if svg is not None:
+        console.save_svg(str(svg), title="make demo")
     return 0 if report.ok and ending.code == 0 else 1
 
 
@@ -110,4 +116,4 @@ def _short(text: str) -> str:
 
 
 if __name__ == "__main__":
-    sys.exit(main())
+    sys.exit(main(sys.argv[1:]))
