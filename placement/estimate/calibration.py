@@ -12,7 +12,6 @@ from pathlib import Path
 
 import numpy as np
 from numpy.typing import NDArray
-from scipy.optimize import least_squares
 
 from placement.catalogue.constants import Constants, EngineConstants, GpuDeviation, LinkConstants
 from placement.catalogue.hardware import SHIPPED, Catalogue, positive, rows_of
@@ -123,6 +122,8 @@ def calibrate(
 ) -> Fit:
     """Constants that fit the runs. `gpus_only` moves the deviations of those GPUs and nothing else
     (a user's handful of runs). Rows without a measurement are ignored."""
+    from scipy.optimize import least_squares  # late: few commands need it, and it is half a second
+
     measured = [run for run in runs if run.requests_per_s]
     parameters = _parameters(measured, start, gpus_only, kernels if gpus_only is None else ())
     origin = np.array([p.read(start) for p in parameters])

@@ -16,7 +16,6 @@ from typing import Protocol, cast
 
 import numpy as np
 from numpy.typing import NDArray
-from scipy.optimize import Bounds, LinearConstraint, linprog, milp
 
 from placement.catalogue.offering import SupplyGroup
 from placement.estimate.stage_table import Array, Unit
@@ -101,6 +100,9 @@ class Master:
 
     def relax(self, values: Array, goal: Goal) -> Relaxation | None:
         """The LP, or None where it is infeasible."""
+        # Late: half a second of imports, and few commands solve anything.
+        from scipy.optimize import linprog
+
         matrix, upper, lower_rows = self._rows(values, goal)
         cost = -self._objective(values, goal)
         bounds = [(0, None)] * len(values) + [(0, cap) for cap in self.node_caps]
@@ -123,6 +125,8 @@ class Master:
 
     def buy(self, values: Array, goal: Goal, *, gap: float, time_limit_s: float) -> Purchase | None:
         """The integer problem by HiGHS, or None where it is infeasible."""
+        from scipy.optimize import Bounds, LinearConstraint, milp  # late: as above
+
         matrix, upper, _ = self._rows(values, goal)
         cost = -self._objective(values, goal)
         limits = Bounds(

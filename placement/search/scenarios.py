@@ -16,7 +16,6 @@ from pathlib import Path
 
 import numpy as np
 from numpy.typing import NDArray
-from scipy.optimize import Bounds, LinearConstraint, milp
 
 from placement.catalogue.hardware import positive, rows_of
 from placement.catalogue.offering import SupplyGroup
@@ -78,6 +77,8 @@ def choose(
 
     Variables: x (columns, integer), z (scenarios x columns), eta, shortfall (scenarios).
     """
+    from scipy.optimize import Bounds, LinearConstraint, milp  # late: see master.py
+
     num_columns, num_scenarios = len(values), len(scenarios.nodes)
     per_node = np.array([float(g.instance.gpu_count) for g in groups])
     pool = np.array([float(g.max_gpus) for g in groups])

@@ -1,5 +1,6 @@
-"""The command line as a user has it: a directory, a job file in it, and `shunt` as a process."""
+"""The command line as a user has it: a directory, a job file in it, and `shunt`."""
 
+import contextlib
 import json
 import os
 import subprocess
@@ -12,8 +13,13 @@ from typing import Any
 
 import pytest
 import yaml
+from typer.testing import CliRunner
+
+from flows.cli import app
 
 REPOSITORY = Path(__file__).resolve().parent.parent.parent
+UNSET = ("SHUNT_STORE", "SHUNT_ENDPOINT_URL", "PREFECT_API_URL", "PREFECT_HOME")
+"""Environment variables of whoever runs the tests that would change what the commands do."""
 _TIMEOUT_S = 120.0
 SHORT = {"max_tokens": 64}
 """Sampling of the jobs that run on EC2's double."""
@@ -37,15 +43,23 @@ class Desk:
         return yaml.safe_load((self.directory / "job.yaml").read_text())
 
     def shunt(self, *arguments: str) -> "subprocess.CompletedProcess[str]":
-        """Run a command to its end."""
+        """Run a command to its end, in this process: Python and the imports are started already."""
+        environment = {**dict.fromkeys(UNSET), "COLUMNS": "200"}
+        with contextlib.chdir(self.directory):
+            told = CliRunner().invoke(app, arguments, env=environment)
+        if told.exception is not None and not isinstance(told.exception, SystemExit):
+            raise told.exception
+        return subprocess.CompletedProcess(arguments, told.exit_code, told.stdout, told.stderr)
+
+    def process(self, *arguments: str) -> "subprocess.CompletedProcess[str]":
+        """Run a command to its end, in a process of its own as a user does."""
         process = self.start(*arguments)
         stdout, stderr = process.communicate(timeout=_TIMEOUT_S)
         return subprocess.CompletedProcess(arguments, process.returncode, stdout, stderr)
 
     def start(self, *arguments: str, **environment_too: str) -> "subprocess.Popen[str]":
         """Start a command, as the leader of a process group like a shell would."""
-        unset = ("SHUNT_STORE", "SHUNT_ENDPOINT_URL", "PREFECT_API_URL", "PREFECT_HOME")
-        environment = {name: value for name, value in os.environ.items() if name not in unset}
+        environment = {name: value for name, value in os.environ.items() if name not in UNSET}
         process = subprocess.Popen(
             [sys.executable, "-m", "flows", *arguments],
             cwd=self.directory,
@@ -135,9 +149,9 @@ def slow_desk(tmp_path: Path) -> Iterator[Desk]:
     desk.end()
 
 
-@pytest.fixture(scope="module")
+@pytest.fixture(scope="session")
 def finished(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Desk]:
-    """A desk whose job has run; for tests that only look."""
+    """A desk whose job has run; for tests that only look, or put back what they change."""
     desk = lay_out(tmp_path_factory.mktemp("finished"), tokens_per_s=None)
     done = desk.shunt("run", "job.yaml", "--no-prefect")
     assert done.returncode == 0, done.stderr

@@ -30,7 +30,7 @@ def test_a_second_run_does_no_work(finished: Desk) -> None:
 
 
 def test_json_leaves_nothing_else_on_stdout(desk: Desk) -> None:
-    done = desk.shunt("run", "job.yaml", "--no-prefect", "--json")
+    done = desk.process("run", "job.yaml", "--no-prefect", "--json")
 
     told = json.loads(done.stdout)
     assert (told["exit_code"], done.returncode) == (0, 0)
@@ -111,7 +111,7 @@ def test_a_deadline_that_has_passed_ends_with_4_and_can_be_lifted(slow_desk: Des
 
 def test_workers_that_all_fail_end_with_1_and_one_clear_line(desk: Desk) -> None:
     broken = ("--set", "fleet.worker_python=/bin/false", "--set", "fleet.max_crashes=0")
-    failed = desk.shunt("run", "job.yaml", "--no-prefect", *broken)
+    failed = desk.process("run", "job.yaml", "--no-prefect", *broken)
 
     assert failed.returncode == 1
     assert "every worker failed; their logs are in" in failed.stderr

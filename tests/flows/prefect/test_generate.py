@@ -16,7 +16,7 @@ pytestmark = [pytest.mark.prefect, pytest.mark.timeout(280)]
 
 def test_a_run_is_a_flow_run_with_a_task_run_per_worker(desk: Desk) -> None:
     """In a directory that has never seen Prefect."""
-    done = desk.shunt("run", "job.yaml", "--json")
+    done = desk.process("run", "job.yaml", "--json")
 
     assert done.returncode == 0, done.stderr
     assert json.loads(done.stdout)["summary"]["num_ok"] == 60
@@ -46,7 +46,7 @@ def test_a_signal_ends_a_flow_as_it_ends_a_plain_run(
 def test_a_wrong_row_in_strict_mode_is_told_as_without_prefect(desk: Desk) -> None:
     with (desk.directory / "prompts.jsonl").open("a") as prompts:
         prompts.write("{broken\n")
-    refused = desk.shunt("run", "job.yaml", "--strict")
+    refused = desk.process("run", "job.yaml", "--strict")
 
     assert refused.returncode == 2
     assert "prompts.jsonl:61" in refused.stderr
