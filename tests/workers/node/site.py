@@ -26,6 +26,7 @@ from shunt.run.prepare import prepare
 from shunt.store.config import StoreConfig
 from shunt.store.opening import open_store
 from shunt.store.protocol import Store
+from tests.workers.pipeline.processes import environment, scratch
 
 ROOT = Path(__file__).parents[3]
 _NOTHING = Range(p10=0, p50=0, p90=0)
@@ -51,7 +52,8 @@ class Site:
                 stdin=subprocess.PIPE,
                 stdout=log,
                 stderr=subprocess.STDOUT,
-                env={**os.environ, "PYTHONPATH": str(ROOT)},
+                env=environment(),
+                cwd=scratch(),
                 start_new_session=True,
             )
 

@@ -12,7 +12,7 @@ from shunt.demo_model.tiny_llama import tiny_llama
 from shunt.job.job import EngineOptions, Model
 from shunt.job.sampling import Sampling
 from tests.workers.node.site import Site, site_of, wait_until
-from tests.workers.pipeline.holding import left_in_shared_memory
+from tests.workers.pipeline.holding import assert_nothing_kept
 from tests.workers.pipeline.processes import Told, assert_same
 from tests.workers.pipeline.running import pipeline_of
 
@@ -90,4 +90,4 @@ def test_a_pipeline_over_two_nodes_outlives_the_loss_of_one(
     assert [seat.node_id for seat in launch.seats] == ["i-0", "i-2"]
     if notice:
         assert site.tokens() == len(ROWS) * SAMPLING.max_tokens
-    assert not left_in_shared_memory()
+    assert_nothing_kept()

@@ -99,8 +99,11 @@ def _children(pid: int) -> Generator[int]:
 
 
 def _mapped(pids: Iterable[int]) -> set[str]:
-    maps = "".join(Path(f"/proc/{pid}/maps").read_text() for pid in pids)
-    return set(re.findall(r"/dev/shm/(\S+)", maps))
+    names: set[str] = set()
+    for pid in pids:
+        with suppress(OSError):
+            names.update(re.findall(r"/dev/shm/(\S+)", Path(f"/proc/{pid}/maps").read_text()))
+    return names
 
 
 def strike(held: Held, victim: str, number: signal.Signals) -> float:
@@ -162,9 +165,11 @@ def until_gone(pids: Iterable[int]) -> set[int]:
 
 
 def left_in_shared_memory() -> set[str]:
-    """What pipelines marked: segments, whose nine digits are one more than Python's, semaphores."""
+    """What pipelines marked, but for what another test run's processes have mapped: segments, whose
+    nine digits are one more than Python's, and semaphores."""
     marked = re.compile(r"psm_[0-9a-f]{9}$|.*vllm_dist_[0-9a-f]{5}n|sem\.mp[0-9a-f]{5}-")
-    return {path.name for path in Path("/dev/shm").iterdir() if marked.match(path.name)}
+    found = {path.name for path in Path("/dev/shm").iterdir() if marked.match(path.name)}
+    return found - _mapped(_of_others()) if found else found
 
 
 def left_on_disk() -> set[str]:
@@ -173,8 +178,30 @@ def left_on_disk() -> set[str]:
 
 
 def kept_ports() -> set[str]:
-    """Ports of the documented range that somebody in this network namespace listens on."""
+    """Ports of the documented range that somebody in this network namespace listens on, but for
+    those of another test run's processes."""
     lines = Path("/proc/net/tcp").read_text().splitlines()[1:]
-    sockets = [line.split()[1:4:2] for line in lines]
-    ports = {int(address.rsplit(":", 1)[1], 16) for address, state in sockets if state == _LISTENS}
-    return {f"port {port}" for port in ports if port in PORTS}
+    sockets = [(fields[1], fields[9]) for fields in map(str.split, lines) if fields[3] == _LISTENS]
+    found = {inode: int(address.rsplit(":", 1)[1], 16) for address, inode in sockets}
+    kept = {f"socket:[{inode}]": f"port {port}" for inode, port in found.items() if port in PORTS}
+    theirs = _open_files(_of_others()) if kept else set()
+    return {port for socket, port in kept.items() if socket not in theirs}
+
+
+def _of_others() -> list[int]:
+    """Processes that work elsewhere than this test run's launches."""
+    others: list[int] = []
+    for path in Path("/proc").glob("[0-9]*/cwd"):
+        with suppress(OSError):
+            if path.readlink() != scratch():
+                others.append(int(path.parent.name))
+    return others
+
+
+def _open_files(pids: Iterable[int]) -> set[str]:
+    links: set[str] = set()
+    for pid in pids:
+        for descriptor in Path(f"/proc/{pid}/fd").glob("*"):
+            with suppress(OSError):
+                links.add(os.readlink(descriptor))
+    return links

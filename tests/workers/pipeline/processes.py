@@ -23,10 +23,10 @@ RUN_LIMIT_S = 900.0
 
 @cache
 def scratch() -> Path:
-    """Where the launches of this test run have their temporary files, and nobody else's."""
+    """Where the launches of this test run work and have temporary files, and nobody else's."""
     directory = tempfile.TemporaryDirectory(prefix="shunt-t-")
     atexit.register(directory.cleanup)
-    return Path(directory.name)
+    return Path(directory.name).resolve()
 
 
 def environment() -> dict[str, str]:
@@ -45,6 +45,7 @@ def start(role: str, spec: dict[str, Any], *prefix: str) -> "subprocess.Popen[st
         stdout=subprocess.PIPE,
         text=True,
         env=environment(),
+        cwd=scratch(),  # by which `holding.py` knows our processes: vLLM overwrites environments
     )
 
 

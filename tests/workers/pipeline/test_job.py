@@ -22,7 +22,7 @@ from shunt.store.config import StoreConfig
 from shunt.store.opening import open_store
 from shunt.testing.processes import descendants
 from tests.workers.pipeline.holding import assert_nothing_kept, until_gone
-from tests.workers.pipeline.processes import Told, assert_same, environment
+from tests.workers.pipeline.processes import Told, assert_same, environment, scratch
 from tests.workers.pipeline.running import pipeline_of, requests
 
 pytestmark = [pytest.mark.vllm, pytest.mark.timeout(1200)]
@@ -107,6 +107,7 @@ class _Run:
                 *("--store", told_store, "--run", self.manifest.run_id),
             ],
             env=environment(),
+            cwd=scratch(),
         )
 
     def told(self) -> Told:

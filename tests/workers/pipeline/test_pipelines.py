@@ -7,9 +7,9 @@ from typing import Any
 import pytest
 
 from tests.workers.pipeline.holding import (
+    assert_nothing_kept,
     assert_nothing_left,
     holding,
-    left_in_shared_memory,
     replaced_by,
     strike,
 )
@@ -38,13 +38,12 @@ def test_unequal_stages_give_the_tokens_of_one_rank(
     model: str, one_rank: Told, tp: list[int], layers: list[int]
 ) -> None:
     """And every stage has a batch. With chunks of 32 tokens prefill and decoding share batches."""
-    before = left_in_shared_memory()
     told = run({"model": model, "tp": tp, "layers": layers, "nodes": [0] * len(tp)})
     assert_same(one_rank, told)
     if told.batch_starts:
         assert len(told.batch_starts) == len(tp) + 1
         assert told.batch_starts[-1] > FULL_SHARE * sum(told.batch_starts)
-    assert left_in_shared_memory() <= before
+    assert_nothing_kept()
 
 
 @pytest.mark.parametrize(

@@ -4,7 +4,7 @@ import json
 
 import pytest
 
-from tests.workers.pipeline.holding import left_in_shared_memory
+from tests.workers.pipeline.holding import assert_nothing_kept
 from tests.workers.pipeline.processes import NEAR_TIE, start
 
 pytestmark = [pytest.mark.vllm, pytest.mark.timeout(600)]
@@ -23,4 +23,4 @@ def test_moves_between_one_rank_and_a_pipeline_of_two_slots(model: str) -> None:
         assert row["resumption"] == "state-exact", row
         assert row["max_logprob_gap"] < NEAR_TIE, row
         assert row["first_difference"] is None or row["choice_gap"] < NEAR_TIE, row
-    assert not left_in_shared_memory()
+    assert_nothing_kept()
