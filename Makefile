@@ -5,6 +5,7 @@ SHELL := /bin/bash
 MAKEFLAGS += --no-print-directory
 .DEFAULT_GOAL := help
 .PHONY: help demo test check fix bench soak ui lock clean environments model python chromium
+.PHONY: suite-runs suite-library suite-engine
 
 CONTROL := .venv/control
 WORKER := .venv/worker
@@ -23,13 +24,24 @@ help:
 demo: environments model ## run a batch on two workers, kill one, watch it finish (5 min)
 	@$(CONTROL)/bin/python examples/demo.py
 
-test: environments model chromium ## all tests that need neither a GPU nor AWS (30 min)
-	@status=0; \
-	echo "Control plane, whole runs and everything that needs no engine of its own:"; \
-	$(CONTROL)/bin/python $(PYTEST) || status=1; \
-	echo "The worker with real vLLM:"; \
-	$(WORKER)/bin/python $(PYTEST) $(WORKER_TESTS) -m "vllm and not soak and not gpu" || status=1; \
-	exit $$status
+test: environments model chromium ## all tests that need neither a GPU nor AWS (20 min)
+	@echo "Three suites at once: whole runs are shown here, the other two reports follow."
+	@mkdir -p $(REPORTS); $(MAKE) -j3 -k suite-runs suite-library suite-engine; status=$$?; \
+	cat $(REPORTS)/library.txt $(REPORTS)/engine.txt; exit $$status
+# Whole runs wait more than they compute, so the three together keep two cores busy. Each report ends
+# with the ten slowest tests, the counts and the seconds.
+REPORTS := .cache/test-reports
+RUNS := tests/flows tests/end_to_end
+suite-runs:
+	@$(CONTROL)/bin/python $(PYTEST) --durations=10 $(RUNS)
+suite-library:
+	@(echo "Everything else of the control plane:"; \
+	$(CONTROL)/bin/python $(PYTEST) --durations=10 $(addprefix --ignore=,$(RUNS))) \
+	>$(REPORTS)/library.txt 2>&1
+suite-engine:
+	@(echo "The worker with real vLLM:"; \
+	$(WORKER)/bin/python $(PYTEST) --durations=10 $(WORKER_TESTS) \
+	-m "vllm and not soak and not gpu") >$(REPORTS)/engine.txt 2>&1
 # Files that import in the worker's environment, which has no Prefect and no boto3.
 WORKER_TESTS := tests/workers $(wildcard tests/contracts/test_engine*.py)
 
