@@ -27,10 +27,6 @@ Numbers are padded with zeros, so that a sorted listing is in numeric order.
 from typing import NamedTuple
 
 
-def run_prefix(run_id: str) -> str:
-    return f"runs/{run_id}/"
-
-
 def manifest(run_id: str) -> str:
     return f"runs/{run_id}/manifest.json"
 

@@ -1,11 +1,9 @@
 """What tells a worker to go: a signal, the provider, or the death of its parent process."""
 
 import asyncio
-import ctypes
 import logging
 import os
 import signal
-import sys
 import threading
 from collections.abc import Callable
 
@@ -13,8 +11,6 @@ from shunt.aws.imds import POLL_S, Imds
 from shunt.fleet.notice import NoticeKind
 
 log = logging.getLogger(__name__)
-
-PR_SET_PDEATHSIG = 1  # linux/prctl.h
 
 
 def on_signals(told: Callable[[str], None]) -> None:
@@ -95,9 +91,3 @@ def leave_at_the_latest(after_s: float, exit_code: int) -> threading.Timer:
     timer.daemon = True
     timer.start()
     return timer
-
-
-def die_with_parent(signal_number: signal.Signals) -> None:
-    """Have the kernel send this process the signal when its parent thread dies (Linux)."""
-    if sys.platform == "linux":
-        ctypes.CDLL(None, use_errno=True).prctl(PR_SET_PDEATHSIG, int(signal_number))

@@ -30,8 +30,6 @@ class WorkerSettings:
     lease_term_s: float
     max_deaths: int
     """Engine deaths at one token of a prompt that is alone in the engine, before it is isolated."""
-    trust_done: bool = True
-    """Skip shards with a done marker. Off after a collect that found such a shard open."""
     flush_tick_s: float = 0.25
     status_interval_s: float = 2.0
     idle_poll_s: float = 1.0

@@ -34,7 +34,6 @@ _GPU_PRIOR = {
 _POOL = ("compute", "decode_compute", "bandwidth", "kv_bandwidth", "attention", "overlap")
 _POOL_PRIOR = 0.5
 _HOST = ("host_step_s", "host_layer_s", "host_sequence_s", "host_prompt_s")
-_SCALES = ("compute_scale", "bandwidth_scale", "expert_scale")
 _HOST_PRIOR = 1.2
 _SCALE_PRIOR = 0.3
 # A user's own card may be anything, also a CPU: its rows count for more, the pool for less.

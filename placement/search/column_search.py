@@ -30,7 +30,6 @@ class Limits:
     uniform_tp: bool
     whole_nodes: bool
     """A node serves one pipeline only."""
-    max_tokens_wait: float | None = None
 
 
 @dataclass(frozen=True, slots=True)

@@ -33,8 +33,6 @@ class RowErrorCode(StrEnum):
     """The engine's own validation refused the request."""
     ENGINE_KILLED = "engine_killed"
     """The prompt was in flight alone when the engine died, or k times; it is isolated."""
-    INTERNAL = "internal"
-    """A failure of ours; the message has the cause."""
 
 
 @dataclass(frozen=True, slots=True)

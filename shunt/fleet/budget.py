@@ -20,10 +20,6 @@ class Verdict(StrEnum):
     STOP_COST = "stop: the cost limit is reached"
     STOP_DEADLINE = "stop: the deadline has passed"
 
-    @property
-    def stops(self) -> bool:
-        return self in (Verdict.STOP_COST, Verdict.STOP_DEADLINE)
-
 
 @dataclass(frozen=True, slots=True)
 class Standing:

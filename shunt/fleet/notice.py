@@ -17,9 +17,7 @@ class NoticeKind(StrEnum):
 class NoticeSource(StrEnum):
     IMDS = "imds"
     SQS = "sqs"
-    SIGNAL = "signal"
     HEARTBEAT = "heartbeat"
-    DESCRIBE = "describe"
 
 
 @dataclass(frozen=True, slots=True)

@@ -21,6 +21,7 @@ class ShardSupply:
     owner: str
     rng: random.Random
     trust_done: bool
+    """Skip shards with a done marker. Off after a collect that found such a shard open."""
     _left: list[str] = field(default_factory=list[str])
 
     def __post_init__(self) -> None:
