@@ -1,5 +1,5 @@
 # Two environments from locks of exact versions (requirements/README.md); everything else uses them.
-# A machine needs Python 3.11, make and git.
+# A machine needs Python 3.11, 3.12 or 3.13, make and git.
 
 SHELL := /bin/bash
 MAKEFLAGS += --no-print-directory
@@ -12,9 +12,11 @@ WORKER := .venv/worker
 PYTEST := -m pytest
 UPGRADE :=
 
-PYTHON := $(shell for name in python3.11 python3 python; do \
-	$$name -c 'import sys; sys.exit(sys.version_info[:2] != (3, 11))' 2>/dev/null \
-	&& command -v $$name && break; done)
+# The first that the locks serve and that can make an environment (Debian's needs python3-venv).
+PYTHON := $(shell for name in python3.11 python3.12 python3.13 python3 python \
+	$${PYENV_ROOT:-$$HOME/.pyenv}/versions/3.1[123]*/bin/python3; do \
+	$$name -c 'import sys, ensurepip; sys.exit(not (3, 11) <= sys.version_info < (3, 14))' \
+	2>/dev/null && command -v $$name && break; done)
 export PYTHON
 export PIP_DISABLE_PIP_VERSION_CHECK := 1
 
@@ -75,10 +77,9 @@ lock: $(CONTROL)/installed ## refresh the locks (UPGRADE=--upgrade takes newer v
 		-o requirements/control.lock
 	@$(COMPILE) --extra worker-cpu --extra test --override requirements/exclude.in \
 		-o requirements/worker-cpu.lock
-	@$(COMPILE) --extra worker-cuda --extra test --python-platform x86_64-manylinux_2_28 \
-		-o requirements/worker-cuda.lock
+	@$(COMPILE) --extra worker-cuda -o requirements/worker-cuda.lock
 COMPILE = $(CONTROL)/bin/uv pip compile pyproject.toml --quiet --generate-hashes --no-annotate \
-	--custom-compile-command "make lock" --python-version 3.11 $(UPGRADE)
+	--custom-compile-command "make lock" --universal --python-version 3.11 $(UPGRADE)
 
 clean: ## remove the environments, the caches and the demo's runs
 	@rm -rf .venv .cache .shunt runs .pytest_cache .ruff_cache .hypothesis
@@ -97,7 +98,9 @@ model: $(CONTROL)/installed
 	@$(CONTROL)/bin/python -m shunt.demo_model
 
 python:
-	@test -n "$(PYTHON)" || { echo "shunt needs Python 3.11: install it, or put python3.11 on the PATH."; exit 1; }
+	@test -n "$(PYTHON)" || { echo "shunt needs Python 3.11, 3.12 or 3.13 with venv: none is on the PATH" \
+		"or in $${PYENV_ROOT:-~/.pyenv}. Install one (Debian and Ubuntu: python3-venv, too), or name" \
+		"it: make PYTHON=/path/to/python3"; exit 1; }
 
 chromium:
 	@requirements/chromium
