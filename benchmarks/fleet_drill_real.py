@@ -16,11 +16,12 @@ from pathlib import Path
 from rich.console import Console
 
 from benchmarks.report import Row, write
-from flows.drill.estimate import shard_s, speed_of
+from flows.drill.estimate import settings_of, speed_of
+from flows.drill.market import DrillMarket, Prices
 from flows.drill.run import EventView, RealDrill
 from flows.surroundings import surroundings
 from shunt.drill.report import DrillArm, DrillReport
-from shunt.drill.simulation import DrillSettings, Handling
+from shunt.drill.simulation import Handling
 from shunt.drill.trace import find_trace
 from shunt.drill.virtual import virtual_arms
 from shunt.job.job import Job
@@ -39,22 +40,20 @@ def main() -> None:
         folder = Path(name)
         job = _job(folder)
         os.chdir(folder)
-        trace = find_trace(TRACE).scaled(WORKERS)
-        play = RealDrill(
-            job=job,
-            trace=trace,
-            directory=folder / "drill",
-            speedup=SPEEDUP,
+        market = DrillMarket(
+            name=TRACE,
+            trace=find_trace(TRACE).scaled(WORKERS),
+            nodes=WORKERS,
+            prices=Prices(SPOT_USD, ON_DEMAND_USD),
             notice_s=NOTICE_S,
             unnoticed=UNNOTICED,
-            spot_usd_per_hour=SPOT_USD,
-            on_demand_usd_per_hour=ON_DEMAND_USD,
             seed=0,
         )
+        play = RealDrill(job, market, folder / "drill", SPEEDUP)
         around = surroundings(job, threading.Event())
         quiet = EventView(Console(quiet=True))
         real = [play.run(handling, around, quiet) for handling in _ORDER]
-        virtual = _forecast(job, folder, play, undisturbed=real[-1])
+        virtual = _forecast(job, folder, market, undisturbed=real[-1])
         rows = _rows(real, virtual)
     os.chdir(Path(__file__).parents[1])
     write("fleet_drill_real", rows)
@@ -86,25 +85,24 @@ def _job(folder: Path) -> Job:
     )
 
 
-def _forecast(job: Job, folder: Path, play: RealDrill, *, undisturbed: DrillArm) -> list[DrillArm]:
+def _forecast(
+    job: Job, folder: Path, market: DrillMarket, *, undisturbed: DrillArm
+) -> list[DrillArm]:
     speed = speed_of(job, tokens=None, tokens_per_s=None, folder=folder)
     working_s = speed.total_tokens / (WORKERS * speed.node_tokens_per_s / SPEEDUP)
     assert undisturbed.finish_s is not None
-    settings = DrillSettings(
-        total_tokens=speed.total_tokens,
-        nodes=WORKERS,
-        tokens_per_s=speed.node_tokens_per_s / SPEEDUP,
-        spot_usd_per_hour=SPOT_USD,
-        on_demand_usd_per_hour=ON_DEMAND_USD,
-        startup_s=max(0.0, undisturbed.finish_s - working_s),
-        checkpoint_s=job.checkpoint_interval_s * SPEEDUP,
-        request_s=shard_s(job, speed) * SPEEDUP,
-        notice_s=NOTICE_S,
+    startup_s = max(0.0, undisturbed.finish_s - working_s)
+    # In the trace's seconds, of which one second of the wall clock has SPEEDUP.
+    settings = settings_of(job, market, speed, startup_s=startup_s)
+    settings = replace(
+        settings,
+        tokens_per_s=settings.tokens_per_s / SPEEDUP,
+        checkpoint_s=settings.checkpoint_s * SPEEDUP,
+        request_s=settings.request_s * SPEEDUP,
         drain_s=SPEEDUP,
-        unnoticed=UNNOTICED,
     )
-    ours, _, demand = virtual_arms(settings, play.trace, seed=0)
-    _, none, _ = virtual_arms(replace(settings, unnoticed=1.0), play.trace, seed=0)
+    ours, _, demand = virtual_arms(settings, market.trace, seed=0)
+    _, none, _ = virtual_arms(replace(settings, unnoticed=1.0), market.trace, seed=0)
     return [ours, none, demand]
 
 

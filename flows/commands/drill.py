@@ -1,19 +1,21 @@
 """`shunt drill`: what a recorded trace of spot capacity does to a job, and what saving is worth."""
 
 import threading
+from collections.abc import Sequence
 from datetime import UTC, datetime
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, Literal
 
 import typer
 from rich.console import Console
 from rich.table import Table
 
-from flows.drill.estimate import prices_of, shard_s, speed_of
+from flows.drill.estimate import Speed, settings_of, speed_of
+from flows.drill.market import DrillMarket, prices_of
 from flows.drill.run import EventView, RealDrill
 from flows.surroundings import state_directory, surroundings
 from shunt.drill.report import DrillArm, DrillReport, sentences
-from shunt.drill.simulation import DrillSettings, Handling
+from shunt.drill.simulation import Handling
 from shunt.drill.trace import find_trace, shipped_traces
 from shunt.drill.virtual import virtual_arms
 from shunt.job.job import Job
@@ -61,74 +63,74 @@ def drill(
     and kills, into .shunt/drills. Leases, checkpoints and engine starts are not sped up.
     """
     if trace == "list":
-        for name, shipped in shipped_traces().items():
-            typer.echo(f"{name}: {shipped.what} ({shipped.source}; licence: {shipped.licence})")
+        _list_traces()
         return
-    recorded = find_trace(trace, pool=pool)
-    shipped = shipped_traces().get(trace)
-    prices = prices_of(
-        shipped.instance_type if shipped else pool.split("/")[0],
-        spot=spot_price,
-        on_demand=on_demand_price,
-    )
-    more = [f"fleet.workers={nodes}"] if real and nodes else []
-    loaded = load_job(job, [*(overrides or []), *more])
+    workers = [f"fleet.workers={nodes}"] if real and nodes else []
+    loaded = load_job(job, [*(overrides or []), *workers])
+    recorded, shipped = find_trace(trace, pool=pool), shipped_traces().get(trace)
+    instance_type = shipped.instance_type if shipped else pool.split("/")[0]
     peak = loaded.fleet.workers if real else nodes or recorded.peak
+    market = DrillMarket(
+        name=trace,
+        trace=recorded.scaled(peak),
+        nodes=peak,
+        prices=prices_of(instance_type, spot=spot_price, on_demand=on_demand_price),
+        notice_s=notice_s,
+        unnoticed=unnoticed,
+        seed=seed,
+    )
     console = Console(stderr=True) if as_json else Console()
     if real:
-        play = RealDrill(
-            job=loaded,
-            trace=recorded.scaled(peak),
-            directory=_new_directory(loaded),
-            speedup=speedup,
-            notice_s=notice_s,
-            unnoticed=unnoticed,
-            spot_usd_per_hour=prices.spot_usd_per_hour,
-            on_demand_usd_per_hour=prices.on_demand_usd_per_hour,
-            seed=seed,
-        )
-        arms, told = _real(play, console), prices.told
+        report = _played(loaded, market, speedup, console)
     else:
         speed = speed_of(loaded, tokens=tokens, tokens_per_s=tokens_per_s, folder=job.parent)
-        settings = DrillSettings(
-            total_tokens=speed.total_tokens,
-            nodes=peak,
-            tokens_per_s=speed.node_tokens_per_s,
-            spot_usd_per_hour=prices.spot_usd_per_hour,
-            on_demand_usd_per_hour=prices.on_demand_usd_per_hour,
-            startup_s=startup_s,
-            checkpoint_s=loaded.checkpoint_interval_s,
-            request_s=shard_s(loaded, speed),
-            notice_s=notice_s,
-            unnoticed=unnoticed,
-        )
-        arms = virtual_arms(settings, recorded.scaled(peak), seed=seed)
-        told = (*speed.told, *prices.told)
-    report = DrillReport(
-        mode="real" if real else "virtual",
-        trace=trace,
-        nodes=peak,
-        speedup=speedup if real else 1.0,
-        spot_usd_per_hour=prices.spot_usd_per_hour,
-        on_demand_usd_per_hour=prices.on_demand_usd_per_hour,
-        assumptions=told,
-        arms=tuple(arms),
-    )
+        report = _simulated(loaded, market, speed, startup_s)
     if as_json:
         typer.echo(report.model_dump_json(indent=2))
     else:
         _show(report, console)
 
 
-def _real(play: RealDrill, console: Console) -> list[DrillArm]:
-    """The three runs, one after the other: they share this machine."""
-    stop = threading.Event()
-    around = surroundings(play.job_of(Handling.SHUNT), stop)
+def _list_traces() -> None:
+    for name, shipped in shipped_traces().items():
+        typer.echo(f"{name}: {shipped.what} ({shipped.source}; licence: {shipped.licence})")
+
+
+def _played(job: Job, market: DrillMarket, speedup: float, console: Console) -> DrillReport:
+    """Of the three runs on this machine, one after the other: they share it."""
+    play = RealDrill(job, market, _new_directory(job), speedup)
+    around = surroundings(play.job_of(Handling.SHUNT), threading.Event())
     arms: list[DrillArm] = []
     for handling in NAMES:
         console.print(f"[bold]{NAMES[handling]}[/], in {play.directory / handling.value}")
         arms.append(play.run(handling, around, EventView(console)))
-    return arms
+    return _report("real", market, arms, speedup=speedup)
+
+
+def _simulated(job: Job, market: DrillMarket, speed: Speed, startup_s: float) -> DrillReport:
+    settings = settings_of(job, market, speed, startup_s=startup_s)
+    arms = virtual_arms(settings, market.trace, seed=market.seed)
+    return _report("virtual", market, arms, told=speed.told)
+
+
+def _report(
+    mode: Literal["virtual", "real"],
+    market: DrillMarket,
+    arms: Sequence[DrillArm],
+    *,
+    speedup: float = 1.0,
+    told: Sequence[str] = (),
+) -> DrillReport:
+    return DrillReport(
+        mode=mode,
+        trace=market.name,
+        nodes=market.nodes,
+        speedup=speedup,
+        spot_usd_per_hour=market.prices.spot_usd_per_hour,
+        on_demand_usd_per_hour=market.prices.on_demand_usd_per_hour,
+        assumptions=(*told, *market.prices.told),
+        arms=tuple(arms),
+    )
 
 
 def _new_directory(job: Job) -> Path:

@@ -1,13 +1,14 @@
-"""What a drill in virtual time takes of a job: how much work, how fast a node, at what price."""
+"""What a drill in virtual time takes of a job: how much work, and how fast a node."""
 
 from dataclasses import dataclass
 from pathlib import Path
 
+from flows.drill.market import DrillMarket
 from flows.drive.drive import renderer_of
 from placement.answer.plan_builder import answer
-from placement.catalogue.hardware import load_catalogue
 from placement.errors import BadInput
-from placement.question.planning_input import PlanningInput, make_question, spot_snapshot
+from placement.question.planning_input import PlanningInput, make_question
+from shunt.drill.simulation import DrillSettings
 from shunt.errors import JobError
 from shunt.job.job import Job
 from shunt.job.sampling import Sampling
@@ -17,8 +18,6 @@ FAKE_END_ODDS = 64
 """The fake engine ends a generation at one token in so many (`workers/engine/fake.py`)."""
 FAKE_ADMITTED = 1.25
 """It runs all that a worker admits: so many per sequence of max_num_seqs (`workers/worker.py`)."""
-ASSUMED_SPOT_USD, ASSUMED_ON_DEMAND_USD = 0.35, 1.0
-"""Where nobody told a price: spot at about a third of on-demand, so that shares can be read."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -28,13 +27,6 @@ class Speed:
     node_tokens_per_s: float
     total_tokens: float
     told: tuple[str, ...]
-
-
-@dataclass(frozen=True, slots=True)
-class Prices:
-    spot_usd_per_hour: float
-    on_demand_usd_per_hour: float
-    told: tuple[str, ...] = ()
 
 
 def speed_of(job: Job, *, tokens: float | None, tokens_per_s: float | None, folder: Path) -> Speed:
@@ -52,30 +44,26 @@ def speed_of(job: Job, *, tokens: float | None, tokens_per_s: float | None, fold
     return Speed(tokens_per_s, tokens, tuple(told))
 
 
-def prices_of(instance_type: str, *, spot: float | None, on_demand: float | None) -> Prices:
-    """From options, else from the shipped snapshot, else of no currency but their ratio."""
-    known = load_catalogue().instances.get(instance_type)
-    told: list[str] = []
-    if on_demand is None and known is not None:
-        on_demand = known.ondemand_usd_per_hour
-    if spot is None and on_demand is not None:
-        spot = spot_snapshot().get((instance_type, ""))
-    if spot is None or on_demand is None:
-        assumed = f"{ASSUMED_SPOT_USD:g} spot and {ASSUMED_ON_DEMAND_USD:g} on demand"
-        told.append(f"no prices of {instance_type or 'the nodes'} are known: {assumed} are taken")
-        return Prices(ASSUMED_SPOT_USD, ASSUMED_ON_DEMAND_USD, tuple(told))
-    told.append(f"prices per node hour: {spot:g} USD spot, {on_demand:g} USD on demand")
-    return Prices(spot, on_demand, tuple(told))
+def settings_of(job: Job, market: DrillMarket, speed: Speed, *, startup_s: float) -> DrillSettings:
+    """The job on the market, as the simulation takes it. `startup_s`: launch to first token."""
+    return DrillSettings(
+        total_tokens=speed.total_tokens,
+        nodes=market.nodes,
+        tokens_per_s=speed.node_tokens_per_s,
+        spot_usd_per_hour=market.prices.spot_usd_per_hour,
+        on_demand_usd_per_hour=market.prices.on_demand_usd_per_hour,
+        startup_s=startup_s,
+        checkpoint_s=job.checkpoint_interval_s,
+        request_s=shard_s(job, speed),
+        notice_s=market.notice_s,
+        unnoticed=market.unnoticed,
+    )
 
 
 def shard_s(job: Job, speed: Speed) -> float:
     """How long a node works on a shard: what is lost of it where nothing is saved between."""
-    rows = max(1, preflight_rows(job))
+    rows = max(1, preflight(job, renderer_of(job)).num_good_rows)
     return job.shard_prompts * speed.total_tokens / rows / speed.node_tokens_per_s
-
-
-def preflight_rows(job: Job) -> int:
-    return preflight(job, renderer_of(job)).num_good_rows
 
 
 def _tokens(job: Job) -> tuple[float, str]:

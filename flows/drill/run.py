@@ -12,6 +12,7 @@ from pathlib import Path
 
 from rich.console import Console
 
+from flows.drill.market import DrillMarket
 from flows.drive.drive import Watcher, drive
 from flows.exit_code import ExitCode
 from flows.screen.view import event_line
@@ -43,19 +44,14 @@ class RealDrill:
     """What the runs of one drill share."""
 
     job: Job
-    trace: Trace
+    market: DrillMarket
     directory: Path
     speedup: float
-    notice_s: float
-    """In seconds of the trace."""
-    unnoticed: float
-    spot_usd_per_hour: float
-    on_demand_usd_per_hour: float
-    seed: int
+    """Seconds of the trace in a second of the wall clock."""
 
     def run(self, handling: Handling, around: Surroundings, watcher: Watcher) -> DrillArm:
         """One run to its end. Raises `RunError` where it was stopped before."""
-        job = self.job_of(handling)
+        job, market = self.job_of(handling), self.market
         clock, usage = _Clock(time.monotonic, self.speedup), Usage()
         store = open_configured_store(job.store, environment=around.environment)
 
@@ -65,9 +61,9 @@ class RealDrill:
                 fleet=fleet,
                 trace=self._trace(handling),
                 now_s=clock.since_start_s,
-                notice_s=self.notice_s / self.speedup,
-                unnoticed=1.0 if handling is Handling.NONE else self.unnoticed,
-                rng=random.Random(self.seed),
+                notice_s=market.notice_s / self.speedup,
+                unnoticed=1.0 if handling is Handling.NONE else market.unnoticed,
+                rng=random.Random(market.seed),
                 usage=usage,
             )
 
@@ -75,8 +71,8 @@ class RealDrill:
         ending = drive(job, store, traced, watcher)
         if ending.summary is None or ending.code not in (ExitCode.OK, ExitCode.ROW_ERRORS):
             raise RunError(ending.run_id, f"the drill was stopped: {ending.reason}")
-        on_demand = handling is Handling.ON_DEMAND
-        price = self.on_demand_usd_per_hour if on_demand else self.spot_usd_per_hour
+        prices, on_demand = market.prices, handling is Handling.ON_DEMAND
+        price = prices.on_demand_usd_per_hour if on_demand else prices.spot_usd_per_hour
         return DrillArm(
             handling=handling,
             finish_s=usage.seen_s,
@@ -89,7 +85,7 @@ class RealDrill:
 
     def _trace(self, handling: Handling) -> Trace:
         workers = self.job.fleet.workers
-        return Trace((0.0,), (workers,)) if handling is Handling.ON_DEMAND else self.trace
+        return Trace((0.0,), (workers,)) if handling is Handling.ON_DEMAND else self.market.trace
 
     def job_of(self, handling: Handling) -> Job:
         """The job on local workers, whatever its fleet, away from its own store and results."""

@@ -9,6 +9,7 @@ from typer.testing import CliRunner
 
 from flows.cli import app
 from flows.drill.estimate import fake_mean_tokens
+from flows.drill.market import DrillMarket, Prices
 from flows.drill.run import RealDrill
 from shunt.drill.report import DrillReport
 from shunt.drill.simulation import Handling
@@ -140,14 +141,9 @@ def test_a_job_for_ec2_is_drilled_on_workers_of_this_machine(folder: Path) -> No
     more += ["fleet.ec2.subnets={us-east-1a: subnet-1}", "fleet.ec2.instance_types=[g6.xlarge]"]
     play = RealDrill(
         job=load_job(folder / "job.yaml", more),
-        trace=Trace((0.0,), (2,)),
+        market=DrillMarket("quiet", Trace((0.0,), (2,)), 2, Prices(1.0, 3.0), 120.0, 0.0, seed=0),
         directory=folder / "drill",
         speedup=1.0,
-        notice_s=120.0,
-        unnoticed=0.0,
-        spot_usd_per_hour=1.0,
-        on_demand_usd_per_hour=3.0,
-        seed=0,
     )
     for handling in Handling:
         job = play.job_of(handling)
