@@ -17,7 +17,7 @@ from pathlib import Path
 from typing import Any
 
 from benchmarks.report import Row, paired_ratio, write
-from tests.workers.pipeline.network_hosts import Hosts, network
+from workers.testing.network_hosts import Hosts, network
 
 REPOSITORY = Path(__file__).resolve().parent.parent
 WORKER_PYTHON = REPOSITORY / ".venv/worker/bin/python"

@@ -7,7 +7,7 @@ import signal
 import subprocess
 import sys
 import time
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -38,29 +38,69 @@ def start(job: Path) -> "subprocess.Popen[bytes]":
     )
 
 
-def run_with_kills(job: Path, rng: random.Random, *, kills: int, pause_s: float) -> int:
-    """Start the job until it ends well; at random moments SIGKILL the driver or one below it."""
-    done = 0
+def run_with_kills(
+    job: Path,
+    rng: random.Random,
+    *,
+    kills: int,
+    due: Callable[[], bool],
+    may_die: Callable[[int], bool] = lambda _pid: True,
+    limit_s: float = 900.0,
+) -> int:
+    """Start the job until it ends well; whenever `due`, SIGKILL the driver or one below it.
+
+    `may_die` chooses among the processes below the driver. Returns how many kills there were.
+    """
     driver = start(job)
     seen: set[int] = set()
-    deadline_s = time.monotonic() + 900
-    while True:
+    done = 0
+    deadline_s = time.monotonic() + limit_s
+    while driver.poll() != 0:
         assert time.monotonic() < deadline_s, "the run does not end"
-        try:
-            driver.wait(rng.uniform(0.3, 1.0) * pause_s if done < kills else 1.0)
-        except subprocess.TimeoutExpired:
-            if done < kills:
-                below = descendants(driver.pid)
-                seen |= set(below)
-                victim = rng.choice([driver.pid, *below, *below])
-                os.kill(victim, signal.SIGKILL)
-                done += 1
-            continue
-        if driver.returncode == 0:
-            break
-        driver = start(job)
+        if driver.returncode is not None:
+            driver = start(job)
+        if done < kills and due():
+            below = descendants(driver.pid)
+            seen |= set(below)
+            os.kill(rng.choice([driver.pid, *filter(may_die, below)]), signal.SIGKILL)
+            done += 1
+        time.sleep(0.05)
     wait_until_gone(seen)
     return done
+
+
+def after_pauses(rng: random.Random, pause_s: float) -> Callable[[], bool]:
+    """Due after a third of `pause_s` or up to all of it, over and over."""
+    until_s = time.monotonic() + rng.uniform(0.3, 1.0) * pause_s
+
+    def due() -> bool:
+        nonlocal until_s
+        if time.monotonic() < until_s:
+            return False
+        until_s = time.monotonic() + rng.uniform(0.3, 1.0) * pause_s
+        return True
+
+    return due
+
+
+def after_saves(rng: random.Random, job: Path) -> Callable[[], bool]:
+    """Due up to a second after new tokens were saved."""
+    known = 0
+
+    def due() -> bool:
+        nonlocal known
+        saved = _num_segments(job)
+        if saved == known:
+            return False
+        time.sleep(rng.uniform(0.0, 1.0))
+        known = _num_segments(job)
+        return True
+
+    return due
+
+
+def _num_segments(job: Path) -> int:
+    return len(list(job.parent.glob("runs/**/segments/**/*")))
 
 
 def wait_until_gone(pids: set[int]) -> None:

@@ -8,7 +8,14 @@ from typing import Any
 import pytest
 
 from shunt.testing.s3_server import S3Server
-from tests.end_to_end.chaos import lay_out, rows_of, run_with_kills, start, verify
+from tests.end_to_end.chaos import (
+    after_pauses,
+    lay_out,
+    rows_of,
+    run_with_kills,
+    start,
+    verify,
+)
 
 NUM_KILLS = 20
 QUICK = {"path": "none", "engine_kind": "fake"}
@@ -40,7 +47,8 @@ def test_twenty_kills_change_nothing_on_a_directory(tmp_path: Path) -> None:
     quiet = write_job(tmp_path / "quiet", model=QUICK, store={"uri": "runs"}, rows=100)
     assert start(quiet).wait(300) == 0
     wild = write_job(tmp_path / "wild", model=SLOW, store={"uri": "runs"}, rows=100)
-    kills = run_with_kills(wild, random.Random(1), kills=NUM_KILLS, pause_s=2.0)
+    rng = random.Random(1)
+    kills = run_with_kills(wild, rng, kills=NUM_KILLS, due=after_pauses(rng, 2.0))
     assert kills == NUM_KILLS
     assert rows_of(wild.parent) == rows_of(quiet.parent)
     verify(wild, ["chaos"])
@@ -59,7 +67,8 @@ def test_twenty_kills_change_nothing_on_s3(
     uri = f"s3://{s3.bucket}/chaos-{os.getpid()}"
     store = {"uri": uri, "endpoint_url": s3.endpoint_url}
     wild = write_job(tmp_path / "wild", model=SLOW, store=store, rows=100)
-    kills = run_with_kills(wild, random.Random(2), kills=NUM_KILLS, pause_s=2.5)
+    rng = random.Random(2)
+    kills = run_with_kills(wild, rng, kills=NUM_KILLS, due=after_pauses(rng, 2.5))
     assert kills == NUM_KILLS
     assert rows_of(wild.parent) == rows_of(quiet.parent)
     verify(wild, ["chaos", "--store", uri, "--endpoint-url", s3.endpoint_url])
@@ -79,6 +88,7 @@ def test_twenty_kills_change_nothing_with_real_vllm(tmp_path: Path) -> None:
     quiet = write_job(tmp_path / "quiet", model=model, store={"uri": "runs"}, rows=80)
     assert start(quiet).wait(900) == 0
     wild = write_job(tmp_path / "wild", model=model, store={"uri": "runs"}, rows=80)
-    run_with_kills(wild, random.Random(3), kills=NUM_KILLS, pause_s=45.0)
+    rng = random.Random(3)
+    run_with_kills(wild, rng, kills=NUM_KILLS, due=after_pauses(rng, 45.0), limit_s=1800)
     assert rows_of(wild.parent) == rows_of(quiet.parent)
     verify(wild, ["chaos"])

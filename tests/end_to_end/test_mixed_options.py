@@ -1,10 +1,7 @@
 """Every class of sampling options in one job, workers of real vLLM killed under it."""
 
 import json
-import os
 import random
-import signal
-import time
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -12,8 +9,14 @@ from typing import Any
 import pytest
 
 from shunt.demo_model.smollm2 import ensure_smollm2
-from shunt.testing.processes import descendants
-from tests.end_to_end.chaos import lay_out, rows_of, start, verify, wait_until_gone
+from tests.end_to_end.chaos import (
+    after_saves,
+    lay_out,
+    rows_of,
+    run_with_kills,
+    start,
+    verify,
+)
 from workers.testing.option_cases import CASES, PROMPTS
 
 SAID = (
@@ -49,29 +52,6 @@ def write_job(directory: Path, *, num_prompts: int) -> Path:
         "lease_term_s": 4,
     }
     return lay_out(directory, rows, job)
-
-
-def run_with_kills_of_generations(job: Path, rng: random.Random, *, kills: int) -> None:
-    """Kill the driver or a process below it soon after new tokens were saved; again and again."""
-    driver = start(job)
-    seen: set[int] = set()
-    deadline_s = time.monotonic() + 240 + 120 * kills
-    done, known = 0, 0
-    while driver.poll() != 0:
-        assert time.monotonic() < deadline_s, "the run does not end"
-        if driver.returncode is not None:
-            driver = start(job)
-        saved = len(list(job.parent.glob("runs/**/segments/**/*")))
-        if saved > known and done < kills:
-            time.sleep(rng.uniform(0.0, 1.0))
-            below = descendants(driver.pid)
-            seen |= set(below)
-            os.kill(rng.choice([driver.pid, *filter(_generates, below)]), signal.SIGKILL)
-            done += 1
-            known = len(list(job.parent.glob("runs/**/segments/**/*")))
-        time.sleep(0.05)
-    assert done == kills
-    wait_until_gone(seen)
 
 
 def _generates(pid: int) -> bool:
@@ -119,7 +99,16 @@ def test_kills_change_no_option(tmp_path: Path, kills: int, num_prompts: int) ->
     quiet = write_job(tmp_path / "quiet", num_prompts=num_prompts)
     assert start(quiet).wait(600) == 0
     wild = write_job(tmp_path / "wild", num_prompts=num_prompts)
-    run_with_kills_of_generations(wild, random.Random(kills), kills=kills)
+    rng = random.Random(kills)
+    done = run_with_kills(
+        wild,
+        rng,
+        kills=kills,
+        due=after_saves(rng, wild),
+        may_die=_generates,
+        limit_s=240 + 120 * kills,
+    )
+    assert done == kills
     assert_same(rows_of(quiet.parent), rows_of(wild.parent))
     (path,) = wild.parent.glob("results/*/results.jsonl")
     moved = [row for row in map(json.loads, path.read_text().splitlines()) if row["num_resumes"]]

@@ -9,9 +9,9 @@ from typing import Any
 import pytest
 
 from tests.workers.pipeline.holding import GONE_S, assert_nothing_left, holding
-from tests.workers.pipeline.network_hosts import Hosts, network
 from tests.workers.pipeline.processes import Told, assert_same, run, start
 from workers.pipeline.network import EPHEMERAL, PORTS
+from workers.testing.network_hosts import Hosts, network
 
 log = logging.getLogger(__name__)
 
