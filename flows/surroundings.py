@@ -12,6 +12,7 @@ from shunt.errors import JobError
 from shunt.fleet.protocol import Fleet
 from shunt.job.job import Job
 from shunt.store.opening import directory_of
+from shunt.store.patience import STORE_PATIENCE_S
 
 REPOSITORY = Path(__file__).resolve().parent.parent
 WORKER_PYTHON = "SHUNT_WORKER_PYTHON"
@@ -31,6 +32,8 @@ class Surroundings:
     monotonic: Callable[[], float]
     stop: threading.Event
     """Set it to have the workers drain and the drive end."""
+    store_patience_s: float = STORE_PATIENCE_S
+    """How long a store that is away is waited for while nodes work."""
     over: Callable[[Fleet], Fleet] = lambda fleet: fleet
     """What stands between the reconciler and the local fleet: a drill's trace."""
 

@@ -17,6 +17,8 @@ runs/{run_id}/orders/{number}.json                        created if absent: can
 runs/{run_id}/intents/{slot}/{number}.json                created if absent, before a launch
 runs/{run_id}/intents/{slot}/{number}.outcome.json        created if absent, after it
 runs/{run_id}/usage/{node_id}.json                        created if absent, when a node has ended
+runs/{run_id}/drivers/{epoch}.json                        created if absent: one winner per epoch
+runs/{run_id}/driver.json                                 overwritten by the run's driver alone
 runs/{run_id}/spend.json                                  overwritten by the run's controller alone
 runs/{run_id}/results/...                                 written once by collect
 ```
@@ -144,7 +146,7 @@ def order(run_id: str, number: int) -> str:
 
 
 def number(key: str) -> int:
-    """Of a plan, a job, a launch or an order."""
+    """Of a plan, a job, a launch, an order or a driver."""
     return int(key.rsplit("/", 1)[-1].removesuffix(".json"))
 
 
@@ -169,6 +171,18 @@ def usage_prefix(run_id: str) -> str:
 
 def usage(run_id: str, node_id: str) -> str:
     return f"{usage_prefix(run_id)}{node_id}.json"
+
+
+def driver_prefix(run_id: str) -> str:
+    return f"runs/{run_id}/drivers/"
+
+
+def driver(run_id: str, epoch: int) -> str:
+    return f"{driver_prefix(run_id)}{epoch:06d}.json"
+
+
+def driver_beat(run_id: str) -> str:
+    return f"runs/{run_id}/driver.json"
 
 
 def spend(run_id: str) -> str:

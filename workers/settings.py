@@ -3,6 +3,8 @@
 from dataclasses import dataclass
 from enum import IntEnum
 
+from shunt.store.patience import STORE_PATIENCE_S
+
 DRAIN_LIMIT_S = 90.0
 """A drain that takes longer has hung: inside the two minutes of a spot notice."""
 
@@ -33,7 +35,7 @@ class WorkerSettings:
     flush_tick_s: float = 0.25
     status_interval_s: float = 2.0
     idle_poll_s: float = 1.0
-    store_patience_s: float = 900.0
+    store_patience_s: float = STORE_PATIENCE_S
     """Give up when nothing could be stored for so long."""
     max_engine_starts: int = 3
     """Failed starts in a row before the worker gives up."""

@@ -19,12 +19,15 @@ from shunt.results.publishing import check_writable
 from shunt.results.summary import ResultSummary, read_summary
 from shunt.run.cancellation import carry_on, is_cancelled
 from shunt.run.collect import ShardsOpen, collect, output_directory
+from shunt.run.effort import Effort
 from shunt.run.event import Event, EventKind, record
 from shunt.run.manifest import Manifest
 from shunt.run.pace import Pace
 from shunt.run.prepare import prepare
 from shunt.run.spend import Spend, read_spend
 from shunt.run.status import RunState, RunStatus, StatusReader
+from shunt.run.timeline import Timeline
+from shunt.store.patience import Patience
 from shunt.store.protocol import Store
 
 _RECHECKS = 3
@@ -132,38 +135,56 @@ def resume(manifest: Manifest, store: Store, around: Surroundings, watcher: Watc
 def _generate(
     manifest: Manifest, store: Store, around: Surroundings, watcher: Watcher, *, recheck: bool
 ) -> Ending:
-    """Hold the fleet as wanted until every worker has left because nothing is left to do."""
+    """Hold the fleet as wanted until every worker has left because nothing is left to do.
+
+    A store that goes away is waited for as long as workers wait for it: their tokens are safe with
+    them, and a fleet that is ended meanwhile loses them.
+    """
     run_id = manifest.run_id
     reader, pace = StatusReader(store, run_id), Pace()
+    effort = Effort(manifest.job.sampling.max_tokens)
     status = reader.read()
-
-    def tell(event: Event) -> None:
-        record(store, run_id, event)
-        watcher.happened(event)
-
+    timeline = Timeline(store, run_id, watcher.happened)
     if status.state is RunState.GENERATED and not recheck:
         if manifest.job.fleet.kind == "ec2":
-            with hold_nodes(manifest, store, around, tell, recheck=False):
+            with hold_nodes(manifest, store, around, timeline.tell, recheck=False):
                 pass  # what an earlier controller bought is ended and paid for
         return Ending(ExitCode.OK, run_id)
+    patience = _patience(around, timeline)
     ending = Ending(ExitCode.OK, run_id)
-    with hold_nodes(manifest, store, around, tell, recheck=recheck) as nodes:
+    with hold_nodes(manifest, store, around, timeline.tell, recheck=recheck) as nodes:
         while not nodes.reconciler.done:
-            nodes.step(status, pace.eta_s(status.rows_left))
-            status = reader.read()
+            cancelled = False
+            with patience.waiting():
+                nodes.step(status, effort.left_s(status, nodes.num_workers))
+            with patience.waiting():
+                status, cancelled = reader.read(), is_cancelled(store, run_id)
+                patience.reached()
+                timeline.settle()
             if status.state is RunState.GENERATED and not recheck:
                 break
-            pace.saw(around.monotonic(), rows=status.rows_terminal, tokens=status.output_tokens)
-            watcher.seen(status, pace)
+            if not patience.away:
+                pace.saw(around.monotonic(), rows=status.rows_terminal, tokens=status.output_tokens)
+                effort.saw(around.monotonic(), status)
+                watcher.seen(status, pace)
             if nodes.reconciler.failed:
                 raise RunError(run_id, _every_worker_failed(manifest, around))
-            if (early := _stopped_early(manifest, store, around, nodes.limit)) is not None:
+            if (early := _stopped_early(run_id, around, nodes.limit, cancelled)) is not None:
                 ending = early
                 break
             around.stop.wait(nodes.poll_s)
         ending = replace(ending, num_lost=nodes.reconciler.num_lost)
-    watcher.seen(reader.read(), pace)
+    with patience.waiting():
+        timeline.settle()
+        watcher.seen(reader.read(), pace)
     return ending
+
+
+def _patience(around: Surroundings, timeline: Timeline) -> Patience:
+    def told(detail: str) -> None:
+        timeline.tell(Event(at=around.now(), kind=EventKind.STORE_AWAY, detail=detail))
+
+    return Patience(around.monotonic, around.now, told, limit_s=around.store_patience_s)
 
 
 def _every_worker_failed(manifest: Manifest, around: Surroundings) -> str:
@@ -172,13 +193,10 @@ def _every_worker_failed(manifest: Manifest, around: Surroundings) -> str:
     return f"every worker failed; their logs are in {around.log_directory}"
 
 
-def _stopped_early(
-    manifest: Manifest, store: Store, around: Surroundings, limit: str
-) -> Ending | None:
-    run_id = manifest.run_id
+def _stopped_early(run_id: str, around: Surroundings, limit: str, cancelled: bool) -> Ending | None:
     if around.stop.is_set():
         return Ending(ExitCode.INTERRUPTED, run_id, "interrupted")
-    if is_cancelled(store, run_id):
+    if cancelled:
         return Ending(ExitCode.INTERRUPTED, run_id, "cancelled")
     return Ending(ExitCode.LIMIT, run_id, limit) if limit else None
 

@@ -2,7 +2,8 @@
 
 import getpass
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Generator, Mapping
+from contextlib import contextmanager
 from dataclasses import dataclass
 from decimal import Decimal
 
@@ -25,6 +26,7 @@ from shunt.aws.nodes.pool import Pool, SlotSpec
 from shunt.errors import JobError
 from shunt.fleet.reconcile import Reconciler
 from shunt.job.job import Ec2, Job
+from shunt.run.driver import DriverLease, take_drive
 from shunt.run.event import Event
 from shunt.run.kept_job import changed_keys, current_job, keep_job
 from shunt.run.manifest import Manifest, read_manifest
@@ -34,6 +36,7 @@ _SETTLE_LOOKS = 2
 """Teardown looks so many intervals apart: a launch may be late to appear."""
 
 
+@contextmanager
 def hold_ec2(
     manifest: Manifest,
     store: Store,
@@ -41,11 +44,30 @@ def hold_ec2(
     tell: Callable[[Event], None],
     *,
     recheck: bool,
-) -> HeldFleet:
+) -> Generator[HeldFleet]:
     """The run's nodes on EC2, those of an earlier controller included. Buys nothing yet.
 
-    Raises `JobError` and `AwsError`.
+    One driver has them at a time: another one's nodes are ended by nobody but itself. Raises
+    `DrivenElsewhere` while one lives, `JobError` and `AwsError`.
     """
+    with (
+        take_drive(
+            store, manifest.run_id, monotonic=around.monotonic, sleep=around.stop.wait
+        ) as lease,
+        _held(manifest, store, around, tell, recheck=recheck, lease=lease) as held,
+    ):
+        yield held
+
+
+def _held(
+    manifest: Manifest,
+    store: Store,
+    around: Surroundings,
+    tell: Callable[[Event], None],
+    *,
+    recheck: bool,
+    lease: DriverLease,
+) -> HeldFleet:
     job, run_id = manifest.job, manifest.run_id
     settings = ec2_of(job)
     ec2, clock = AwsApi(client_of("ec2", settings.region)), AwsClock(around.now)
@@ -104,6 +126,7 @@ def hold_ec2(
         tell=tell,
         planner=planner,
         role=_RoleOfRun(ec2, settings, run_id) if settings.role_per_run else None,
+        lease=lease,
     )
 
 

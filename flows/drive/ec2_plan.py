@@ -13,8 +13,8 @@ from placement.catalogue.offering import Market, Offering
 from placement.errors import BadInput, Infeasible
 from placement.question.planning_input import PlanningInput, make_question
 from placement.question.question import Question
-from shunt.aws.nodes.held_fleet import Remaining
 from shunt.aws.nodes.pool import Blocklist, Pool, SlotSpec, spec_of
+from shunt.aws.nodes.replanning import Remaining
 from shunt.errors import JobError
 from shunt.job.job import Ec2, Job
 from shunt.plan.kept_plan import keep_plan, newest_plan
@@ -31,6 +31,14 @@ class PlannedNodes:
     question: Question
     zones: tuple[str, ...]
     plan: Plan
+
+    @property
+    def num_workers(self) -> int:
+        return len(self.plan.pipelines)
+
+    @property
+    def whole_s(self) -> float:
+        return self.plan.predicted.duration_s.p50
 
     def specs(self) -> dict[str, SlotSpec]:
         groups = together(self.plan)

@@ -34,8 +34,14 @@ class HeldNodes(Protocol):
         """How long to wait between two passes."""
         ...
 
-    def step(self, status: RunStatus, eta_s: float | None) -> None:
-        """One pass: launch what is missing, see off what goes."""
+    @property
+    def num_workers(self) -> int:
+        """Of the fleet as wanted."""
+        ...
+
+    def step(self, status: RunStatus, left_s: float | None) -> None:
+        """One pass: launch what is missing, see off what goes. `left_s`: the work that is left, in
+        seconds of the fleet as wanted; None where nobody knows yet."""
         ...
 
 
@@ -66,8 +72,12 @@ class _LocalNodes:
             return ""
         return f"the deadline {self.deadline.isoformat()} has passed"
 
-    def step(self, status: RunStatus, eta_s: float | None) -> None:
-        del eta_s  # processes of this machine have no budget to keep
+    @property
+    def num_workers(self) -> int:
+        return len(self.reconciler.slots)
+
+    def step(self, status: RunStatus, left_s: float | None) -> None:
+        del left_s  # processes of this machine have no budget to keep
         self.reconciler.step(status.output_tokens)
 
 

@@ -94,6 +94,11 @@ class Reconciler:
         """The living node of each slot that has one, without those that are leaving."""
         return {name: slot.node_id for name, slot in self._slots.items() if slot.node_id}
 
+    @property
+    def leaving(self) -> frozenset[str]:
+        """Nodes that go, and have not gone yet."""
+        return frozenset(self._leaving)
+
     def leave(
         self, node_id: str, reason: str, *, within_s: float = LEAVING_S, crashed: bool = False
     ) -> bool:
@@ -104,6 +109,30 @@ class Reconciler:
                 self._lost(name, node_id, reason, crashed=crashed)
                 return True
         return False
+
+    @property
+    def refused(self) -> frozenset[str]:
+        """Places without a node whose last launch was refused."""
+        return frozenset(
+            name for name, slot in self._slots.items() if slot.node_id is None and slot.refusals
+        )
+
+    def release(self, node_id: str, reason: str) -> bool:
+        """End a node that is not needed. Its place is empty, and nothing was lost. False where no
+        slot has it."""
+        for name, slot in self._slots.items():
+            if slot.node_id == node_id:
+                self._set_free(slot, node_id, 0.0)
+                self._tell(EventKind.WORKER_ENDED, node_id, reason, name)
+                return True
+        return False
+
+    def stay(self, name: str, node_id: str) -> None:
+        """A node that was to leave keeps its place after all, where nobody else has it."""
+        slot = self._slots.get(name)
+        if slot is not None and slot.node_id is None and node_id in self._leaving:
+            del self._leaving[node_id]
+            slot.node_id, slot.refusals = node_id, 0
 
     def want(self, slots: Sequence[str]) -> None:
         """These slots from now on. Nodes of slots that are no longer wanted leave at once."""

@@ -30,6 +30,8 @@ class EventKind(StrEnum):
     """From now on nodes are bought in another market, or by another plan."""
     FLEET_ENDED = "fleet_ended"
     """Nothing of the run is left in the account."""
+    STORE_AWAY = "store_away"
+    """The controller did not reach the store, or reaches it again."""
     COLLECTED = "collected"
     CANCELLED = "cancelled"
 

@@ -5,10 +5,10 @@ one terminate per hundred nodes ended. What was launched is read from the store,
 knows it too.
 """
 
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
-from datetime import datetime
+from datetime import datetime, timedelta
 from typing import Any
 
 from shunt.aws import tags
@@ -33,6 +33,9 @@ LAUNCHES_AT_ONCE = 8
 """Fewer than the ten connections that boto3 keeps. The launches after these heed their refusals."""
 VISIBLE_WITHIN_S = 60.0
 """A launched instance may be missing from a listing for so long (eventual consistency)."""
+FORGOTTEN_AFTER = timedelta(minutes=30)
+"""One that was launched so long ago is not late to appear: EC2 has forgotten it, an hour after its
+end. So long, because the clock of whoever launched it may have been wrong."""
 LOST = -9
 """How a node ended that did not say so itself: as if killed."""
 FAILED = 1
@@ -63,10 +66,14 @@ class Ec2Fleet:
     blocklist: Blocklist = field(init=False)
     _intents: dict[str, list[tuple[Intent, Outcome | None]]] = field(init=False)
     _ended: dict[str, int] = field(default_factory=dict[str, int])
+    _expires: dict[str, datetime] = field(default_factory=dict[str, datetime])
+    """Deadline tags that were moved, by node."""
     _missing_since: dict[str, float] = field(default_factory=dict[str, float])
     _vacated: set[str] = field(default_factory=set[str])
     _groups: set[str] = field(default_factory=set[str])
     """Placement groups that are there."""
+    _inherited: set[str] = field(default_factory=set[str])
+    """Nodes of earlier controllers."""
     _before: set[str] = field(default_factory=set[str])
     """Nodes of earlier passes that were not seen alive in this one."""
 
@@ -75,6 +82,8 @@ class Ec2Fleet:
         self._intents = {}
         for intent, outcome in read_intents(self.store, self.run_id):
             self._intents.setdefault(intent.slot, []).append((intent, outcome))
+            if outcome is not None:
+                self._inherited.add(outcome.instance_id)
             if self.recheck and outcome is not None:
                 self._before.add(outcome.instance_id)
 
@@ -136,6 +145,37 @@ class Ec2Fleet:
     def vacate(self, node_id: str) -> None:
         self._vacated.add(node_id)
 
+    def stay(self, node_id: str) -> None:
+        """The node that was to go stays: the next launch for its slot is none."""
+        self._vacated.discard(node_id)
+
+    def renew(
+        self,
+        node_ids: Iterable[str],
+        expires_at: datetime,
+        *,
+        soon: datetime,
+        by: timedelta,
+        longest: timedelta,
+    ) -> None:
+        """Move the deadline tags that are due before `soon` on to `expires_at`, in one call; none
+        for less than `by`, and none past `longest` after the node's launch. Raises `AwsError`."""
+        later: dict[datetime, list[str]] = {}
+        wanted = set(node_ids)
+        for intents in self._intents.values():
+            for intent, outcome in intents:
+                if outcome is None or outcome.instance_id not in wanted:
+                    continue
+                node_id = outcome.instance_id
+                stands = self._expires.get(node_id) or _expiry_of(intent)
+                moved = min(expires_at, outcome.settled_at + longest)
+                if stands is not None and stands < soon and moved - stands >= by:
+                    later.setdefault(moved, []).append(node_id)
+        for moved, found in later.items():
+            tag = {"Key": tags.EXPIRES_AT, "Value": moved.isoformat()}
+            self.ec2.call("create_tags", {"Resources": found, "Tags": [tag]})
+            self._expires |= dict.fromkeys(found, moved)
+
     def launched(self) -> Iterator[Outcome]:
         """Every launch that gave a node."""
         for intents in self._intents.values():
@@ -160,6 +200,11 @@ class Ec2Fleet:
 
         Raises `NotGone` and `AwsError`.
         """
+        self.end_nodes()
+        self.clear()
+
+    def end_nodes(self) -> None:
+        """The first half: every node of the run is gone. Needs no store."""
         wait_until_gone(
             self.ec2,
             self.run_id,
@@ -167,6 +212,16 @@ class Ec2Fleet:
             sleep=self.sleep,
             settle_s=self.settle_s,
         )
+
+    def end_known(self) -> None:
+        """Ask for the end of the living nodes that this fleet knows of, and wait for nothing."""
+        known = {outcome.instance_id for outcome in self.launched()}
+        described = describe_run(self.ec2, self.run_id)
+        living = [i["InstanceId"] for i in described if i["State"]["Name"] in LIVING_STATES]
+        terminate_instances(self.ec2, [node_id for node_id in living if node_id in known])
+
+    def clear(self) -> None:
+        """The second half: placement groups, and launches that will not happen any more."""
         if any(_group_of(intent) for intents in self._intents.values() for intent, _ in intents):
             remove_placement_groups(self.ec2, self.run_id)
             self._groups.clear()
@@ -281,11 +336,11 @@ class Ec2Fleet:
         if node_id in self._ended:
             return self._ended[node_id]
         instance = described.get(node_id)
-        if instance is None:
+        if instance is None and not self._forgotten(outcome):
             since = self._missing_since.setdefault(node_id, self.monotonic())
             if self.monotonic() - since < VISIBLE_WITHIN_S:  # no wall clock: it may be wrong
                 return None
-        elif instance["State"]["Name"] in LIVING_STATES:
+        elif instance is not None and instance["State"]["Name"] in LIVING_STATES:
             self._missing_since.pop(node_id, None)
             return None
         reason = (instance or {}).get("StateReason", {}).get("Code", "")
@@ -295,6 +350,12 @@ class Ec2Fleet:
         self._ended[node_id] = self._said(node_id, silent)
         return self._ended[node_id]
 
+    def _forgotten(self, outcome: Outcome) -> bool:
+        """Whether it is a node of an earlier controller, too old to be late to appear."""
+        if outcome.instance_id not in self._inherited:
+            return False
+        return self.now() - outcome.settled_at > FORGOTTEN_AFTER
+
     def _said(self, node_id: str, otherwise: int) -> int:
         """The exit code that the worker wrote before it went, if it did."""
         status = read_status(self.store, self.run_id, node_id)
@@ -303,6 +364,15 @@ class Ec2Fleet:
 
 def _group_of(intent: Intent) -> str:
     return intent.request.get("Placement", {}).get("GroupName", "")
+
+
+def _expiry_of(intent: Intent) -> datetime | None:
+    """What its node was told at the launch."""
+    for specification in intent.request.get("TagSpecifications", ()):
+        found = tags.of(specification).get(tags.EXPIRES_AT)
+        if specification["ResourceType"] == "instance" and found:
+            return datetime.fromisoformat(found)
+    return None
 
 
 def _refusal(told: Mapping[str, str]) -> AwsError:

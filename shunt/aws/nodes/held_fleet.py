@@ -1,82 +1,48 @@
-"""An EC2 fleet held at a run's work: notices heeded, money and deadline watched, nothing left."""
+"""An EC2 fleet held at a run's work: notices heeded, nodes bought and given back, nothing left."""
 
 import logging
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from datetime import datetime, timedelta
-from typing import Protocol
 
-from shunt.aws.api import AwsError
-from shunt.aws.errors import OutcomeUnknown, ThrottledError
+from shunt.aws.errors import AwsError, CredentialsRefused, OutcomeUnknown, ThrottledError
 from shunt.aws.money.meter import Meter
+from shunt.aws.money.purse import Purse
 from shunt.aws.nodes.fleet import Ec2Fleet
-from shunt.aws.nodes.inventory import NotGone
+from shunt.aws.nodes.idle_nodes import IdleNodes, num_open_shards
 from shunt.aws.nodes.node_watch import NodeWatch
 from shunt.aws.nodes.one_zone import gathered
-from shunt.aws.nodes.pool import Blocklist, Pool, SlotSpec
-from shunt.errors import ShuntError
-from shunt.fleet.budget import Standing, Verdict, num_affordable, verdict
+from shunt.aws.nodes.pool import Pool, SlotSpec
+from shunt.aws.nodes.replanning import Planner, Remaining, Replanning
+from shunt.aws.nodes.teardown import NodesRemain, RunRole, end_run
+from shunt.fleet.budget import Verdict
 from shunt.fleet.notice import Notice, NoticeKind
 from shunt.fleet.reconcile import Reconciler
 from shunt.job.job import Ec2, Limits
+from shunt.run.driver import DrivenElsewhere, DriverLease, Hold
 from shunt.run.event import Event, EventKind
 from shunt.run.node_status import NodeStatus
 from shunt.run.spend import Spend
 from shunt.run.status import RunStatus
+from shunt.store.patience import STORE_PATIENCE_S
 
 log = logging.getLogger(__name__)
 
 REPLACED_WITHIN_S = 900.0
 """A node that is left at the provider's advice goes on for so long while its replacement boots."""
-EXPIRY_MARGIN = timedelta(minutes=10)
-"""The controller ends nodes at the deadline; the deadline tag is for when there is none."""
 HORIZON_S = 3600.0
 """What a new plan has to pay back in while nobody knows how long the run still takes."""
+SLACK_FOR_S = 600.0
+"""Slack has to last for so long before an on-demand node is given back for it."""
+RENEW_BEFORE = timedelta(minutes=30)
+"""The deadline tag of a node that still may work is moved when it is so near."""
+RENEW_BY = timedelta(minutes=5)
+"""And only by so much at least."""
+LOGIN_PATIENCE_S = STORE_PATIENCE_S
+"""How long credentials that lapsed while nodes work are waited for."""
 _LOOKS_PER_METER_READING = 6
-
-
-@dataclass(frozen=True, slots=True)
-class Remaining:
-    """What of a run is still to do."""
-
-    share: float
-    """Of its rows."""
-    horizon_s: float
-    """How long it goes on, as far as anybody knows."""
-    deadline_s: float | None
-    """Seconds until its deadline."""
-
-
-class Planner(Protocol):
-    """Who knows better nodes when the market changes."""
-
-    def replanned(
-        self, remaining: Remaining, *, closed: Blocklist, holding: Mapping[str, Pool]
-    ) -> tuple[Mapping[str, SlotSpec], str] | None:
-        """Other slots, and why; None where those there are stay. `holding`: pools by slot."""
-        ...
-
-
-class RunRole(Protocol):
-    """What gives the run's nodes their rights."""
-
-    def make(self) -> str:
-        """The launch template that carries them. May be called again."""
-        ...
-
-    def remove(self) -> None: ...
-
-
-class NodesRemain(ShuntError):
-    """A run's nodes could not be ended; they end themselves later."""
-
-    def __init__(self, run_id: str, expires_at: datetime, reason: str) -> None:
-        super().__init__(
-            f"{reason}\nnodes of run {run_id} may be left: each ends itself when its work is done, "
-            f"at the latest at {expires_at:%Y-%m-%d %H:%M} UTC. See `shunt nodes`; a new "
-            "`shunt resume` takes them over, `shunt reap` ends them"
-        )
-        self.run_id = run_id
+_LOOKS_PER_PLAN = 36
+"""Three minutes, at an interval of five seconds."""
 
 
 @dataclass(slots=True)
@@ -102,73 +68,104 @@ class HeldFleet:
     planner: Planner | None = None
     role: RunRole | None = None
     """None: nodes have the rights of the job's launch template."""
-    limit: str = ""
-    """Why the nodes must go, once they must."""
+    lease: DriverLease | None = None
+    """Who lost it to another driver of the run ends nothing."""
+    purse: Purse = field(init=False)
+    _replanning: Replanning | None = None
+    _idle: IdleNodes = field(init=False)
     _next_s: float = 0.0
     _looks: int = 0
-    _spend: Spend | None = None
-    _metered: frozenset[str] = frozenset()
-    _market: Verdict = Verdict.SPOT
-    _closed: frozenset[tuple[str, str, str]] = frozenset()
+    _open_shards: int | None = None
+    """None: not known, so every place is wanted."""
+    _read_at: datetime | None = None
+    """When the last status was read."""
     _has_role: bool = False
-    _too_dear: int = 0
-    """Nodes that were not bought at the last look, for the cost limit."""
+    _returning: dict[str, str] = field(default_factory=dict[str, str])
+    """On-demand nodes that spot nodes are to replace, by slot."""
+    _slack_since_s: float | None = None
+    _refused_since_s: float | None = None
+    """Since when our credentials are refused."""
 
     def __post_init__(self) -> None:
-        self.reconciler.affordable = self._affordable
+        self.reconciler.affordable = self._to_buy
+        self.purse = Purse(self.meter, self.settings, self.limits, self.now, self._tell)
+        self._idle = IdleNodes(self.monotonic)
+        if self.planner is not None:
+            every_s = _LOOKS_PER_PLAN * self.settings.observe_interval_s
+            self._replanning = Replanning(self.planner, self.monotonic, every_s)
 
     def __enter__(self) -> "HeldFleet":
         return self
 
     def __exit__(self, kind: object, error: BaseException | None, trace: object) -> None:
-        if self.fleet.ever_launched:
-            self._end_nodes(error)
-        if self.role is not None:
-            try:
-                self.role.remove()
-            except AwsError as left:
-                log.warning("role of the run not removed; shunt aws teardown does it: %s", left)
+        if self._replanning is not None:
+            self._replanning.close()
+        hold = Hold.HELD if self.lease is None else self.lease.look()
+        end_run(self.fleet, self.meter, self.role, hold, error=error, tell=self._tell)
 
-    def _end_nodes(self, error: BaseException | None) -> None:
-        try:
-            self.fleet.terminate()
-            spend = self.meter.read()
-        except (AwsError, NotGone) as second:
-            first = f"{error}; then " if isinstance(error, ShuntError) else ""
-            run_id, expires_at = self.fleet.run_id, self.fleet.expires_at
-            raise NodesRemain(run_id, expires_at, f"{first}{second}") from second
-        self._tell(
-            EventKind.FLEET_ENDED,
-            f"none of {spend.num_launched} nodes is left; they cost {spend.usd} USD",
-        )
+    @property
+    def limit(self) -> str:
+        """Why the nodes must go, once they must."""
+        return self.purse.limit
 
     @property
     def poll_s(self) -> float:
         """A status is read from the store at every pass, which costs requests too."""
         return self.settings.observe_interval_s
 
-    def step(self, status: RunStatus, eta_s: float | None) -> None:
+    @property
+    def num_workers(self) -> int:
+        """Of the fleet as wanted."""
+        return len(self.specs) if self.planner is None else self.planner.num_workers
+
+    def step(self, status: RunStatus, left_s: float | None) -> None:
         """One look, when it is time for it. An EC2 that does not answer is asked again later: the
-        nodes work on without us. Raises `AwsError` of the other classes, and `PriceUnknown`."""
+        nodes work on without us. `left_s`: of the work, with the fleet as wanted; None where no
+        token was made yet.
+
+        Raises `AwsError` of the other classes, `PriceUnknown` and `DrivenElsewhere`.
+        """
         if self.monotonic() < self._next_s:
             return
         self._next_s = self.monotonic() + self.settings.observe_interval_s
+        if self.lease is not None and self.lease.lost:
+            raise DrivenElsewhere(self.fleet.run_id, "it took over while this one was not heard of")
         try:
-            self._look(status, eta_s)
+            self._look(status, left_s)
         except (ThrottledError, OutcomeUnknown) as error:
             log.warning("ec2 not reached: %s", error)
+        except CredentialsRefused as error:
+            self._wait_for_login(error)
+        else:
+            self._refused_since_s = None
 
-    def _look(self, status: RunStatus, eta_s: float | None) -> None:
+    def _wait_for_login(self, error: CredentialsRefused) -> None:
+        """Credentials lapse in the middle of a night; without them the nodes cannot be ended."""
+        since_s = self.monotonic() if self._refused_since_s is None else self._refused_since_s
+        if self._looks == 0 or self.monotonic() - since_s >= LOGIN_PATIENCE_S:
+            raise error
+        if self._refused_since_s is None:
+            what = f"{error}. The nodes work on; log in again within {LOGIN_PATIENCE_S:.0f} s"
+            self._tell(EventKind.MARKET, what)
+        self._refused_since_s = since_s
+
+    def _look(self, status: RunStatus, left_s: float | None) -> None:
         statuses = {node.node_id: node for node in status.nodes}
-        holding = self.reconciler.holding.values()
-        for notice in list(self.watch.news(frozenset(holding), statuses)):
+        holding = frozenset(self.reconciler.holding.values())
+        fresh, self._read_at = status.read_at != self._read_at, status.read_at
+        for notice in list(self.watch.news(holding, statuses, fresh=fresh)):
             self._heed(notice, statuses)
-        self._replan(status, eta_s)
-        self._weigh(eta_s)
+        self._open_shards = None if self.fleet.recheck else num_open_shards(status)
+        self._replan(status, left_s)
+        spend, left_s = self._spend(), self._work_left_s(status, left_s)
+        if self.purse.weigh(spend, left_s) and self.purse.market is not Verdict.SPOT:
+            self.reconciler.ask_again()
         if self.limit:
             return
-        self.fleet.expires_at = self._expiry()
+        self._give_back(left_s)
+        self._release_idle(status)
         self._gather()
+        self._set_expiry(spend)
         self._take_role()
         self.reconciler.step(status.output_tokens)
         self._looks += 1
@@ -192,6 +189,78 @@ class HeldFleet:
                 what = "its worker never spoke" if never else "its worker is not heard of any more"
                 self.reconciler.leave(node_id, f"{what}; ended", within_s=0.0, crashed=never)
 
+    def _replan(self, status: RunStatus, left_s: float | None) -> None:
+        """When pools close or open, other nodes may be worth the switch."""
+        if self._replanning is None:
+            return
+        deadline = self.limits.deadline
+        remaining = Remaining(
+            share=status.rows_left / max(1, status.rows_total),
+            horizon_s=HORIZON_S if left_s is None else left_s,
+            deadline_s=deadline and (deadline - self.now()).total_seconds(),
+        )
+        self._replanning.ask(remaining, self.fleet.blocklist, self._pools())
+        if (found := self._replanning.answer()) is not None:
+            self.specs, why = found
+            self.reconciler.want(list(self.specs))
+            self._tell(EventKind.MARKET, f"another plan: {why}")
+
+    def _work_left_s(self, status: RunStatus, left_s: float | None) -> float:
+        """Where no token was made yet: by the plan, and without one, where spot has refused us
+        and nobody works, all the time that is left. A node that starts is waited for."""
+        if left_s is not None:
+            return left_s
+        if self.planner is not None:
+            return self.planner.whole_s * status.rows_left / max(1, status.rows_total)
+        deadline = self.limits.deadline
+        if deadline is None or self.reconciler.holding or not self.reconciler.refused:
+            return 0.0
+        return max(0.0, (deadline - self.now()).total_seconds())
+
+    def _give_back(self, left_s: float) -> None:
+        """Nodes bought on demand in a drought leave, one at a time, once spot nodes can be had and
+        would do. Each works on until its replacement does; where there is none after all, it
+        stays."""
+        slack = self.purse.has_slack(left_s)
+        self._settle_returning(slack=slack)
+        if not slack:
+            self._slack_since_s = None
+            return
+        if self._slack_since_s is None:
+            self._slack_since_s = self.monotonic()
+        if self._returning or self.monotonic() - self._slack_since_s < SLACK_FOR_S:
+            return
+        for slot, pool in self._pools().items():
+            spec = self.specs.get(slot)
+            if spec is None or pool.market == "spot" or spec.group or self._always_on_demand(spec):
+                continue
+            if any(not self.fleet.blocklist.refused_lately(spot) for spot in spec.pools):
+                node_id = self.reconciler.holding[slot]
+                reason = "on-demand, and spot nodes can be had again: one replaces it"
+                self.reconciler.leave(node_id, reason, within_s=REPLACED_WITHIN_S)
+                self._returning[slot] = node_id
+                return
+
+    def _settle_returning(self, *, slack: bool) -> None:
+        for slot, node_id in list(self._returning.items()):
+            if node_id not in self.reconciler.leaving:
+                del self._returning[slot]
+            elif self.reconciler.holding.get(slot) is not None:
+                continue  # it works on until its replacement does
+            elif slot in self.reconciler.refused or not slack:
+                del self._returning[slot]
+                self.fleet.stay(node_id)
+                self.reconciler.stay(slot, node_id)
+
+    def _release_idle(self, status: RunStatus) -> None:
+        """Whoever finds no shard costs money for nothing: the others finish what they hold."""
+        if self._open_shards is None:
+            return
+        holding = {node: slot for slot, node in self.reconciler.holding.items()}
+        for node_id in self._idle.to_release(status, holding.keys()):
+            if not self.fleet.specs[holding[node_id]].group:
+                self.reconciler.release(node_id, "no shard is free for it: ended")
+
     def _gather(self) -> None:
         """Nodes that work together are wanted in one zone, which may not be where they are."""
         found = gathered(self._specs_now(), self._pools(), self.fleet.blocklist)
@@ -207,115 +276,48 @@ class HeldFleet:
         pools = {outcome.instance_id: outcome.pool for outcome in self.fleet.launched()}
         return {slot: pools[node_id] for slot, node_id in self.reconciler.holding.items()}
 
+    def _set_expiry(self, spend: Spend | None) -> None:
+        """Of nodes that are bought now; those that live are told when theirs has moved on."""
+        self.fleet.expires_at = expires_at = self.purse.expiry(self.fleet.specs, spend)
+        if self._looks % _LOOKS_PER_METER_READING == 0:
+            longest = timedelta(hours=self.settings.max_node_hours)
+            holding = self.reconciler.holding.values()
+            soon = self.now() + RENEW_BEFORE
+            try:
+                self.fleet.renew(holding, expires_at, soon=soon, by=RENEW_BY, longest=longest)
+            except AwsError as error:
+                log.warning("deadline tags not moved, the nodes end earlier: %s", error)
+
     def _take_role(self) -> None:
         """Before the first purchase: who only ends what was bought needs none."""
         if self.role is not None and not self._has_role:
             self.fleet.settings = replace(self.fleet.settings, template=self.role.make())
             self._has_role = True
 
-    def _replan(self, status: RunStatus, eta_s: float | None) -> None:
-        """When pools close or open, other nodes may be worth the switch."""
-        closed = self.fleet.blocklist.closed()
-        if self.planner is None or closed == self._closed:
-            return
-        self._closed = closed
-        deadline = self.limits.deadline
-        found = self.planner.replanned(
-            Remaining(
-                share=status.rows_left / max(1, status.rows_total),
-                horizon_s=HORIZON_S if eta_s is None else eta_s,
-                deadline_s=deadline and (deadline - self.now()).total_seconds(),
-            ),
-            closed=self.fleet.blocklist,
-            holding=self._pools(),
-        )
-        if found is not None:
-            self.specs, why = found
-            self.reconciler.want(list(self.specs))
-            self._tell(EventKind.MARKET, f"another plan: {why}")
+    def _to_buy(self, slots: Sequence[str]) -> Sequence[str]:
+        """Which of the empty places get a node: those that find a shard, and that we can pay."""
+        specs = self.fleet.specs
+        if self._open_shards is not None:
+            units = {specs[slot].group or slot for slot in self.reconciler.holding}
+            room = self._open_shards - len(units)
+            empty = dict.fromkeys(specs[slot].group or slot for slot in slots)
+            wanted = {*[unit for unit in empty if unit not in units][: max(0, room)], *units}
+            slots = [slot for slot in slots if (specs[slot].group or slot) in wanted]
+        return self.purse.affordable(slots, specs, self._spend()) if slots else slots
 
-    def _weigh(self, eta_s: float | None) -> None:
-        """Whether to go on, and in which market."""
-        spend = self._metered_spend()
-        found = verdict(
-            self._standing(spend, eta_s or 0.0),
-            max_cost_usd=self.limits.max_cost_usd,
-            deadline=self.limits.deadline,
-            on_demand=self.settings.on_demand,
-            startup_s=self.settings.startup_s,
-        )
-        if found is Verdict.STOP_COST:
-            self.limit = (
-                f"the cost limit of {self.limits.max_cost_usd:.2f} USD is reached: "
-                f"{spend.usd} USD are spent, and the nodes must still drain"
-            )
-        elif found is Verdict.STOP_DEADLINE:
-            assert self.limits.deadline is not None
-            self.limit = f"the deadline {self.limits.deadline.isoformat()} has passed"
-        elif found is not self._market:
-            self._buy_in(found)
-
-    def _standing(self, spend: Spend, remaining_s: float = 0.0) -> Standing:
-        now, rate = self.now(), float(spend.usd_per_hour)
-        since_h = max(0.0, (now - spend.at).total_seconds() / 3600)
-        spent_usd = float(spend.usd) + rate * since_h
-        return Standing(now=now, spent_usd=spent_usd, usd_per_hour=rate, remaining_s=remaining_s)
-
-    def _affordable(self, slots: Sequence[str]) -> Sequence[str]:
-        """As many as the cost limit has room for, and no part of a pipeline without the rest; the
-        limit is reached where that is no node."""
-        limit_usd = self.limits.max_cost_usd
-        if limit_usd is None or not slots:
-            return slots
-        spend = self._metered_spend()
-        rates = [float(self.meter.dearest(self.fleet.specs[slot].pools)) for slot in slots]
-        number = num_affordable(rates, self._standing(spend), max_cost_usd=limit_usd)
-        left_out = {self.fleet.specs[slot].group for slot in slots[number:]} - {""}
-        bought = [slot for slot in slots[:number] if self.fleet.specs[slot].group not in left_out]
-        if len(bought) < len(slots) and not bought and not spend.num_nodes:
-            what = "all nodes of a pipeline" if left_out else "a node"
-            self.limit = (
-                f"the cost limit of {limit_usd:.2f} USD has no room for {what}: {spend.usd} USD "
-                f"are spent, a node costs up to {rates[0]:.2f} USD an hour, one minute is "
-                "billed at least, and five are kept back for its end"
-            )
-        elif (too_dear := len(slots) - len(bought)) != self._too_dear:
-            self._too_dear = too_dear
-            if too_dear:
-                room = f"the cost limit has no room for {too_dear} of the nodes that are wanted"
-                self._tell(EventKind.MARKET, room)
-        return bought
-
-    def _metered_spend(self) -> Spend:
-        holding = frozenset(self.reconciler.holding.values())
-        due = self._looks % _LOOKS_PER_METER_READING == 0 or holding != self._metered
-        if self._spend is None or due:
-            self._spend, self._metered = self.meter.read(), holding
-        return self._spend
-
-    def _buy_in(self, market: Verdict) -> None:
-        self._market = market
-        if market is Verdict.SPOT:
-            self._tell(EventKind.MARKET, "spot again: the deadline has slack")
-            return
-        self._tell(
-            EventKind.MARKET, "on-demand from now on: new spot nodes might miss the deadline"
-        )
-        self.reconciler.ask_again()
+    def _spend(self) -> Spend | None:
+        due = self._looks % _LOOKS_PER_METER_READING == 0
+        return self.purse.read(frozenset(self.reconciler.holding.values()), due=due)
 
     def _specs_now(self) -> Mapping[str, SlotSpec]:
-        always = self.settings.on_demand == "head"
+        dear = self.purse.market is not Verdict.SPOT
         return {
-            name: on_demand_spec(spec)
-            if self._market is not Verdict.SPOT or (always and spec.heads)
-            else spec
+            name: on_demand_spec(spec) if dear or self._always_on_demand(spec) else spec
             for name, spec in self.specs.items()
         }
 
-    def _expiry(self) -> datetime:
-        longest = self.now() + timedelta(hours=self.settings.max_node_hours)
-        deadline = self.limits.deadline
-        return longest if deadline is None else min(longest, deadline + EXPIRY_MARGIN)
+    def _always_on_demand(self, spec: SlotSpec) -> bool:
+        return self.settings.on_demand == "head" and spec.heads
 
     def _tell(self, kind: EventKind, detail: str, node_id: str = "") -> None:
         self.tell(Event(at=self.now(), kind=kind, node_id=node_id, detail=detail))
@@ -325,3 +327,6 @@ def on_demand_spec(spec: SlotSpec) -> SlotSpec:
     """The same slot from on-demand nodes."""
     pools = tuple(pool._replace(market="on-demand") for pool in spec.pools)
     return replace(spec, pools=tuple(dict.fromkeys(pools)))
+
+
+__all__ = ["HeldFleet", "NodesRemain", "Planner", "Remaining", "RunRole", "on_demand_spec"]

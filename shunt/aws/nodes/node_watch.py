@@ -28,9 +28,20 @@ class NodeWatch:
     )
 
     def news(
-        self, holding: Collection[str], statuses: Mapping[str, NodeStatus]
+        self,
+        holding: Collection[str],
+        statuses: Mapping[str, NodeStatus],
+        *,
+        fresh: bool = True,
     ) -> Iterator[Notice]:
-        """What is new about the nodes that hold a slot. Raises `AwsError`."""
+        """What is new about the nodes that hold a slot. Raises `AwsError`.
+
+        Statuses that are not `fresh`, because the store does not answer, are no silence: the time
+        that each node has for its next word begins again.
+        """
+        if not fresh:
+            now_s = self.monotonic()
+            self._heard = {node: (heard, now_s) for node, (heard, _) in self._heard.items()}
         told = [] if self.queue is None else list(self.queue.notices())
         queued = [n for n in told if n.kind is not NoticeKind.LOST]  # the listing says so as well
         said = [self._said(node_id, statuses.get(node_id)) for node_id in holding]

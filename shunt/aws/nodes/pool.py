@@ -62,6 +62,10 @@ class Blocklist:
         default_factory=dict[tuple[str, str, str], float]
     )
 
+    def copy(self) -> "Blocklist":
+        """As it is now, for another thread."""
+        return Blocklist(self.monotonic, dict(self._until))
+
     def block(self, pool: Pool, *, for_s: float = BLOCK_S) -> None:
         """Renewed at every refusal."""
         self._until[pool] = self.monotonic() + for_s

@@ -270,6 +270,13 @@ class Ec2Double:
             self.end(instance_id, "Client.UserInitiatedShutdown")
         return {"TerminatingInstances": []}
 
+    def _create_tags(self, params: Params) -> Params:
+        for instance_id in params["Resources"]:
+            if instance_id not in self.instances:
+                raise ApiFault("InvalidInstanceID.NotFound", instance_id)
+            self.instances[instance_id].tags |= {t["Key"]: t["Value"] for t in params["Tags"]}
+        return {}
+
     def _describe_spot_price_history(self, params: Params) -> Params:
         start = params.get("StartTime") or self.now()
         end = params.get("EndTime") or self.now()

@@ -11,10 +11,13 @@ from shunt.aws.nodes.event_queue import EventQueue
 from shunt.aws.nodes.held_fleet import HeldFleet
 from shunt.aws.nodes.node_watch import NodeWatch
 from shunt.aws.nodes.pool import Pool, SlotSpec
+from shunt.aws.nodes.replanning import Planner
+from shunt.aws.nodes.teardown import RunRole
 from shunt.job.job import Ec2, Limits
+from shunt.run.driver import DriverLease
 from shunt.run.event import Event
 from shunt.run.node_status import NodeState, NodeStatus, write_status
-from shunt.run.status import RunState, RunStatus
+from shunt.run.status import RunState, RunStatus, ShardStatus
 from shunt.testing.ec2.notice_queue import NoticeQueue
 from tests.shunt.aws.conftest import RUN, START, ZONES, Account, any_zone
 
@@ -40,13 +43,16 @@ class Stand:
     queue: NoticeQueue
     events: list[Event]
     said: dict[str, NodeStatus] = field(default_factory=dict)
+    shards: tuple[ShardStatus, ...] = ()
+    """Empty: the status does not list them."""
 
     def look(self, *, after_s: float = 5.0, eta_s: float | None = None, speak: bool = True) -> None:
         """Time passes, every worker speaks, the controller looks."""
         self.account.sleep(after_s)
         if speak:
             for node_id in self.held.reconciler.holding.values():
-                self.say(node_id, NodeState.RUNNING)
+                idle = self.shards and node_id not in {s.holder for s in self.shards}
+                self.say(node_id, NodeState.IDLE if idle else NodeState.RUNNING)
         status = RunStatus(
             run_id=RUN,
             read_at=self.account.now(),
@@ -55,7 +61,7 @@ class Stand:
             rows_terminal=0,
             rows_failed=0,
             output_tokens=0,
-            shards=(),
+            shards=self.shards,
             nodes=tuple(self.said.values()),
         )
         self.held.step(status, eta_s)
@@ -90,6 +96,9 @@ def stand_of(
     *,
     limits: Limits | None = None,
     specs: Mapping[str, SlotSpec] | None = None,
+    planner: Planner | None = None,
+    role: RunRole | None = None,
+    lease: DriverLease | None = None,
     **settings: Any,
 ) -> Stand:
     """Two nodes of any zone, or those of `specs`."""
@@ -132,5 +141,8 @@ def stand_of(
         monotonic=lambda: account.now_s,
         now=account.now,
         tell=events.append,
+        planner=planner,
+        role=role,
+        lease=lease,
     )
     return Stand(account, held, queue, events)
