@@ -14,6 +14,7 @@ from collections.abc import Iterable
 from dataclasses import dataclass, field
 
 from shunt.checkpoint.request import Request
+from workers.shards.ordering import in_serving_order
 
 ALONE_DEATHS = 4
 """Deaths of engines with one request alone in them, in units of `max_deaths`, that convict it
@@ -39,7 +40,8 @@ class Admission:
         return len(self._queue) + len(self._suspects)
 
     def add(self, requests: Iterable[Request]) -> None:
-        self._queue.extend(requests)
+        """Queue them, in the serving order of all that wait, of whatever shard."""
+        self._queue = deque(in_serving_order([*self._queue, *requests]))
 
     def suspect(self, request: Request, deaths: int) -> None:
         """Put a request on trial alone: other owners died with it in flight."""

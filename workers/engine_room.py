@@ -64,6 +64,10 @@ class EngineRoom:
         """`Engine.progress`; empty before the first engine."""
         return self.engine.progress(since) if self._engine else {}
 
+    def num_new(self, since: Mapping[str, int]) -> int:
+        """`Engine.num_new`; 0 before the first engine."""
+        return self.engine.num_new(since) if self._engine else 0
+
     def admit(self, request: Request) -> None:
         self._requests[request.request_id] = request
         task = asyncio.create_task(self._generate(request), name=request.request_id)

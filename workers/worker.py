@@ -1,6 +1,7 @@
 """The worker loop: take shards, keep the engine full, save every token, leave cleanly."""
 
 import asyncio
+import gc
 import logging
 from collections.abc import Awaitable, Callable
 from contextlib import suppress
@@ -22,8 +23,8 @@ from workers.shards.tally import Tally
 
 log = logging.getLogger(__name__)
 
-SLACK = 1.25
-"""Requests in the engine per sequence that it runs at once, so that its queue is never empty."""
+_TERMS_UNSTARTED = 4
+"""Lease terms for which a worker whose engine is not up yet holds the last open shards of a run."""
 
 
 async def _always() -> bool:
@@ -48,6 +49,10 @@ class Worker:
     leave: asyncio.Event = field(default_factory=asyncio.Event)
     """Set by `told_to_leave`: a signal, a notice, a cancelled run."""
     started_at: datetime = field(init=False)
+    _taking: "asyncio.Task[bool] | None" = None
+    """The next shard being won and opened, beside the engine."""
+    _take_again_s: float = 0.0
+    """Not before this instant, of the loop's clock: no shard was free."""
 
     def __post_init__(self) -> None:
         self.started_at = self.now()
@@ -59,89 +64,152 @@ class Worker:
         """
         await self._tell(NodeState.STARTING)
         try:
-            if await self._open_engine():
-                await self._work()
+            await self._work()
             return await self._depart()
         finally:
             await self.room.close()
 
-    async def _open_engine(self) -> bool:
-        """Start the engine, which takes long; False when told to leave meanwhile, or when no shard
-        is left to do."""
-        opening = asyncio.create_task(self.room.open())
-        leaving = asyncio.create_task(self.leave.wait())
-        while not self.leave.is_set():
-            await asyncio.wait(
-                [opening, leaving],
-                timeout=self.settings.status_interval_s,
-                return_when=asyncio.FIRST_COMPLETED,
-            )
-            if opening.done():
-                leaving.cancel()
-                opening.result()
-                return True
-            await self.desk.look()
-            if self.desk.exhausted:
-                break
-            await self._tell_where_we_are()
-        leaving.cancel()
-        opening.cancel()
-        return False
-
     async def _work(self) -> None:
-        """Serve, flush, renew and report side by side; ends when serving ends or one of them fails.
+        """Start the engine and serve; flush, renew and report beside it. Ends when serving ends or
+        one of them fails.
 
         Nothing is cancelled in the middle of a store call: a segment is either handed to the log
         and settled, or not begun.
         """
         settings = self.settings
-        stop = asyncio.Event()
+        stop, ticks = asyncio.Event(), (self.desk.shard_ended, asyncio.Event(), asyncio.Event())
         beside = [
-            asyncio.create_task(_every(settings.flush_tick_s, self._flush, stop)),
-            asyncio.create_task(_every(settings.renew_interval_s, self._renew, stop)),
-            asyncio.create_task(_every(settings.status_interval_s, self._tell_where_we_are, stop)),
+            asyncio.create_task(_every(interval_s, work, stop, sooner=tick))
+            for (interval_s, work), tick in zip(
+                (
+                    (settings.flush_tick_s, self._flush),
+                    (settings.renew_interval_s, self._renew),
+                    (settings.status_interval_s, self._tell_where_we_are),
+                ),
+                ticks,
+                strict=True,
+            )
         ]
-        serving = asyncio.create_task(self._serve())
+        serving = asyncio.create_task(self._start_and_serve())
         await asyncio.wait([serving, *beside], return_when=asyncio.FIRST_COMPLETED)
         stop.set()
+        for tick in ticks:
+            tick.set()
         if not serving.done():  # a task beside it failed: its exception rises from the gather
             serving.cancel()
         await asyncio.gather(*beside)
         await serving
 
+    async def _start_and_serve(self) -> None:
+        try:
+            if await self._open_engine():
+                await self._serve()
+        finally:
+            await self._taken()  # what is being won is held, and has to be given back
+
+    async def _open_engine(self) -> bool:
+        """Start the engine, which takes long; False when told to leave meanwhile, or when no shard
+        is left to do. Where none is held, the first one is opened meanwhile."""
+        opening = asyncio.create_task(self.room.open())
+        leaving = asyncio.create_task(self.leave.wait())
+        try:
+            return await self._until_open(opening, leaving)
+        finally:
+            leaving.cancel()
+            opening.cancel()
+
+    async def _until_open(
+        self, opening: "asyncio.Task[None]", leaving: "asyncio.Task[bool]"
+    ) -> bool:
+        loop = asyncio.get_running_loop()
+        patient_until_s = loop.time() + _TERMS_UNSTARTED * self.settings.lease_term_s
+        ahead = not self.desk.shards
+        while not self.leave.is_set():
+            if ahead and not self.desk.shards:
+                self._take_ahead()
+            taking = [self._taking] if self._taking is not None else []
+            await asyncio.wait(
+                [opening, leaving, *taking],
+                timeout=self.settings.status_interval_s,
+                return_when=asyncio.FIRST_COMPLETED,
+            )
+            if opening.done():
+                opening.result()
+                # What the start left behind lives on: no collection need look at it again.
+                gc.freeze()
+                return True
+            await self._see_taken()
+            await self.desk.look()
+            if self.desk.exhausted and self._taking is None:
+                return False
+            if ahead and loop.time() >= patient_until_s and self.desk.holds_all_that_is_left:
+                ahead = False
+                await self.desk.give_back_unstarted()
+        return False
+
     async def _serve(self) -> None:
         while not self.leave.is_set():
             self.room.changed.clear()
+            await self._see_taken()
             if self.room.dead:
                 await self._replace_engine()
-            await self._fill()
+            self._fill()
             if self._nothing_left():
                 return
             await self._wait_for_change()
 
     def _nothing_left(self) -> bool:
-        if self.desk.shards or self.room.running:
+        if self.desk.shards or self.room.running or self._taking is not None:
             return False
         return self.desk.exhausted or self.desk.fenced
 
     async def _wait_for_change(self) -> None:
-        """Until a request ends; while the engine could take more, look for shards now and then."""
-        idle = self.admission.num_waiting == 0
+        """Until a request ends or a shard is open; while the engine could take more, look for
+        shards now and then."""
+        idle = self.admission.num_waiting == 0 and self._taking is None
         try:
             async with asyncio.timeout(self.settings.idle_poll_s if idle else None):
                 await self.room.changed.wait()
         except TimeoutError:
             return
 
-    async def _fill(self) -> None:
-        """Admit until the engine has enough, taking shards as the queue runs dry."""
-        target = int(self.room.engine.max_concurrency * SLACK)
-        while len(self.room.running) < target and not (self.room.dead or self.leave.is_set()):
+    def _fill(self) -> None:
+        """Admit until the engine has enough; as the queue runs dry, take a shard beside it."""
+        while self._wants_more():
             request = self.admission.next(len(self.room.running))
-            if request is not None:
-                self.room.admit(request)
-            elif self.admission.num_waiting or not await self._take_shard():
-                return
+            if request is None:
+                break
+            self.room.admit(request)
+        if self.admission.num_waiting == 0 and not self.leave.is_set():
+            self._take_ahead()
+
+    def _wants_more(self) -> bool:
+        if self.room.dead or self.leave.is_set():
+            return False
+        return len(self.room.running) < self.room.engine.wanted_requests
+
+    def _take_ahead(self) -> None:
+        """Begin to take a shard, unless that is going on, or none was free just now."""
+        now_s = asyncio.get_running_loop().time()
+        if self._taking is not None or now_s < self._take_again_s:
+            return
+        if self.desk.holds_all_that_is_left:
+            return
+        self._taking = asyncio.create_task(self._take_shard())
+        self._taking.add_done_callback(lambda _: self.room.changed.set())
+
+    async def _see_taken(self) -> None:
+        if self._taking is not None and self._taking.done():
+            await self._taken()
+
+    async def _taken(self) -> None:
+        """Wait for the shard that is being taken, if one is. Raises what taking it raised."""
+        if self._taking is None:
+            return
+        found = await self._taking
+        self._taking = None
+        if not found:
+            self._take_again_s = asyncio.get_running_loop().time() + self.settings.idle_poll_s
 
     async def _take_shard(self) -> bool:
         try:
@@ -151,18 +219,16 @@ class Worker:
             return False
         if opened is None:
             return False
-        suspects = {
-            request_id: deaths
-            for request_id, deaths in opened.suspects.items()
-            if deaths >= self.settings.max_deaths
-        }
+        ordinary: list[Request] = []
         for request_id, request in opened.shard.open.items():
+            deaths = opened.suspects.get(request_id, 0)
             if request_id in opened.shard.refused:
                 continue
-            if request_id in suspects:
-                self.admission.suspect(request, suspects[request_id] - 1)
+            if deaths >= self.settings.max_deaths:
+                self.admission.suspect(request, deaths - 1)
             else:
-                self.admission.add([request])
+                ordinary.append(request)
+        self.admission.add(ordinary)
         return True
 
     async def _replace_engine(self) -> None:
@@ -192,7 +258,7 @@ class Worker:
         await self._record(EventKind.PROMPT_ISOLATED, detail)
 
     async def _flush(self) -> None:
-        await self.desk.flush_due(self.room.peek)
+        await self.desk.flush_due(self.room.peek, self.room.num_new)
         if not self.desk.shards:
             self.room.changed.set()
 
@@ -242,7 +308,7 @@ class Worker:
             rows_finished=self.tally.rows_finished,
             rows_failed=self.tally.rows_failed,
             output_tokens=self.tally.output_tokens,
-            unsaved_tokens=sum(s.unsaved_tokens(self.room.peek) for s in self.desk.shards.values()),
+            unsaved_tokens=self.desk.unsaved_tokens(self.room.num_new),
             resumed_generations=self.tally.resumed_generations,
             resumed_tokens=self.tally.resumed_tokens,
             engine_deaths=self.tally.engine_deaths,
@@ -264,11 +330,17 @@ class Worker:
 
 
 async def _every(
-    interval_s: float, work: Callable[[], Awaitable[None]], stop: asyncio.Event
+    interval_s: float,
+    work: Callable[[], Awaitable[None]],
+    stop: asyncio.Event,
+    *,
+    sooner: asyncio.Event,
 ) -> None:
+    """Work at every interval, and as soon as `sooner` is set."""
     while not stop.is_set():
         with suppress(TimeoutError):
             async with asyncio.timeout(interval_s):
-                await stop.wait()
+                await sooner.wait()
+        sooner.clear()
         if not stop.is_set():
             await work()

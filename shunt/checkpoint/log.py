@@ -26,6 +26,11 @@ class CheckpointLog:
     bytes_written: int = 0
 
     @property
+    def in_doubt(self) -> bool:
+        """Whether it is not known if the last segment was written."""
+        return self._unsaved is not None
+
+    @property
     def num_segments(self) -> int:
         """Segments of this epoch so far."""
         return self._sequence

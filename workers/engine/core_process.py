@@ -15,6 +15,7 @@ from multiprocessing.connection import wait
 from multiprocessing.process import BaseProcess
 from typing import Any
 
+from workers.engine import held_tokens
 from workers.engine.private import core
 from workers.pipeline.janitor import SOCKETS, start_janitor, watch_janitor
 from workers.pipeline.stage_map import KEY
@@ -33,6 +34,7 @@ def run_engine_core(*args: Any, **kwargs: Any) -> None:
     end_with_parent()
     core.place_rendezvous(os.environ[SOCKETS])
     core.end_survivors_at_once()
+    held_tokens.install()
     core.run_engine_core(*args, **kwargs)
 
 

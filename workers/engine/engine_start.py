@@ -13,6 +13,7 @@ from vllm import AsyncEngineArgs, AsyncLLMEngine, envs
 from vllm.config import VllmConfig
 from vllm.exceptions import VLLMServerError
 from vllm.platforms import current_platform
+from vllm.usage.usage_lib import UsageContext
 
 from shunt.errors import EngineDied
 from workers.engine.config import EngineConfig, engine_arguments
@@ -108,7 +109,8 @@ def _build(config: EngineConfig, private: ModuleType | None) -> AsyncLLMEngine:
         arguments["enable_chunked_prefill"] = False
     if private is not None:
         arguments.setdefault("worker_extension_cls", "workers.engine.resume_worker.ResumeWorker")
-    vllm_config = AsyncEngineArgs(**arguments).create_engine_config()
+    # The sizes that nobody gave are those of an offline engine: nobody waits for a first token.
+    vllm_config = AsyncEngineArgs(**arguments).create_engine_config(UsageContext.LLM_CLASS)
     if private is not None:
         scheduler = vllm_config.scheduler_config
         scheduler.scheduler_cls = _scheduler_class(vllm_config)

@@ -23,6 +23,9 @@ END_TOKEN_ID = 0
 _END_ODDS = 64
 """One token in this many is the end token, unless `ignore_eos`."""
 
+_ADMITTED = 1.25
+"""It runs all that it is given: so many per sequence of `max_concurrency`."""
+
 Sleep = Callable[[float], Awaitable[None]]
 
 
@@ -89,6 +92,17 @@ class FakeEngine:
         if since is None:
             return live
         return {name: tail(live[name], first) for name, first in since.items() if name in live}
+
+    def num_new(self, since: Mapping[str, int]) -> int:
+        return sum(
+            max(0, len(live.token_ids) - since[name])
+            for name, live in self._live.items()
+            if name in since
+        )
+
+    @property
+    def wanted_requests(self) -> int:
+        return int(self.max_concurrency * _ADMITTED)
 
     async def pause(self) -> None:
         self._running.clear()

@@ -16,8 +16,9 @@ class Engine(Protocol):
         ...
 
     @property
-    def max_concurrency(self) -> int:
-        """Requests worth having in the engine at once (`max_num_seqs`)."""
+    def wanted_requests(self) -> int:
+        """Requests worth having in the engine at once: those that it runs, and enough that wait in
+        it to take the places of all that may end in one step."""
         ...
 
     async def generate(self, request: Request) -> Generation:
@@ -35,6 +36,10 @@ class Engine(Protocol):
         that of the new tokens. A restarted generation is told whole all the same, as what was
         saved of it may be another. Never awaits; works after the engine core has died.
         """
+        ...
+
+    def num_new(self, since: Mapping[str, int]) -> int:
+        """How many tokens `progress(since)` has, at the price of a look at each live request."""
         ...
 
     async def pause(self) -> None:

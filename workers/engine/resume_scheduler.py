@@ -6,6 +6,7 @@ plus output. Every later consumer of "output so far" handles that state already.
 
 from typing import Any
 
+from workers.engine.held_tokens import HoldingTokens
 from workers.engine.private.core import (
     AsyncScheduler,
     Request,
@@ -39,9 +40,9 @@ class _Resuming:
         return False
 
 
-class ResumeScheduler(_Resuming, Scheduler):
+class ResumeScheduler(_Resuming, HoldingTokens, Scheduler):
     """For engines that schedule synchronously."""
 
 
-class ResumeAsyncScheduler(_Resuming, AsyncScheduler):
+class ResumeAsyncScheduler(_Resuming, HoldingTokens, AsyncScheduler):
     """For engines that schedule asynchronously, the default on GPU."""

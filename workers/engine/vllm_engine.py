@@ -37,6 +37,11 @@ _STOP_GRACE_S = 15.0
 _CONTEXT_PATIENCE_S = 2.0
 
 
+_BATCHES_WANTED = 2
+"""One that runs and one that waits: where all requests of a batch end in the same step, as with
+equal limits they do, the next batch must be there already, or the engine runs short for a step."""
+
+
 class _EndedWithError(Exception):
     """The engine ended a request that carried saved tokens with finish reason `error`."""
 
@@ -50,7 +55,7 @@ class VllmEngine:
         self._private: ModuleType | None = started.private
         self._traits = started.traits
         self._numerics = started.fingerprint
-        self._max_concurrency = config.max_num_seqs
+        self._wanted_requests = _BATCHES_WANTED * config.max_num_seqs
         self._adapters = {
             name: LoRARequest(name, number, path)
             for number, (name, path) in enumerate(sorted(config.adapters.items()), start=1)
@@ -74,8 +79,8 @@ class VllmEngine:
         return str(self._numerics)
 
     @property
-    def max_concurrency(self) -> int:
-        return self._max_concurrency
+    def wanted_requests(self) -> int:
+        return self._wanted_requests
 
     async def generate(self, request: Request) -> Generation:
         if self._llm.errored or self._stopped:
@@ -105,10 +110,17 @@ class VllmEngine:
         if since is None:
             return {request_id: self._read(live) for request_id, live in self._live.items()}
         return {
-            request_id: self._read(self._live[request_id], start)
-            for request_id, start in since.items()
-            if request_id in self._live
+            request_id: self._read(live, since[request_id])
+            for request_id, live in self._live.items()
+            if request_id in since
         }
+
+    def num_new(self, since: Mapping[str, int]) -> int:
+        return sum(
+            max(0, self._num_tokens(live) - since[request_id])
+            for request_id, live in self._live.items()
+            if request_id in since
+        )
 
     async def pause(self) -> None:
         try:
@@ -229,6 +241,11 @@ class VllmEngine:
         if live.start.token_ids:
             self._private.prime_state(state, live.start.token_ids, live.start.logprobs)
         live.state = state
+
+    def _num_tokens(self, live: LiveRequest) -> int:
+        if live.state is None or self._private is None:
+            return len(live.start.token_ids)
+        return self._private.num_tokens(live.state)
 
     def _read(self, live: LiveRequest, first: int = 0) -> Generation:
         """The generation from token `first` on; a restarted one from its beginning."""

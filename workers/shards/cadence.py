@@ -22,11 +22,17 @@ class Cadence:
     flushed_s: float
 
     def due(self, now_s: float, unsaved_tokens: int) -> bool:
-        elapsed = now_s - self.flushed_s
-        patience = max(self.interval_s, (self.flushed_s - self.started_s) * LOSS_SHARE)
+        elapsed, patience = now_s - self.flushed_s, self._patience_s()
         if elapsed >= patience:
             return True
         return unsaved_tokens >= self.tokens and elapsed >= patience / 4
 
+    def ripe(self, now_s: float) -> bool:
+        """Whether it is worth counting the unsaved tokens: sooner, no number of them is due."""
+        return now_s - self.flushed_s >= self._patience_s() / 4
+
     def flushed(self, now_s: float) -> None:
         self.flushed_s = now_s
+
+    def _patience_s(self) -> float:
+        return max(self.interval_s, (self.flushed_s - self.started_s) * LOSS_SHARE)

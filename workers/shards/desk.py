@@ -18,7 +18,7 @@ from shunt.store.errors import StoreFull, StoreUnavailable
 from shunt.store.protocol import Store
 from workers.settings import WorkerSettings
 from workers.shards.cadence import Cadence
-from workers.shards.held_shard import HeldShard, Peek
+from workers.shards.held_shard import CountNew, HeldShard, Peek
 from workers.shards.opening import OpenedShard
 from workers.shards.supply import ShardSupply
 from workers.shards.tally import Tally
@@ -44,6 +44,8 @@ class ShardDesk:
     shards: dict[str, HeldShard] = field(default_factory=dict[str, HeldShard])
     fenced: bool = False
     """A shard was lost to another owner since this worker started."""
+    shard_ended: asyncio.Event = field(default_factory=asyncio.Event)
+    """Set when the last request of a shard has ended: its last segment is due at once."""
     stored_s: float = 0.0
     """When the store last took something from us."""
 
@@ -54,6 +56,11 @@ class ShardDesk:
     def exhausted(self) -> bool:
         """Nothing is held and every shard of the run is known to be done."""
         return not self.shards and self.supply.exhausted
+
+    @property
+    def holds_all_that_is_left(self) -> bool:
+        """Every shard that is not known to be done is held here: there is none to take."""
+        return self.supply.nothing_beside(self.shards)
 
     async def look(self) -> None:
         """Learn what others have finished meanwhile. A store that is not to be reached says so
@@ -77,14 +84,23 @@ class ShardDesk:
             await self._tell_resumed(opened)
         return opened
 
-    async def flush_due(self, peek: Peek) -> None:
+    async def flush_due(self, peek: Peek, count_new: CountNew) -> None:
         """Append what is due, and complete the shards whose last request has ended."""
-        for shard in list(self.shards.values()):
-            due = shard.num_unfinished == 0 or shard.cadence.due(
-                self.monotonic(), shard.unsaved_tokens(peek)
-            )
-            if due:
+        due = [shard for shard in self.shards.values() if self._due(shard, count_new)]
+        for shard in due:
+            if shard.shard_id in self.shards:  # else lost to another owner meanwhile
                 await self._guarded(shard, self._flush(shard, peek))
+
+    def unsaved_tokens(self, count_new: CountNew) -> int:
+        return sum(shard.unsaved_tokens(count_new) for shard in self.shards.values())
+
+    def _due(self, shard: HeldShard, count_new: CountNew) -> bool:
+        if shard.num_unfinished == 0:
+            return True
+        now = self.monotonic()
+        if not shard.cadence.ripe(now):
+            return False
+        return shard.cadence.due(now, shard.unsaved_tokens(count_new))
 
     async def flush_all(self, peek: Peek) -> None:
         """Append everything, now. A store that is not to be reached raises `StoreUnavailable`."""
@@ -98,6 +114,13 @@ class ShardDesk:
         for shard in list(self.shards.values()):
             indexes = {int(r.split(".")[0]) for r in running & shard.open.keys()}
             await self._guarded(shard, asyncio.to_thread(shard.log.lease.renew, sorted(indexes)))
+
+    async def give_back_unstarted(self) -> None:
+        """Release every shard, of which no request has run, and drop its waiting requests."""
+        unstarted = list(self.shards.values())
+        await self.release_all()
+        for shard in unstarted:
+            self.on_lost(set(shard.open))
 
     async def release_all(self) -> None:
         """Give every shard back, so that its next owner need not wait."""
@@ -116,12 +139,18 @@ class ShardDesk:
             if request_id in shard.open:
                 shard.finish(request_id, generation)
                 self.tally.rows_finished += 1
+                self._see_end(shard)
 
     def fail(self, request_id: str, error: RowError) -> None:
         for shard in self.shards.values():
             if request_id in shard.open:
                 shard.fail(request_id, error)
                 self.tally.rows_failed += 1
+                self._see_end(shard)
+
+    def _see_end(self, shard: HeldShard) -> None:
+        if shard.num_unfinished == 0:
+            self.shard_ended.set()
 
     async def _flush(self, shard: HeldShard, peek: Peek) -> None:
         before = shard.log.bytes_written
@@ -137,12 +166,15 @@ class ShardDesk:
 
     async def _complete(self, shard: HeldShard) -> None:
         """Say that the shard is done, unless the rows of it that count are another owner's."""
-        await asyncio.to_thread(shard.log.lease.check)
-        await asyncio.to_thread(mark_done, self.store, self.settings.run_id, shard.done())
-        await asyncio.to_thread(shard.log.lease.release)
+        await asyncio.to_thread(self._say_done, shard)
         self.shards.pop(shard.shard_id, None)
         self.supply.finished(shard.shard_id)
         log.info("shard done shard=%s rows=%d", shard.shard_id, shard.counts.num_rows)
+
+    def _say_done(self, shard: HeldShard) -> None:
+        shard.log.lease.check()
+        mark_done(self.store, self.settings.run_id, shard.done())
+        shard.log.lease.release()
 
     async def _guarded(self, shard: HeldShard, work: Awaitable[None]) -> None:
         """Do it; what the store could not take now is tried again at the next tick."""

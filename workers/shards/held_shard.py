@@ -15,6 +15,9 @@ from workers.shards.cadence import Cadence
 Peek = Callable[[Mapping[str, int]], Mapping[str, Generation]]
 """`Engine.progress` of the named requests, each from the given token position on."""
 
+CountNew = Callable[[Mapping[str, int]], int]
+"""`Engine.num_new`: how many tokens that would be."""
+
 
 @dataclass(frozen=True, slots=True)
 class ShardCounts:
@@ -38,12 +41,16 @@ class HeldShard:
     """Requests without a terminal row yet, by request id, in the order of admission."""
     counts: ShardCounts
     _saved: dict[str, int] = field(default_factory=dict[str, int])
+    _open_choices: dict[str, int] = field(default_factory=dict[str, int])
+    """Prompt index -> requests of it that are still open."""
     _finished: dict[str, Generation] = field(default_factory=dict[str, Generation])
     _lock: asyncio.Lock = field(default_factory=asyncio.Lock)
 
     def __post_init__(self) -> None:
         for request_id, request in self.open.items():
             self._saved[request_id] = len(request.saved.token_ids) if request.saved else 0
+            row = request_id.split(".")[0]
+            self._open_choices[row] = self._open_choices.get(row, 0) + 1
 
     @property
     def shard_id(self) -> str:
@@ -61,7 +68,7 @@ class HeldShard:
 
     @property
     def num_terminal(self) -> int:
-        return self.counts.num_rows - len({r.split(".")[0] for r in self.open})
+        return self.counts.num_rows - len(self._open_choices)
 
     @property
     def num_unfinished(self) -> int:
@@ -78,8 +85,13 @@ class HeldShard:
         saved = self.open[request_id].saved or Generation()
         self.finish(request_id, replace(saved, finish=Finish("error", None, "", error)))
 
-    def unsaved_tokens(self, peek: Peek) -> int:
-        return sum(len(gain.generation.token_ids) for gain in self._gains(peek))
+    def unsaved_tokens(self, count_new: CountNew) -> int:
+        """New tokens that no segment holds, by count: nothing of them is read."""
+        ended = sum(
+            max(0, len(generation.token_ids) - self._saved[request_id])
+            for request_id, generation in self._finished.items()
+        )
+        return ended + count_new(self._saved)
 
     async def flush(self, peek: Peek, now_s: float) -> int:
         """Append what is new; returns the number of tokens made durable.
@@ -88,7 +100,8 @@ class HeldShard:
         kept, and the next flush first settles them.
         """
         async with self._lock:
-            await asyncio.to_thread(self.log.settle)
+            if self.log.in_doubt:
+                await asyncio.to_thread(self.log.settle)
             gains = self._gains(peek)
             if not gains:
                 return 0
@@ -113,21 +126,16 @@ class HeldShard:
         )
 
     def _gains(self, peek: Peek) -> list[Gain]:
-        progress = peek(self._saved)
-        gains: list[Gain] = []
-        for request_id, saved in self._saved.items():
-            finished, live = self._finished.get(request_id), progress.get(request_id)
-            if finished is not None:
-                gain = self._gain(request_id, finished)
-            elif live is None:
-                gain = None
-            elif live.resumption is Resumption.RESTARTED:
-                gain = self._gain(request_id, live)
-            else:
-                gain = _added(request_id, saved, live) if live.token_ids else None
-            if gain is not None:
-                gains.append(gain)
-        return gains
+        """What ended and what lives: requests that wait cost nothing."""
+        gains = [self._gain(name, finished) for name, finished in self._finished.items()]
+        for request_id, live in peek(self._saved).items():
+            if request_id in self._finished:
+                continue
+            if live.resumption is Resumption.RESTARTED:
+                gains.append(self._gain(request_id, live))
+            elif live.token_ids:
+                gains.append(_added(request_id, self._saved[request_id], live))
+        return [gain for gain in gains if gain is not None]
 
     def _gain(self, request_id: str, whole: Generation) -> Gain | None:
         """What a finished or restarted generation, known from its first token, adds to the log."""
@@ -158,12 +166,18 @@ class HeldShard:
                 continue
             del self.open[request_id]
             del self._finished[request_id], self._saved[request_id]
+            self._close_choice(str(gain.index))
             failed = gain.generation.finish.error is not None
             self.counts = ShardCounts(
                 num_rows=self.counts.num_rows,
                 num_error_rows=self.counts.num_error_rows + failed,
                 num_output_tokens=self.counts.num_output_tokens + length,
             )
+
+    def _close_choice(self, row: str) -> None:
+        self._open_choices[row] -= 1
+        if self._open_choices[row] == 0:
+            del self._open_choices[row]
 
 
 def _added(request_id: str, base: int, added: Generation) -> Gain:

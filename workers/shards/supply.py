@@ -1,7 +1,7 @@
 """Where a worker's next shard comes from."""
 
 import random
-from collections.abc import Sequence
+from collections.abc import Container, Sequence
 from dataclasses import dataclass, field
 
 from shunt.checkpoint.done import done_shards
@@ -32,6 +32,10 @@ class ShardSupply:
     def exhausted(self) -> bool:
         """Every shard is known to be done."""
         return not self._left
+
+    def nothing_beside(self, held: Container[str]) -> bool:
+        """Whether all shards that are not known to be done are among `held`."""
+        return all(shard_id in held for shard_id in self._left)
 
     def take(self, held: Sequence[str]) -> Lease | None:
         """The next shard's lease, or None when every open shard is held by somebody now."""

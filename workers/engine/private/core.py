@@ -4,16 +4,26 @@ from collections.abc import Callable
 from multiprocessing.connection import wait
 from multiprocessing.process import BaseProcess
 from types import SimpleNamespace
+from typing import Any
 
 from vllm.utils import network_utils
 from vllm.v1.core.sched.async_scheduler import AsyncScheduler
 from vllm.v1.core.sched.scheduler import Scheduler
+from vllm.v1.engine import EngineCoreOutput, EngineCoreOutputs
 from vllm.v1.engine.core import EngineCoreProc
 from vllm.v1.executor.multiproc_executor import MultiprocExecutor, WorkerProc
 from vllm.v1.request import Request, RequestStatus
 from vllm.v1.structured_output import StructuredOutputManager
 
-__all__ = ["AsyncScheduler", "MultiprocExecutor", "Request", "Scheduler", "WorkerProc"]
+__all__ = [
+    "AsyncScheduler",
+    "EngineCoreOutput",
+    "EngineCoreOutputs",
+    "MultiprocExecutor",
+    "Request",
+    "Scheduler",
+    "WorkerProc",
+]
 """vLLM's own, which the scheduler and the executor of a pipeline build on."""
 
 _DEATH_SEEN_S = 0.5
@@ -55,6 +65,18 @@ def end_survivors_at_once() -> None:
         patiently(worker_procs)
 
     MultiprocExecutor._ensure_worker_termination = staticmethod(end)
+
+
+def hand_over_at_pause(hand_over: Callable[[Any], dict[int, EngineCoreOutputs]]) -> None:
+    """Send what `hand_over` takes from the scheduler before a pause is answered."""
+    pause = EngineCoreProc.pause_scheduler
+
+    def pause_scheduler(self: EngineCoreProc, *args: Any, **options: Any) -> Any:
+        for outputs in hand_over(self.scheduler).items():
+            self.output_queue.put_nowait(outputs)
+        return pause(self, *args, **options)
+
+    EngineCoreProc.pause_scheduler = pause_scheduler  # type: ignore[method-assign]
 
 
 def enter_as_preempted(request: Request, saved: list[int]) -> None:

@@ -120,6 +120,11 @@ def read_token_ids(state: RequestState) -> list[int]:
     return state.detokenizer.output_token_ids
 
 
+def num_tokens(state: RequestState) -> int:
+    assert state.detokenizer is not None
+    return state.detokenizer.num_output_tokens()
+
+
 def read_logprobs(state: RequestState) -> Any:
     assert state.logprobs_processor is not None
     return state.logprobs_processor.logprobs

@@ -36,6 +36,7 @@ _SIGNATURES: tuple[tuple[Callable[..., Any], str], ...] = (
     (Scheduler.add_request, "self request"),
     (Scheduler._handle_blocked_waiting_request, "self request"),
     (Scheduler.schedule, "self throttle_prefills"),
+    (Scheduler.update_from_output, "self scheduler_output model_runner_output"),
     (Request.append_output_token_ids, "self token_ids"),
     (StructuredOutputManager.accept_tokens, "self request new_token_ids"),
     (OutputProcessor.add_request, "self request prompt parent_req request_index queue"),
@@ -46,6 +47,8 @@ _SIGNATURES: tuple[tuple[Callable[..., Any], str], ...] = (
     (IncrementalDetokenizer.update, "self new_token_ids stop_terminated"),
     (check_stop, "request max_model_len"),
     (EngineCoreProc.run_engine_core, "args dp_rank local_dp_rank kwargs"),
+    (EngineCoreProc.pause_scheduler, "self mode clear_cache"),
+    (IncrementalDetokenizer.num_output_tokens, "self"),
     (CachedRequestState.__post_init__, "self"),
     (
         Sampler.forward,
@@ -115,6 +118,7 @@ _INSTANCE_ATTRIBUTES: tuple[tuple[type, str], ...] = (
     (RequestState, "detokenizer logprobs_processor num_cached_tokens external_req_id"),
     (Scheduler, "grammar_compile_error_reqs structured_output_manager requests"),
     (Scheduler, "current_step running parallel_config"),
+    (EngineCoreProc, "output_queue"),
     (OutputProcessor, "request_states"),
     (MPClient, "utility_results resources"),
     (StructuredOutputManager, "reasoner_cls enable_in_reasoning"),
@@ -144,7 +148,7 @@ def problems() -> list[str]:
         missing = set(expected.split()) - present
         found += [f"{owner.__name__} has no field {name}" for name in sorted(missing)]
     for owner, expected in _INSTANCE_ATTRIBUTES:
-        missing = set(expected.split()) - set(owner.__init__.__code__.co_names)
+        missing = set(expected.split()) - set(inspect.unwrap(owner.__init__).__code__.co_names)
         found += [f"{owner.__name__}.__init__ does not set {name}" for name in sorted(missing)]
     for module, expected in _MODULE_ATTRIBUTES:
         missing = set(expected.split()) - set(vars(module))
