@@ -14,7 +14,7 @@ from collections.abc import Iterable
 from dataclasses import dataclass, field
 
 from shunt.checkpoint.request import Request
-from workers.shards.ordering import in_serving_order
+from workers.shards.ordering import in_serving_order, share_prefixes
 
 ALONE_DEATHS = 4
 """Deaths of engines with one request alone in them, in units of `max_deaths`, that convict it
@@ -34,14 +34,23 @@ class Admission:
     """Request id -> deaths that it saw alone in the engine."""
     _on_trial: set[str] = field(default_factory=set[str])
     _group_limit: int = 0
+    shares_prefixes: bool = False
+    """Many requests had a prefix in common with another when some were added last."""
 
     @property
     def num_waiting(self) -> int:
         return len(self._queue) + len(self._suspects)
 
+    @property
+    def trying(self) -> bool:
+        """Whether suspects of an engine's death are being run apart from the others."""
+        return bool(self._suspects or self._on_trial)
+
     def add(self, requests: Iterable[Request]) -> None:
         """Queue them, in the serving order of all that wait, of whatever shard."""
-        self._queue = deque(in_serving_order([*self._queue, *requests]))
+        waiting = [*self._queue, *requests]
+        self.shares_prefixes = share_prefixes(waiting)
+        self._queue = deque(in_serving_order(waiting))
 
     def suspect(self, request: Request, deaths: int) -> None:
         """Put a request on trial alone: other owners died with it in flight."""

@@ -32,6 +32,9 @@ class WorkerSettings:
     lease_term_s: float
     max_deaths: int
     """Engine deaths at one token of a prompt that is alone in the engine, before it is isolated."""
+    num_workers: int | None = None
+    """Workers of the run, as far as the job says: none of them takes others' share ahead of time.
+    None: unknown; nothing is taken ahead."""
     flush_tick_s: float = 0.25
     status_interval_s: float = 2.0
     idle_poll_s: float = 1.0

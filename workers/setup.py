@@ -54,6 +54,7 @@ def worker_of(
         checkpoint_interval_s=job.checkpoint_interval_s,
         checkpoint_tokens=job.checkpoint_tokens,
         lease_term_s=job.lease_term_s,
+        num_workers=job.fleet.workers if job.plan is None else None,
         max_deaths=job.errors.max_engine_deaths_per_prompt,
     )
 

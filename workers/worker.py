@@ -23,6 +23,12 @@ from workers.shards.tally import Tally
 
 log = logging.getLogger(__name__)
 
+_ORDERED = 4
+"""Requests that wait beside the engine, per request in it, below which another shard is opened: the
+serving order is as good as what it can choose from."""
+_SHARDS_AHEAD, _SHARDS_SHARING = 2, 4
+"""Shards held at once for that: each has segments of its own to write. Where prompts share prefixes
+more of them bring more of the prompts of a prefix together."""
 _TERMS_UNSTARTED = 4
 """Lease terms for which a worker whose engine is not up yet holds the last open shards of a run."""
 
@@ -174,19 +180,32 @@ class Worker:
             return
 
     def _fill(self) -> None:
-        """Admit until the engine has enough; as the queue runs dry, take a shard beside it."""
+        """Admit until the engine has enough; before the queue is too short, take a shard."""
         while self._wants_more():
             request = self.admission.next(len(self.room.running))
             if request is None:
                 break
             self.room.admit(request)
-        if self.admission.num_waiting == 0 and not self.leave.is_set():
+        if self._wants_shard():
             self._take_ahead()
 
     def _wants_more(self) -> bool:
         if self.room.dead or self.leave.is_set():
             return False
         return len(self.room.running) < self.room.engine.wanted_requests
+
+    def _wants_shard(self) -> bool:
+        """Whether nothing waits; or so little that the serving order has no choice, and there is
+        enough left for others."""
+        if self.room.dead or self.leave.is_set():
+            return False
+        num_waiting = self.admission.num_waiting
+        if num_waiting == 0:
+            return True
+        if self.admission.trying or num_waiting >= _ORDERED * self.room.engine.wanted_requests:
+            return False
+        shares = self.admission.shares_prefixes
+        return self.desk.may_take_ahead(_SHARDS_SHARING if shares else _SHARDS_AHEAD)
 
     def _take_ahead(self) -> None:
         """Begin to take a shard, unless that is going on, or none was free just now."""

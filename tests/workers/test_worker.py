@@ -2,10 +2,14 @@
 
 import asyncio
 import threading
+from collections.abc import Awaitable, Callable, Mapping
 from collections.abc import Set as AbstractSet
 from dataclasses import replace
 
+import pytest
+
 from shunt.checkpoint.done import done_shards
+from shunt.checkpoint.generation import Generation
 from shunt.checkpoint.lease import LeaseObserver
 from shunt.checkpoint.request import Request
 from shunt.dataset.prompt import Prompt
@@ -20,6 +24,7 @@ from shunt.testing.memory_store import MemoryStore
 from tests.workers.bench import RUN, SETTINGS, Bench, Dataset, dataset
 from workers.engine.fake import FakeEngine, FakeFaults, expected_generation
 from workers.settings import ExitCode
+from workers.worker import Worker
 
 LONG = Sampling(max_tokens=200, ignore_eos=True)
 
@@ -225,3 +230,116 @@ def test_a_fast_worker_takes_more_shards_than_a_slow_one() -> None:
     assert asyncio.run(main()) == [ExitCode.DONE, ExitCode.DONE]
     fast, slow = (engine.num_generated for engine in bench.engines)
     assert fast > 2 * slow > 0
+
+
+class CountingEngine(FakeEngine):
+    """Counts how often its generations are read."""
+
+    reads = 0
+
+    def progress(self, since: Mapping[str, int] | None = None) -> Mapping[str, Generation]:
+        self.reads += 1
+        return super().progress(since)
+
+
+def run_with(bench: Bench, store: Store, start: Callable[[Worker], Awaitable[None]]) -> ExitCode:
+    """Run a worker whose engine is up once `start` returns."""
+
+    async def main() -> ExitCode:
+        worker = bench.worker(store)
+
+        async def start_engine() -> FakeEngine:
+            await start(worker)
+            bench.engines.append(bench.make_engine())
+            return bench.engines[-1]
+
+        worker.room.start_engine = start_engine
+        return await worker.run()
+
+    return asyncio.run(main())
+
+
+def test_the_first_requests_wait_when_the_engine_is_up() -> None:
+    """The shard is won and opened while the engine starts, and its lease renewed."""
+    renewed: list[str] = []
+
+    def see(call: Call) -> None:
+        if call.key.endswith(".heartbeat"):
+            renewed.append(call.key)
+
+    async def start(worker: Worker) -> None:
+        while worker.admission.num_waiting < 6 or len(renewed) < 2:
+            await asyncio.sleep(0)
+
+    bench, store = Bench(long_prompts(6)), MemoryStore()
+    assert run_with(bench, FaultyStore(store, see), start) is ExitCode.DONE
+    assert_whole(bench, store)
+
+
+def test_an_engine_that_starts_for_ages_keeps_the_last_shard_from_nobody() -> None:
+    given_back = False
+
+    async def start(worker: Worker) -> None:
+        nonlocal given_back
+        while not worker.desk.shards:
+            await asyncio.sleep(0)
+        while worker.desk.shards or worker.admission.num_waiting:
+            await asyncio.sleep(0)
+        lease = LeaseObserver(store, RUN, 60.0, lambda: 0.0).acquire("000000", "idle")
+        given_back = lease is not None
+        assert lease is not None
+        lease.release()
+
+    bench, store = Bench(long_prompts(6)), MemoryStore()
+    assert run_with(bench, store, start) is ExitCode.DONE
+    assert given_back
+    assert_whole(bench, store)
+
+
+def test_the_last_row_is_saved_when_it_ends_and_not_at_a_tick() -> None:
+    never = replace(SETTINGS, flush_tick_s=3600.0, checkpoint_interval_s=3600.0)
+    prompts = {f"{n:06d}": [Prompt(n, f"row-{n}", LONG, token_ids=(n, 7))] for n in range(3)}
+    bench, store = Bench(prompts, never), MemoryStore()
+    assert bench.run(store) is ExitCode.DONE
+    assert_whole(bench, store)
+
+
+def test_generations_are_read_when_a_segment_is_due_and_never_for_a_heartbeat() -> None:
+    rarely = replace(SETTINGS, checkpoint_interval_s=3600.0, status_interval_s=0.001)
+    engines: list[CountingEngine] = []
+
+    def make_engine() -> CountingEngine:
+        engines.append(CountingEngine(max_concurrency=4))
+        return engines[-1]
+
+    bench, store = Bench(long_prompts(6), rarely, make_engine), FaultyStore(MemoryStore())
+    assert bench.run(store) is ExitCode.DONE
+    assert store.traffic.calls["put"] > 4  # heartbeats of the node
+    assert engines[0].reads == 1
+
+
+@pytest.mark.parametrize(
+    ("num_workers", "num_shards", "held"), [(1, 6, 2), (4, 6, 1), (4, 64, 2), (None, 64, 1)]
+)
+def test_nobody_takes_the_share_of_others_ahead(
+    num_workers: int | None, num_shards: int, held: int
+) -> None:
+    """With one prompt in the engine and the rest of its shard waiting, a second shard is opened
+    only where there is enough for all."""
+    most = 0
+
+    async def main() -> None:
+        nonlocal most
+        worker = bench.worker(MemoryStore())
+        running = asyncio.create_task(worker.run())
+        while worker.tally.rows_finished < 3:
+            most = max(most, len(worker.desk.shards))
+            await asyncio.sleep(0)
+        worker.told_to_leave("test")
+        await running
+
+    settings = replace(SETTINGS, num_workers=num_workers, checkpoint_interval_s=3600.0)
+    prompts = {f"{n:06d}": long_prompts(5)["000000"] for n in range(num_shards)}  # as good as any
+    bench = Bench(prompts, settings, lambda: FakeEngine(max_concurrency=1))
+    asyncio.run(main())
+    assert most == held

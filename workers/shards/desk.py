@@ -25,6 +25,9 @@ from workers.shards.tally import Tally
 
 log = logging.getLogger(__name__)
 
+_FAIR_SHARE = 4
+"""Of what is left, a worker among several takes ahead a fourth of its even share at most."""
+
 
 @dataclass(slots=True)
 class ShardDesk:
@@ -61,6 +64,18 @@ class ShardDesk:
     def holds_all_that_is_left(self) -> bool:
         """Every shard that is not known to be done is held here: there is none to take."""
         return self.supply.nothing_beside(self.shards)
+
+    def may_take_ahead(self, num_shards: int) -> bool:
+        """Whether to hold one more shard, of `num_shards` at most, before the work here runs out.
+
+        Only while there are shards for all workers: what one takes ahead is not another's to do
+        when it runs dry, and fast workers must find some to the last.
+        """
+        workers, wanted = self.settings.num_workers, len(self.shards) + 1
+        if workers is None or wanted > num_shards:
+            return False
+        share = _FAIR_SHARE if workers > 1 else 1
+        return self.supply.num_left >= share * workers * wanted
 
     async def look(self) -> None:
         """Learn what others have finished meanwhile. A store that is not to be reached says so

@@ -37,6 +37,11 @@ class ShardSupply:
         """Whether all shards that are not known to be done are among `held`."""
         return all(shard_id in held for shard_id in self._left)
 
+    @property
+    def num_left(self) -> int:
+        """Shards that are not known to be done, by whomever they are held."""
+        return len(self._left)
+
     def take(self, held: Sequence[str]) -> Lease | None:
         """The next shard's lease, or None when every open shard is held by somebody now."""
         self.forget_done()
