@@ -13,7 +13,7 @@ from pathlib import Path
 from typing import Any
 
 LOG = "SHUNT_STEP_LOG"
-"""Environment variable with the path of the log."""
+"""Environment variable with the directory of the logs, one of each engine core."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -53,7 +53,8 @@ def counted(scheduler: type[Any]) -> type[Any]:
         def __init__(self, *args: Any, **kwargs: Any) -> None:
             super().__init__(*args, **kwargs)
             self._received = 0
-            self._log = Path(os.environ[LOG]).open("w", buffering=1)  # noqa: SIM115 - to its end
+            path = Path(os.environ[LOG]) / f"{os.getpid()}.steps"
+            self._log = path.open("w", buffering=1)
 
         def add_request(self, request: Any) -> None:
             self._received += 1
@@ -77,15 +78,16 @@ def counted(scheduler: type[Any]) -> type[Any]:
     return Counted
 
 
-def read_steps(path: Path, since_s: float) -> list[Step]:
-    """The steps from an instant on."""
-    steps = [Step(*json.loads(line)) for line in path.read_text().splitlines()]
-    return [step for step in steps if step.at_s >= since_s]
+def read_steps(directory: Path, since_s: float = 0.0) -> list[Step]:
+    """The steps of all engine cores from an instant on."""
+    lines = [line for path in directory.glob("*.steps") for line in path.read_text().splitlines()]
+    steps = [Step(*json.loads(line)) for line in lines if line.endswith("]")]
+    return sorted((step for step in steps if step.at_s >= since_s), key=lambda step: step.at_s)
 
 
 def count(steps: list[Step], *, requests: int, max_num_seqs: int, budget: int) -> StepCounts:
     """How many steps were of which kind; `requests` is how many came in all since the first."""
-    kinds = dict.fromkeys(("full", "budget", "memory", "starved", "tail"), 0)
+    kinds: dict[str, int] = dict.fromkeys(("full", "budget", "memory", "starved", "tail"), 0)
     last = max((step.received for step in steps), default=0)
     assert steps == [] or last - steps[0].received <= requests
     for step in steps:

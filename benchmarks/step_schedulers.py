@@ -1,8 +1,7 @@
 """The counting schedulers by name, as vLLM imports them; in the engine core of a benchmark only."""
 
-from workers.engine.vllm_private import AsyncScheduler, Scheduler
-
 from benchmarks.step_log import counted
+from workers.engine.private.core import AsyncScheduler, Scheduler
 from workers.engine.resume_scheduler import ResumeAsyncScheduler, ResumeScheduler
 
 CountedScheduler = counted(Scheduler)

@@ -56,7 +56,7 @@ class Told:
 def main(kind: str, directory: Path) -> None:
     """Measure, and leave what was measured in `told.json`."""
     os.environ.update(engine_environment(threads=len(os.sched_getaffinity(0)), kv_cache_gib=1))
-    os.environ[LOG] = str(directory / "steps")
+    os.environ[LOG] = str(directory)
     asked = json.loads((directory / "asked.json").read_text())
     workloads = [Workload(**workload) for workload in asked["workloads"]]
     measure = _plain if kind == "plain" else _shunt
@@ -207,7 +207,7 @@ class _KeptUp:
 def _with_steps(
     told: Told, directory: Path, workload: Workload, started_s: float, budget: int
 ) -> Told:
-    steps = read_steps(directory / "steps", started_s)
+    steps = read_steps(directory, started_s)
     counts = count(
         steps,
         requests=len(workload.prompts),

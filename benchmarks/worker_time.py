@@ -74,8 +74,8 @@ def _cpu(name: str, shunt: list[Told], plain: list[Told]) -> list[Row]:
     outside = {thread for thread in shunt[0]["cpu_s"] if thread.startswith(f"{OURS}/")}
     for thread in list(dict.fromkeys([*shunt[0]["cpu_s"]]))[:_THREADS_SHOWN]:
         place = "ours" if thread in outside else "core"
-        times = [[one["cpu_s"].get(thread, 0.0) for one in kind] for kind in (shunt, plain)]
-        rows.append(_row(f"{name}: CPU of {thread} ({place})", *times, "s"))
+        ours, theirs = ([one["cpu_s"].get(thread, 0.0) for one in kind] for kind in (shunt, plain))
+        rows.append(_row(f"{name}: CPU of {thread} ({place})", ours, theirs, "s"))
     return rows
 
 
