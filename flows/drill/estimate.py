@@ -17,7 +17,7 @@ from shunt.run.prepare import preflight
 FAKE_END_ODDS = 64
 """The fake engine ends a generation at one token in so many (`workers/engine/fake.py`)."""
 FAKE_ADMITTED = 1.25
-"""It runs all that it is given: so many per sequence of `max_num_seqs` (`workers/engine/fake.py`)."""
+"""It runs all that it is given: so many per sequence of max_num_seqs (`workers/engine/fake.py`)."""
 
 
 @dataclass(frozen=True, slots=True)
