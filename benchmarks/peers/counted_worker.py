@@ -2,7 +2,7 @@
 
 import sys
 
-from vllm.platforms import current_platform
+from vllm.platforms import current_platform  # pyright: ignore[reportMissingImports] - as above
 
 from workers.__main__ import main
 from workers.engine import engine_start

@@ -12,8 +12,8 @@ from workers.engine.config import engine_environment
 
 
 def main(batch: Path, answers: Path, arguments: str) -> None:
-    # Heavy, and after the environment is set.
-    from vllm import LLM, SamplingParams
+    # Heavy, after the environment is set, and in the worker environment only.
+    from vllm import LLM, SamplingParams  # pyright: ignore[reportMissingImports]
 
     lines = [json.loads(line) for line in batch.read_text().splitlines()]
     engine = LLM(**json.loads(arguments))
