@@ -10,6 +10,7 @@ ShuntError
 |- Fenced              a newer epoch owns the shard; stop writing to it   (worker exit 76)
 |- CorruptSegment      a stored object fails its checksum or its format version
 |- EngineDied          the inference engine is gone; build a new one
+|- RequestAborted      the engine lives, and dropped one request        (admitted again)
 |- RequestRefused      the engine will never accept this request          (becomes an error row)
 """
 
@@ -62,6 +63,10 @@ class CorruptSegment(ShuntError):
 
 class EngineDied(ShuntError):
     """The inference engine was lost; its saved tokens were not."""
+
+
+class RequestAborted(ShuntError):
+    """The engine dropped one request and lives on. It is no death: nobody else is in doubt."""
 
 
 class RequestRefused(ShuntError):

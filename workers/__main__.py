@@ -29,7 +29,7 @@ from workers.interruption import (
     on_signals,
 )
 from workers.node.partners import Partners
-from workers.patience import once_reached
+from workers.patience import driver_watch, once_reached
 from workers.settings import DRAIN_LIMIT_S, ExitCode
 from workers.setup import threads_per_rank, with_pipeline, worker_of
 
@@ -119,6 +119,9 @@ async def _run(store: Store, manifest: Manifest, options: argparse.Namespace) ->
         pid=os.getpid(),
         partners=partners,
     )
+
+    if options.watch_imds:
+        worker.driver = driver_watch(store, manifest.run_id, manifest.job)
 
     def told_to_leave(reason: str) -> None:
         if not worker.leave.is_set():

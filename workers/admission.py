@@ -53,10 +53,11 @@ class Admission:
         self._queue = deque(in_serving_order(waiting))
 
     def suspect(self, request: Request, deaths: int) -> None:
-        """Put a request on trial alone: other owners died with it in flight."""
+        """Put a request on trial: other owners died with it in flight. As after a death that this
+        worker saw, half of the suspects at once."""
         self._deaths[request.request_id] = (_num_tokens(request), deaths)
         self._suspects.append(request)
-        self._group_limit = 1
+        self._group_limit = max(1, len(self._suspects) // 2)
 
     def next(self, running: int) -> Request | None:
         """The request to admit now, if any, given how many are in the engine."""

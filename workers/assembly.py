@@ -5,6 +5,7 @@ from datetime import datetime
 
 from shunt.checkpoint.generation import Generation
 from shunt.checkpoint.lease import Lease
+from shunt.checkpoint.request import Request
 from shunt.dataset.row_error import RowError
 from shunt.store.protocol import Store
 from workers.admission import Admission
@@ -42,10 +43,13 @@ def assemble(
         admission.cleared(request_id)
         desk.fail(request_id, error)
 
+    def again(request: Request) -> None:
+        desk.update(request)
+
     def lost(request_ids: set[str]) -> None:
         admission.forget(request_ids)
         room.abort(request_ids)
 
-    room = EngineRoom(start_engine, settings.max_engine_starts, finished, refused)
+    room = EngineRoom(start_engine, settings.max_engine_starts, finished, refused, again)
     desk = ShardDesk(settings, store, supply, open_shard, now, monotonic, tally, on_lost=lost)
     return Worker(settings, store, room, desk, admission, tally, now, pid)

@@ -2,14 +2,18 @@
 
 import asyncio
 import logging
+from collections import Counter
 from collections.abc import Awaitable, Callable, Mapping
 from dataclasses import dataclass, field, replace
 
 from shunt.checkpoint.generation import Generation
 from shunt.checkpoint.request import Request
 from shunt.dataset.row_error import RowError, RowErrorCode
-from shunt.errors import EngineDied, RequestRefused
+from shunt.errors import EngineDied, RequestAborted, RequestRefused
 from workers.engine.protocol import Engine
+
+MAX_ABORTS = 3
+"""Times that a request may be dropped by an engine that lives."""
 
 log = logging.getLogger(__name__)
 
@@ -22,11 +26,14 @@ class EngineRoom:
     max_starts: int
     on_finished: Callable[[str, Generation], None]
     on_refused: Callable[[str, RowError], None]
+    on_again: Callable[[Request], None] = lambda _request: None
+    """A request that the engine dropped goes in again, with the tokens that it had."""
     changed: asyncio.Event = field(default_factory=asyncio.Event)
     """Set whenever a request ended or the engine died."""
     dead: bool = False
     _engine: Engine | None = None
     _requests: dict[str, Request] = field(default_factory=dict[str, Request])
+    _aborts: Counter[str] = field(default_factory=Counter[str])
     _tasks: dict[str, "asyncio.Task[None]"] = field(default_factory=dict[str, "asyncio.Task[None]"])
 
     @property
@@ -115,12 +122,29 @@ class EngineRoom:
             error = RowError(RowErrorCode(refusal.code), str(refusal))
             self._forget(request.request_id)
             self.on_refused(request.request_id, error)
+        except RequestAborted as abort:
+            self._admit_again(request, abort)
         except EngineDied:
             self.dead = True
         else:
             self._forget(request.request_id)
             self.on_finished(request.request_id, generation)
         self.changed.set()
+
+    def _admit_again(self, request: Request, abort: RequestAborted) -> None:
+        """Others in the engine go on undisturbed. A request that is dropped every time is refused:
+        a worker must not turn round one row for ever."""
+        name = request.request_id
+        self._aborts[name] += 1
+        log.warning("request dropped times=%d: %s", self._aborts[name], abort)
+        saved = self.peek().get(name, request.saved)
+        self._forget(name)
+        if self._aborts[name] > MAX_ABORTS:
+            self.on_refused(name, RowError(RowErrorCode.ENGINE_REFUSED, f"{abort}, every time"))
+            return
+        again = replace(request, saved=saved)
+        self.on_again(again)
+        self.admit(again)
 
     def _forget(self, request_id: str) -> None:
         self._requests.pop(request_id, None)

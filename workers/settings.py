@@ -17,8 +17,6 @@ class ExitCode(IntEnum):
     BUG = 1
     DRAINED = 75
     """Told to go; everything generated is saved. Run again (EX_TEMPFAIL)."""
-    FENCED = 76
-    """Another owner took its shards over; it left. Run again."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -40,6 +38,8 @@ class WorkerSettings:
     idle_poll_s: float = 1.0
     store_patience_s: float = STORE_PATIENCE_S
     """Give up when nothing could be stored for so long."""
+    pause_limit_s: float = 10.0
+    """Of a drain that waits for its engine to stop; one that hangs is left."""
     max_engine_starts: int = 3
     """Failed starts in a row before the worker gives up."""
 

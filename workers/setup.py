@@ -11,9 +11,11 @@ from shunt.dataset.rendering import Renderer, renderer_for
 from shunt.dataset.shard import read_shard
 from shunt.job.job import Job
 from shunt.plan.plan import Pipeline
+from shunt.retry import RetryPolicy
 from shunt.run.event import Event, EventKind, record
 from shunt.run.manifest import Manifest
-from shunt.store.errors import StoreFull, StoreUnavailable
+from shunt.store.opening import with_retry
+from shunt.store.patience import AWAY
 from shunt.store.protocol import Store
 from workers.assembly import assemble
 from workers.engine.config import EngineConfig
@@ -62,10 +64,11 @@ def worker_of(
         event = Event(at=now(), kind=EventKind.UNLIKE_PLAN, node_id=node_id, detail=detail)
         try:
             record(store, manifest.run_id, event)
-        except (StoreUnavailable, StoreFull) as error:
+        except AWAY as error:
             log.warning("event not stored: %s", error)
 
-    observer = LeaseObserver(store, manifest.run_id, job.lease_term_s, monotonic)
+    quick = with_retry(store, _renewal_retry(settings.renew_interval_s))
+    observer = LeaseObserver(store, manifest.run_id, job.lease_term_s, monotonic, quick)
     shard_ids = [shard.shard_id for shard in manifest.shards]
     worker = assemble(
         settings,
@@ -80,6 +83,14 @@ def worker_of(
     if partners is not None:
         worker.carriers_live = partners.all_live
     return worker
+
+
+def _renewal_retry(interval_s: float) -> RetryPolicy:
+    """A renewal that fails is tried again at the next tick, so it need not outlive this one.
+    Retries that pile up while a store throttles would make leases of living owners lapse."""
+    return RetryPolicy(
+        attempts=4, total_s=interval_s / 2, first_wait_s=0.1, max_wait_s=interval_s / 8
+    )
 
 
 def with_pipeline(job: Job, pipeline: Pipeline) -> Job:

@@ -11,9 +11,10 @@ from datetime import datetime
 from shunt.checkpoint.request import Request
 from shunt.dataset.row_error import RowError, RowErrorCode
 from shunt.run.cancellation import is_cancelled
+from shunt.run.driver import SILENT_S, DriverWatch
 from shunt.run.event import Event, EventKind, record
 from shunt.run.node_status import NodeState, NodeStatus, write_status
-from shunt.store.errors import StoreFull, StoreUnavailable
+from shunt.store.patience import AWAY
 from shunt.store.protocol import Store
 from workers.admission import Admission
 from workers.engine_room import EngineRoom
@@ -52,6 +53,8 @@ class Worker:
     carriers_live: Callable[[], Awaitable[bool]] = _always
     """Asked after an engine's death: whether all nodes that carried the engine live on. Where one
     does not, no prompt is to blame, and the worker leaves."""
+    driver: DriverWatch | None = None
+    """Of a node that costs money, in a run with a limit to what it may cost."""
     leave: asyncio.Event = field(default_factory=asyncio.Event)
     """Set by `told_to_leave`: a signal, a notice, a cancelled run."""
     started_at: datetime = field(init=False)
@@ -64,7 +67,8 @@ class Worker:
         self.started_at = self.now()
 
     async def run(self) -> ExitCode:
-        """Work until no shard is left (or one was fenced away and none is held), or told to leave.
+        """Work until no shard is left, or told to leave. A shard that is fenced away is another's;
+        the worker takes the next one.
 
         Raises `EngineDied` when no engine can be started, and `StoreError` when the store refuses.
         """
@@ -167,7 +171,7 @@ class Worker:
     def _nothing_left(self) -> bool:
         if self.desk.shards or self.room.running or self._taking is not None:
             return False
-        return self.desk.exhausted or self.desk.fenced
+        return self.desk.exhausted
 
     async def _wait_for_change(self) -> None:
         """Until a request ends or a shard is open; while the engine could take more, look for
@@ -233,7 +237,7 @@ class Worker:
     async def _take_shard(self) -> bool:
         try:
             opened = await self.desk.take()
-        except (StoreUnavailable, StoreFull) as error:
+        except AWAY as error:
             log.warning("store not reached, no shard taken: %s", error)
             return False
         if opened is None:
@@ -286,32 +290,55 @@ class Worker:
 
     async def _depart(self) -> ExitCode:
         """Save and give back what is held, and say goodbye."""
-        if not self.desk.shards and not self.leave.is_set():
-            code = ExitCode.DONE if self.desk.exhausted else ExitCode.FENCED
-        else:
+        code = ExitCode.DONE
+        if self.desk.shards or self.leave.is_set():
             code = ExitCode.DRAINED
             await self._tell(NodeState.DRAINING)
-            await self.room.pause()
-            log.info("engine paused")
-            await self.desk.flush_all(self.room.peek)
+            await self._save_all()
             await self.desk.release_all()
         await self._tell(NodeState.ENDED, code)
         return code
 
+    async def _save_all(self) -> None:
+        """Save, stop the engine, and save what it made meanwhile.
+
+        An engine that hangs, as one does that lost a node of its pipeline, never says that it has
+        stopped: what it had made is safe by then. Raises `StoreError` where the store does not take
+        the last segment.
+        """
+        try:
+            await self.desk.flush_all(self.room.peek)
+        except AWAY as error:
+            log.warning("not all is saved yet: %s", error)
+        try:
+            async with asyncio.timeout(self.settings.pause_limit_s):
+                await self.room.pause()
+            log.info("engine paused")
+        except TimeoutError:
+            log.warning("engine does not pause, it is left at what it has made")
+        await self.desk.flush_all(self.room.peek)
+
     async def _tell_where_we_are(self) -> None:
         busy = NodeState.RUNNING if self.desk.shards else NodeState.IDLE
         await self._tell(busy if self.room.serving else NodeState.STARTING)
-        with suppress(
-            StoreUnavailable, StoreFull
-        ):  # a store that is not to be reached has not said so
+        with suppress(*AWAY):  # a store that is not to be reached has not said so
             if await asyncio.to_thread(is_cancelled, self.store, self.settings.run_id):
                 self.told_to_leave("the run was cancelled")
+        if self.driver is not None and await self._driver_is_silent(self.driver):
+            self.told_to_leave(
+                "the run's driver, who keeps its cost limit, has not been heard of for "
+                f"{SILENT_S / 60:.0f} minutes"
+            )
+
+    async def _driver_is_silent(self, driver: DriverWatch) -> bool:
+        return await asyncio.to_thread(driver.silent_s) >= SILENT_S
 
     def told_to_leave(self, reason: str) -> None:
         """Drain from now on. May be called more than once, from the event loop's thread."""
         if not self.leave.is_set():
             log.info("leaving reason=%s", reason)
         self.leave.set()
+        self.desk.supply.stopped = True
         self.room.changed.set()
 
     async def _tell(self, state: NodeState, exit_code: ExitCode | None = None) -> None:
@@ -337,14 +364,14 @@ class Worker:
         )
         try:
             await asyncio.to_thread(write_status, self.store, self.settings.run_id, status)
-        except (StoreUnavailable, StoreFull) as error:
+        except AWAY as error:
             log.warning("status not stored: %s", error)
 
     async def _record(self, kind: EventKind, detail: str) -> None:
         event = Event(at=self.now(), kind=kind, node_id=self.settings.node_id, detail=detail)
         try:
             await asyncio.to_thread(record, self.store, self.settings.run_id, event)
-        except (StoreUnavailable, StoreFull) as error:
+        except AWAY as error:
             log.warning("event not stored: %s", error)
 
 

@@ -21,7 +21,8 @@ from shunt.run.status import RunStatus
 LINE_INTERVAL_S = 5.0
 _TOLD = {EventKind.INTERRUPTED, EventKind.SHARD_RESUMED, EventKind.ENGINE_DIED,
          EventKind.PROMPT_ISOLATED, EventKind.FENCED, EventKind.NOT_LAUNCHED, EventKind.MARKET,
-         EventKind.REBALANCE, EventKind.FLEET_ENDED, EventKind.STORE_AWAY}  # fmt: skip
+         EventKind.REBALANCE, EventKind.FLEET_ENDED, EventKind.STORE_AWAY,
+         EventKind.SHARD_CORRUPT}  # fmt: skip
 
 
 class PlainView:

@@ -52,6 +52,8 @@ class Lease:
     shard_id: str
     epoch: int
     owner: str
+    quick: Store | None = None
+    """For renewals: the same store, which gives up early. None: `store` itself."""
     _beat: int = 0
 
     def renew(self, in_flight: Iterable[int] = ()) -> None:
@@ -59,26 +61,36 @@ class Lease:
 
         The check comes first: an owner that lost its shard must not look alive.
         """
-        self.check()
-        self._write(Heartbeat(owner=self.owner, beat=self._next(), in_flight=tuple(in_flight)))
+        store = self.quick or self.store
+        self._check(store)
+        beat = Heartbeat(owner=self.owner, beat=self._next(), in_flight=tuple(in_flight))
+        self._write(store, beat)
 
     def release(self) -> None:
         """Give the shard back, so that nobody waits for a term to pass."""
-        self._write(Heartbeat(owner=self.owner, beat=self._next(), released=True))
+        beat = Heartbeat(owner=self.owner, beat=self._next(), released=True)
+        self._write(self.store, beat)
 
     def check(self) -> None:
         """Raise `Fenced` when a newer epoch exists."""
-        newer = newest_epoch(self.store, self.run_id, self.shard_id)
-        if newer > self.epoch:
-            raise Fenced(self.shard_id, epoch=self.epoch, newer_epoch=newer)
+        self._check(self.store)
+
+    def _check(self, store: Store) -> None:
+        """Epochs leave no gap, so the next one tells."""
+        try:
+            store.size_bytes(keys.lease(self.run_id, self.shard_id, self.epoch + 1))
+        except ObjectMissing:
+            return
+        newer = newest_epoch(store, self.run_id, self.shard_id)
+        raise Fenced(self.shard_id, epoch=self.epoch, newer_epoch=newer)
 
     def _next(self) -> int:
         self._beat += 1
         return self._beat
 
-    def _write(self, heartbeat: Heartbeat) -> None:
+    def _write(self, store: Store, heartbeat: Heartbeat) -> None:
         key = keys.lease_heartbeat(self.run_id, self.shard_id, self.epoch)
-        self.store.put(key, heartbeat.model_dump_json().encode())  # this owner alone writes it
+        store.put(key, heartbeat.model_dump_json().encode())  # this owner alone writes it
 
 
 @dataclass(slots=True)
@@ -89,6 +101,8 @@ class LeaseObserver:
     run_id: str
     term_s: float
     monotonic: Callable[[], float]
+    quick: Store | None = None
+    """What the leases that are won here are renewed through, see `Lease`."""
     _seen: dict[tuple[str, int], tuple[bytes, float]] = field(
         default_factory=dict[tuple[str, int], tuple[bytes, float]]
     )
@@ -106,7 +120,7 @@ class LeaseObserver:
         key = keys.lease(self.run_id, shard_id, newest + 1)
         if not self.store.put_if_absent(key, record.model_dump_json().encode()):
             return None
-        return Lease(self.store, self.run_id, shard_id, newest + 1, owner)
+        return Lease(self.store, self.run_id, shard_id, newest + 1, owner, self.quick)
 
     def _free(self, shard_id: str, epoch: int) -> bool:
         seen = self._heartbeat(shard_id, epoch)

@@ -19,6 +19,8 @@ class EventKind(StrEnum):
     """A worker was told to go, or was found dead."""
     SHARD_RESUMED = "shard_resumed"
     """A shard changed hands and its generations were taken over."""
+    SHARD_CORRUPT = "shard_corrupt"
+    """A stored object of a shard contradicts itself; the shard is left alone."""
     FENCED = "fenced"
     ENGINE_DIED = "engine_died"
     PROMPT_ISOLATED = "prompt_isolated"

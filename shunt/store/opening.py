@@ -52,3 +52,8 @@ def bucket_of(uri: str) -> tuple[str, str]:
         raise JobError(f"store {uri!r}: write s3://bucket/prefix, file:///path or a plain path")
     prefix = parts.path.strip("/")
     return parts.netloc, check_key(prefix) if prefix else ""
+
+
+def with_retry(store: Store, policy: RetryPolicy) -> Store:
+    """The same store with another patience; one that does not retry is as it was."""
+    return store.with_retry(policy) if isinstance(store, S3Store) else store

@@ -14,6 +14,7 @@ status code is only in its text, which is not to be relied on: all of it counts 
 A process that uses this store must not be forked: obstore has threads. Start children with `spawn`.
 """
 
+import copy
 from collections.abc import Callable, Generator, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, field
@@ -86,6 +87,12 @@ class S3Store:
     @property
     def uri(self) -> str:
         return self._uri
+
+    def with_retry(self, policy: RetryPolicy) -> "S3Store":
+        """The same objects through the same client, with another patience for single requests."""
+        other = copy.copy(self)
+        other._policy = policy
+        return other
 
     def get(self, key: str) -> bytes:
         check_key(key)

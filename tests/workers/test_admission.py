@@ -89,3 +89,11 @@ def test_requests_of_a_lost_shard_are_forgotten() -> None:
     admission.suspect(request("2.0"), deaths=1)
     admission.forget({"0.0", "2.0"})
     assert [r.request_id for r in admit(admission, [], 9)] == ["1.0"]
+
+
+def test_suspects_of_other_owners_run_half_at_once_too() -> None:
+    """A batch that died twice before its first segment is not run one row at a time."""
+    admission = Admission(max_deaths=2)
+    for index in range(256):
+        admission.suspect(request(f"{index}.0"), deaths=1)
+    assert len(admit(admission, [], 256)) == 128

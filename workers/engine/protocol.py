@@ -24,8 +24,9 @@ class Engine(Protocol):
     async def generate(self, request: Request) -> Generation:
         """Run one request to its end and return the whole generation, saved tokens included.
 
-        Raises `RequestRefused` (the request can never run), `EngineDied` (build a new engine; what
-        `progress` last said is still true). Cancelling the awaiting task aborts the request.
+        Raises `RequestRefused` (the request can never run), `RequestAborted` (the engine lives; the
+        request may be given to it again) and `EngineDied` (build a new engine): after both, what
+        `progress` last said of it is still true. Cancelling the awaiting task aborts the request.
         """
         ...
 

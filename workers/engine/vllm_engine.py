@@ -15,7 +15,7 @@ from vllm.lora.request import LoRARequest
 from shunt.checkpoint.generation import Finish, Generation, Resumption, tail
 from shunt.checkpoint.request import Request
 from shunt.dataset.row_error import RowErrorCode
-from shunt.errors import EngineDied, RequestRefused
+from shunt.errors import EngineDied, RequestAborted, RequestRefused
 from workers.engine.config import EngineConfig
 from workers.engine.engine_start import StartedEngine, start_engine, stop_engine
 from workers.engine.live_request import (
@@ -183,12 +183,13 @@ class VllmEngine:
             raise EngineDied(f"the engine died before request {request.request_id}") from error
 
     async def _run(self, live: LiveRequest, params: SamplingParams) -> Generation:
-        """Generate until the end. A request stays in `_live` when the engine dies under it."""
+        """Generate until the end. A request stays in `_live` when the engine dies under it, or
+        drops it."""
         request = live.request
         self._live[request.request_id] = live
         try:
             output = await self._last_output(live, params)
-        except EngineDied:
+        except (EngineDied, RequestAborted):
             raise
         except BaseException:
             self._live.pop(request.request_id, None)
@@ -226,7 +227,8 @@ class VllmEngine:
         except VLLMServerError as error:
             raise EngineDied(f"the engine died under request {request.request_id}") from error
         if last is None or last.outputs[0].finish_reason == "abort":
-            raise EngineDied(f"the engine aborted request {request.request_id}")
+            what = f"the engine aborted request {request.request_id}"
+            raise EngineDied(what) if self._llm.errored else RequestAborted(what)
         return last
 
     # ---- what the front end holds -----------------------------------------------------------

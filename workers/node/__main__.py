@@ -23,7 +23,7 @@ from shunt.store.config import StoreConfig, open_configured_store
 from workers.interruption import leave_at_the_latest, watch_notices, watch_pipe
 from workers.node.node import Node
 from workers.node.part_process import NodeSetting, process_of
-from workers.patience import once_reached
+from workers.patience import driver_watch, once_reached
 from workers.settings import DRAIN_LIMIT_S, ExitCode
 
 log = logging.getLogger("workers.node")
@@ -91,6 +91,9 @@ def _run(setting: NodeSetting, options: argparse.Namespace) -> ExitCode:
         now=lambda: datetime.now(UTC),
         monotonic=time.monotonic,
         sleep=time.sleep,
+        driver=driver_watch(setting.store, setting.run_id, setting.job)
+        if options.watch_imds
+        else None,
     )
 
     def told_to_leave(reason: str) -> None:

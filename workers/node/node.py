@@ -9,8 +9,9 @@ from datetime import datetime
 from shunt.plan.kept_plan import newest_version, read_plan
 from shunt.plan.seat import take_seat
 from shunt.run.cancellation import is_cancelled
+from shunt.run.driver import SILENT_S, DriverWatch
 from shunt.run.node_status import NodeState, NodeStatus, write_status
-from shunt.store.errors import StoreFull, StoreUnavailable
+from shunt.store.patience import AWAY
 from workers.node.part_process import NodeSetting, PartProcess
 from workers.node.parts import Part, parts_of
 from workers.settings import ExitCode
@@ -31,6 +32,8 @@ class Node:
     now: Callable[[], datetime]
     monotonic: Callable[[], float]
     sleep: Callable[[float], None]
+    driver: DriverWatch | None = None
+    """Of a node that costs money, in a run with a limit to what it may cost."""
     leaving: str = ""
     """Why it leaves, once it does."""
     _started_at: datetime = field(init=False)
@@ -83,7 +86,7 @@ class Node:
     def _ask_store(self, work: Callable[[], None]) -> None:
         try:
             work()
-        except StoreUnavailable as error:
+        except AWAY as error:
             log.warning("store not reached: %s", error)
 
     def _look_at_plan(self) -> None:
@@ -101,6 +104,8 @@ class Node:
             log.info("plan %d has %d parts for %s", version, len(self._wanted), self._slot)
         if is_cancelled(store, run_id):
             self.told_to_leave("the run was cancelled")
+        if self.driver is not None and self.driver.silent_s() >= SILENT_S:
+            self.told_to_leave("the run's driver, who keeps its cost limit, is silent")
 
     def _settle_parts(self) -> None:
         """Parts that the plan no longer has go first: they hold the devices of the new ones."""
@@ -146,5 +151,5 @@ class Node:
         )
         try:
             write_status(self.setting.store, self.setting.run_id, status)
-        except (StoreUnavailable, StoreFull) as error:
+        except AWAY as error:
             log.warning("status not stored: %s", error)

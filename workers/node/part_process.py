@@ -28,7 +28,7 @@ JOIN_WITHIN_S = 300.0
 STORE_POLL_S = 2.0
 """Each look is a request that costs, on every node and for hours."""
 _BLIND_S = 30.0
-_AGAIN = (ExitCode.DRAINED, ExitCode.FENCED)
+_AGAIN = (ExitCode.DRAINED,)
 _BEATING = (NodeState.RUNNING, NodeState.IDLE)
 
 log = logging.getLogger(__name__)

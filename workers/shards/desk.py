@@ -12,9 +12,9 @@ from shunt.checkpoint.generation import Generation
 from shunt.checkpoint.lease import Lease
 from shunt.checkpoint.request import Request
 from shunt.dataset.row_error import RowError
-from shunt.errors import Fenced
+from shunt.errors import CorruptSegment, Fenced
 from shunt.run.event import Event, EventKind, record
-from shunt.store.errors import StoreFull, StoreUnavailable
+from shunt.store.patience import AWAY
 from shunt.store.protocol import Store
 from workers.settings import WorkerSettings
 from workers.shards.cadence import Cadence
@@ -45,8 +45,6 @@ class ShardDesk:
     tally: Tally
     on_lost: Callable[[set[str]], None]
     shards: dict[str, HeldShard] = field(default_factory=dict[str, HeldShard])
-    fenced: bool = False
-    """A shard was lost to another owner since this worker started."""
     shard_ended: asyncio.Event = field(default_factory=asyncio.Event)
     """Set when the last request of a shard has ended: its last segment is due at once."""
     stored_s: float = 0.0
@@ -80,14 +78,28 @@ class ShardDesk:
     async def look(self) -> None:
         """Learn what others have finished meanwhile. A store that is not to be reached says so
         another time."""
-        with suppress(StoreUnavailable):
+        with suppress(*AWAY):
             await asyncio.to_thread(self.supply.forget_done)
 
     async def take(self) -> OpenedShard | None:
-        """Win and open the next shard, or None when none is free now."""
+        """Win and open the next shard, or None when none is free now.
+
+        One that cannot be read is left alone, and told of: the others get done.
+        """
         lease = await asyncio.to_thread(self.supply.take, list(self.shards))
         if lease is None:
             return None
+        try:
+            return await self._open(lease)
+        except CorruptSegment as error:
+            log.error("shard left alone shard=%s: %s", lease.shard_id, error)
+            self.supply.quarantine(lease.shard_id)
+            await self._record(EventKind.SHARD_CORRUPT, lease.shard_id, str(error))
+            with suppress(*AWAY):
+                await asyncio.to_thread(lease.release)
+            return None
+
+    async def _open(self, lease: Lease) -> OpenedShard:
         now = self.monotonic()
         cadence = Cadence(
             self.settings.checkpoint_interval_s, self.settings.checkpoint_tokens, now, now
@@ -124,11 +136,15 @@ class ShardDesk:
         )
 
     async def renew(self, in_flight: Iterable[str]) -> None:
-        """Renew all leases, saying what is in the engine."""
+        """Renew all leases at once, saying what is in the engine: one that waits for the store must
+        not make the others lapse."""
         running = set(in_flight)
-        for shard in list(self.shards.values()):
+
+        async def renew(shard: HeldShard) -> None:
             indexes = {int(r.split(".")[0]) for r in running & shard.open.keys()}
             await self._guarded(shard, asyncio.to_thread(shard.log.lease.renew, sorted(indexes)))
+
+        await asyncio.gather(*map(renew, list(self.shards.values())))
 
     async def give_back_unstarted(self) -> None:
         """Release every shard, of which no request has run, and drop its waiting requests."""
@@ -138,16 +154,18 @@ class ShardDesk:
             self.on_lost(set(shard.open))
 
     async def release_all(self) -> None:
-        """Give every shard back, so that its next owner need not wait."""
+        """Give every shard back, so that its next owner need not wait. A lease that the store does
+        not take back lapses."""
         for shard in list(self.shards.values()):
-            await asyncio.to_thread(shard.log.lease.release)
+            with suppress(*AWAY):
+                await asyncio.to_thread(shard.log.lease.release)
         self.shards.clear()
 
     def update(self, request: Request) -> None:
         """Remember what a request had when its engine died."""
         for shard in self.shards.values():
             if request.request_id in shard.open:
-                shard.open[request.request_id] = request
+                shard.replace(request)
 
     def finish(self, request_id: str, generation: Generation) -> None:
         for shard in self.shards.values():
@@ -195,7 +213,7 @@ class ShardDesk:
         """Do it; what the store could not take now is tried again at the next tick."""
         try:
             await self._fence_guarded(shard, work)
-        except (StoreUnavailable, StoreFull) as error:
+        except AWAY as error:
             silent_s = self.monotonic() - self.stored_s
             if silent_s > self.settings.store_patience_s:
                 raise
@@ -208,7 +226,6 @@ class ShardDesk:
             await work
         except Fenced as fence:
             log.warning("%s", fence)
-            self.fenced = True
             self.shards.pop(shard.shard_id, None)
             self.on_lost(set(shard.open))
             await self._record(EventKind.FENCED, shard.shard_id, str(fence))
@@ -234,4 +251,7 @@ class ShardDesk:
             detail=detail,
             num_tokens=num_tokens,
         )
-        await asyncio.to_thread(record, self.store, self.settings.run_id, event)
+        try:
+            await asyncio.to_thread(record, self.store, self.settings.run_id, event)
+        except AWAY as error:  # never a reason to lose hold of what the event is about
+            log.warning("event not stored: %s", error)

@@ -44,6 +44,8 @@ class HeldShard:
     _open_choices: dict[str, int] = field(default_factory=dict[str, int])
     """Prompt index -> requests of it that are still open."""
     _finished: dict[str, Generation] = field(default_factory=dict[str, Generation])
+    _ours: set[str] = field(default_factory=set[str])
+    """Requests whose log begins anew under this lease: what is saved of them is this engine's."""
     _lock: asyncio.Lock = field(default_factory=asyncio.Lock)
 
     def __post_init__(self) -> None:
@@ -73,6 +75,11 @@ class HeldShard:
     @property
     def num_unfinished(self) -> int:
         return len(self.open) - len(self._finished)
+
+    def replace(self, request: Request) -> None:
+        """The request goes on in another engine, with what it has now."""
+        self.open[request.request_id] = request
+        self._ours.discard(request.request_id)
 
     def finish(self, request_id: str, generation: Generation) -> None:
         """Take a finished generation; it is open until it is saved."""
@@ -140,7 +147,8 @@ class HeldShard:
     def _gain(self, request_id: str, whole: Generation) -> Gain | None:
         """What a finished or restarted generation, known from its first token, adds to the log."""
         saved = self._saved[request_id]
-        base = saved if self._continues(request_id, whole, saved) else 0
+        continues = request_id in self._ours or self._continues(request_id, whole, saved)
+        base = saved if continues else 0
         if base == len(whole.token_ids) and whole.finish is None:
             return None
         if base > len(whole.token_ids):
@@ -162,11 +170,14 @@ class HeldShard:
             request_id = f"{gain.index}.{gain.choice}"
             length = gain.base + len(gain.generation.token_ids)
             self._saved[request_id] = length
+            if gain.base == 0:
+                self._ours.add(request_id)
             if gain.generation.finish is None:
                 continue
             del self.open[request_id]
             del self._finished[request_id], self._saved[request_id]
             self._close_choice(str(gain.index))
+            self._ours.discard(request_id)
             failed = gain.generation.finish.error is not None
             self.counts = ShardCounts(
                 num_rows=self.counts.num_rows,

@@ -22,6 +22,10 @@ class ShardSupply:
     rng: random.Random
     trust_done: bool
     """Skip shards with a done marker. Off after a collect that found such a shard open."""
+    stopped: bool = False
+    """Set where the worker is to leave: a search over thousands of shards ends at the next one."""
+    quarantined: set[str] = field(default_factory=set[str])
+    """Shards whose stored objects contradict themselves: nobody can work on them."""
     _left: list[str] = field(default_factory=list[str])
 
     def __post_init__(self) -> None:
@@ -30,7 +34,7 @@ class ShardSupply:
 
     @property
     def exhausted(self) -> bool:
-        """Every shard is known to be done."""
+        """Every shard is known to be done, or cannot be."""
         return not self._left
 
     def nothing_beside(self, held: Container[str]) -> bool:
@@ -46,6 +50,8 @@ class ShardSupply:
         """The next shard's lease, or None when every open shard is held by somebody now."""
         self.forget_done()
         for shard_id in list(self._left):
+            if self.stopped:
+                return None
             if shard_id in held:
                 continue
             lease = self.observer.acquire(shard_id, self.owner)
@@ -56,6 +62,11 @@ class ShardSupply:
     def finished(self, shard_id: str) -> None:
         """This worker saw the shard's log complete."""
         self._left = [left for left in self._left if left != shard_id]
+
+    def quarantine(self, shard_id: str) -> None:
+        """Leave the shard alone from now on, so that the others get done."""
+        self.quarantined.add(shard_id)
+        self.finished(shard_id)
 
     def forget_done(self) -> None:
         """Look which shards are marked done, by anybody."""

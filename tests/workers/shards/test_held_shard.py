@@ -147,3 +147,21 @@ def test_a_segment_of_unknown_fate_is_settled_before_the_next(store: Store, when
     assert failed
     assert tokens_of(store) == (1, 2, 3)
     assert shard.log.num_segments == 2
+
+
+def test_a_restart_that_diverges_is_written_whole_once(store: Store) -> None:
+    """From then on the log is this engine's: each flush adds what is new."""
+    shard = hold(store, request(saved=range(10)))
+    other = [tuple(range(100, 100 + length)) for length in (12, 14, 16)]
+    restarted = [Generation(token_ids=ids, resumption=Resumption.RESTARTED) for ids in other]
+    assert [flush(shard, r0_0=generation) for generation in restarted] == [12, 2, 2]
+    assert tokens_of(store) == other[-1]
+
+
+def test_a_second_restart_of_a_row_may_diverge_again(store: Store) -> None:
+    shard = hold(store, request(saved=range(10)))
+    first, second = (tuple(range(at, at + 12)) for at in (100, 200))
+    flush(shard, r0_0=Generation(token_ids=first, resumption=Resumption.RESTARTED))
+    shard.replace(request(saved=first))  # its engine died
+    flush(shard, r0_0=Generation(token_ids=second, resumption=Resumption.RESTARTED))
+    assert tokens_of(store) == second
