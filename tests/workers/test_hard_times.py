@@ -1,4 +1,4 @@
-"""The worker in hard times: fenced, cut off, with an engine that hangs or drops what it was given."""
+"""The worker in hard times: fenced, cut off, with an engine that hangs or drops a request."""
 
 import asyncio
 import threading
