@@ -13,7 +13,6 @@ from collections.abc import Callable, Sequence
 from datetime import UTC, datetime
 
 from shunt.aws.imds import IMDS_URL, Imds
-from shunt.errors import ShuntError
 from shunt.job.job import Job
 from shunt.plan.plan import Pipeline
 from shunt.plan.seat import Seat
@@ -21,6 +20,7 @@ from shunt.run.kept_job import current_job
 from shunt.run.manifest import Manifest, read_manifest
 from shunt.store.config import StoreConfig, open_configured_store
 from shunt.store.protocol import Store
+from workers.ending import ending_told
 from workers.engine.config import engine_environment
 from workers.interruption import (
     leave_at_the_latest,
@@ -48,7 +48,7 @@ def main(argv: Sequence[str]) -> int:
         os.sched_setaffinity(0, [int(core) for core in options.cores.split(",")])
     store_config = StoreConfig.model_validate_json(options.store)
     store = open_configured_store(store_config, environment=os.environ)
-    try:
+    with ending_told(store, options.run, options.node) as ending:
         manifest = _manifest(store, options)
         os.environ.update(
             engine_environment(
@@ -56,12 +56,9 @@ def main(argv: Sequence[str]) -> int:
                 kv_cache_gib=manifest.job.model.engine.cpu_kv_cache_gib,
             )
         )
-        code = asyncio.run(_run(store, manifest, options))
-    except ShuntError as error:
-        log.error("%s: %s", type(error).__name__, error)
-        return ExitCode.BUG
-    log.info("worker ends exit=%d (%s)", code, code.name.lower())
-    return code
+        ending.code = asyncio.run(_run(store, manifest, options))
+    log.info("worker ends exit=%d (%s)", ending.code, ending.code.name.lower())
+    return ending.code
 
 
 def _manifest(store: Store, options: argparse.Namespace) -> Manifest:

@@ -17,6 +17,8 @@ class ExitCode(IntEnum):
     BUG = 1
     DRAINED = 75
     """Told to go; everything generated is saved. Run again (EX_TEMPFAIL)."""
+    UNFIT = 78
+    """The machine cannot do the work, whoever starts it again (EX_CONFIG)."""
 
 
 @dataclass(frozen=True, slots=True)

@@ -24,11 +24,23 @@ if [ "${#disks[@]}" -gt 0 ]; then
 fi
 chown shunt:shunt "$cache"
 
+# Triton compiles a launcher against Python.h at the first kernel: it needs a compiler and headers.
+# An image without them gets them here; a prepared one has them.
+prepared() { command -v gcc && command -v python3.11 && [ -e "$(include_folder)/Python.h" ]; }
+include_folder() { python3.11 -c 'import sysconfig; print(sysconfig.get_paths()["include"])'; }
+if ! prepared >/dev/null 2>&1; then
+  if command -v dnf >/dev/null; then
+    dnf install -yq python3.11 python3.11-devel gcc
+  else
+    apt-get update -q
+    DEBIAN_FRONTEND=noninteractive apt-get install -yq python3.11-venv python3.11-dev gcc
+  fi
+fi
+
 # Locked install, where the image has no worker environment: exact versions, each with its hash.
 if [ ! -x "$home/venv/bin/python" ]; then
   : "${SHUNT_BUNDLE:?the image has no $home/venv, and setup named no bundle}"
-  command -v python3.11 >/dev/null || dnf install -yq python3.11 || apt-get install -yq python3.11-venv
-  mkdir -p "$home/code" "$home/bin"
+  mkdir -p "$home/code"
   bundle=$(mktemp)
   aws s3 cp --only-show-errors "$SHUNT_BUNDLE" "$bundle"
   sha256sum --check --quiet <<<"$SHUNT_BUNDLE_SHA256  $bundle"
@@ -36,9 +48,7 @@ if [ ! -x "$home/venv/bin/python" ]; then
   python3.11 -m venv "$home/venv"
   # The wheels take tens of GB while they are unpacked: on the NVMe, where there is one.
   TMPDIR=$cache "$home/venv/bin/pip" install --quiet --no-cache-dir --no-deps --require-hashes \
-    -r "$home/code/requirements/worker-cuda.lock"
-  install -m 755 "$home/code/deployments/aws/worker.sh" "$home/bin/worker"
-  install -m 755 "$home/code/deployments/aws/deadline.sh" "$home/bin/deadline"
+    -r "$home/code/requirements/worker.lock"
   install -m 644 "$home"/code/deployments/aws/shunt-*.service "$home"/code/deployments/aws/*.timer \
     /etc/systemd/system/
   systemctl daemon-reload

@@ -7,7 +7,7 @@ import shlex
 from dataclasses import dataclass, replace
 from typing import Protocol
 
-from flows.drive.nodes import hold_nodes
+from flows.drive.nodes import HeldNodes, hold_nodes
 from flows.exit_code import ExitCode
 from flows.surroundings import Surroundings
 from shunt.dataset.files import find_files
@@ -168,7 +168,7 @@ def _generate(
                 effort.saw(around.monotonic(), status)
                 watcher.seen(status, pace)
             if nodes.reconciler.failed:
-                raise RunError(run_id, _every_worker_failed(manifest, around))
+                raise RunError(run_id, _why_none_works(manifest, around, nodes, status))
             if (early := _stopped_early(run_id, around, nodes.limit, cancelled)) is not None:
                 ending = early
                 break
@@ -187,10 +187,18 @@ def _patience(around: Surroundings, timeline: Timeline) -> Patience:
     return Patience(around.monotonic, around.now, told, limit_s=around.store_patience_s)
 
 
-def _every_worker_failed(manifest: Manifest, around: Surroundings) -> str:
+def _why_none_works(
+    manifest: Manifest, around: Surroundings, nodes: HeldNodes, status: RunStatus
+) -> str:
+    """The reason that the provider or the workers themselves gave, else where to look."""
+    if nodes.reconciler.fault:
+        return f"two nodes in a row ended by the same fault: {nodes.reconciler.fault}"
+    told = f": {status.failed[-1].failure}" if status.failed else ""
     if manifest.job.fleet.kind == "ec2":
-        return "every node's worker failed; `shunt status` has how, the nodes' journals have why"
-    return f"every worker failed; their logs are in {around.log_directory}"
+        where = "`shunt status` has how, the nodes' journals have why"
+    else:
+        where = f"their logs are in {around.log_directory}"
+    return f"every worker failed{told}; {where}"
 
 
 def _stopped_early(run_id: str, around: Surroundings, limit: str, cancelled: bool) -> Ending | None:

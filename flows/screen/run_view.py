@@ -1,6 +1,7 @@
 """`shunt status`: one picture of a run, and what happened to it."""
 
 from rich.console import Console
+from rich.markup import escape
 from rich.table import Table
 
 from flows.screen.view import event_line, spend_line
@@ -8,6 +9,7 @@ from shunt.run.status import RunStatus
 
 _SHOWN_EVENTS = 12
 _SHOWN_SHARDS = 20
+_SHOWN_FAILURES = 5
 
 
 def show_status(console: Console, status: RunStatus) -> None:
@@ -34,6 +36,14 @@ def show_status(console: Console, status: RunStatus) -> None:
         if len(open_shards) > _SHOWN_SHARDS:
             console.print(f"  and {len(open_shards) - _SHOWN_SHARDS} more open shards")
     for node in status.living:
-        console.print(f"worker {node.node_id}: {node.state.value}, {node.output_tokens} tokens")
+        busy = f", {node.detail}" if node.detail else f", {node.output_tokens} tokens"
+        console.print(f"worker {node.node_id}: {node.state.value}{busy}", highlight=False)
+    for node in status.failed[-_SHOWN_FAILURES:]:
+        console.print(
+            f"[red]node {node.node_id} failed[/] at {node.updated_at:%H:%M:%S}: "
+            f"{escape(node.failure)}",
+            highlight=False,
+            soft_wrap=True,
+        )
     for event in status.events[-_SHOWN_EVENTS:]:
         console.print(event_line(event), highlight=False, soft_wrap=True)

@@ -9,7 +9,8 @@ import urllib.error
 import urllib.request
 from collections.abc import Callable
 from dataclasses import dataclass, field
-from datetime import datetime
+from datetime import UTC, datetime
+from email.utils import parsedate_to_datetime
 
 from shunt.fleet.notice import Notice, NoticeKind, NoticeSource
 
@@ -28,6 +29,9 @@ class Imds:
 
     url: str = IMDS_URL
     monotonic: Callable[[], float] = time.monotonic
+    now: Callable[[], datetime] = lambda: datetime.now(UTC)
+    clock_offset_s: float | None = None
+    """Seconds by which this machine's clock is ahead of the service's, by its last reply."""
     _token: str = field(default="", repr=False)
     _token_until_s: float = 0.0
 
@@ -67,6 +71,9 @@ class Imds:
         headers = {"X-aws-ec2-metadata-token": self._token}
         request = urllib.request.Request(f"{self.url}/latest/{path}", headers=headers)
         with urllib.request.urlopen(request, timeout=TIMEOUT_S) as reply:
+            if (date := reply.headers.get("Date")) is not None:
+                there = parsedate_to_datetime(date)
+                self.clock_offset_s = (self.now() - there).total_seconds()
             return reply.read().decode()
 
     def _renew(self) -> None:

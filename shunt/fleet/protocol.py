@@ -26,6 +26,10 @@ class FleetNode:
     """The place of the plan that this node fills."""
     exit_code: int | None
     """None while it lives; otherwise how its worker ended (negative: killed by that signal)."""
+    reason: str = ""
+    """Why it ended, in one sentence, where more is known than the exit code."""
+    fault: bool = False
+    """It ended by something of ours that would end the next one in the same way."""
 
 
 class Fleet(Protocol):

@@ -15,7 +15,11 @@ from shunt.run.event import Event, EventKind
 EXIT_DONE = 0
 EXIT_DRAINED = 75
 EXIT_FENCED = 76
+EXIT_UNFIT = 78
 _EXPECTED_EXITS = (EXIT_DONE, EXIT_DRAINED, EXIT_FENCED)
+
+MAX_FAULTS = 2
+"""A node of a slot that ends by our own fault is bought once more: the second proves it."""
 
 LEAVING_S = 180.0
 """A node that was given notice is gone after 120 s; one that lives longer is one too many."""
@@ -42,6 +46,8 @@ class _Slot:
     finished: bool = False
     crashes: int = 0
     """Exits of its workers by an error of ours, in a row, without progress of the run."""
+    faults: int = 0
+    """Nodes in a row that ended by what would end the next one too."""
     losses: int = 0
     refusals: int = 0
     """Launches refused in a row for want of capacity."""
@@ -66,6 +72,8 @@ class Reconciler:
     """Which of the slots that need a node may get one now."""
     num_lost: int = 0
     """Nodes that went before their work was done, drained ones included."""
+    fault: str = ""
+    """Of the last node that ended by what would end the next one too: the reason and the remedy."""
     _slots: dict[str, _Slot] = field(default_factory=dict[str, _Slot])
     _leaving: dict[str, float] = field(default_factory=dict[str, float])
     """By node: the instant at which it is ended, if it has not gone by then."""
@@ -217,7 +225,8 @@ class Reconciler:
         return self.monotonic() >= slot.launch_at_s
 
     def _given_up(self, slot: _Slot) -> bool:
-        return slot.node_id is None and slot.crashes > self.max_crashes
+        hopeless = slot.crashes > self.max_crashes or slot.faults >= MAX_FAULTS
+        return slot.node_id is None and hopeless
 
     def _ended(self, name: str, node: FleetNode) -> None:
         assert node.exit_code is not None
@@ -227,8 +236,12 @@ class Reconciler:
             slot.finished = True
             self._tell(EventKind.WORKER_ENDED, node.node_id, _how_it_ended(EXIT_DONE), name)
             return
+        slot.faults = slot.faults + 1 if node.fault else 0
+        if node.fault:
+            self.fault = node.reason
         crashed = node.exit_code > 0 and node.exit_code not in _EXPECTED_EXITS
-        self._lost(name, node.node_id, _how_it_ended(node.exit_code), crashed=crashed)
+        how = node.reason or _how_it_ended(node.exit_code)
+        self._lost(name, node.node_id, how, crashed=crashed)
 
     def _lost(self, name: str, node_id: str, reason: str, *, crashed: bool) -> None:
         slot = self._slots[name]

@@ -47,6 +47,10 @@ class NodeStatus(BaseModel):
     updated_at: AwareDatetime
     fingerprint: str = ""
     exit_code: int | None = None
+    detail: str = ""
+    """What it is busy with, in words, where the state does not say it: weights being fetched."""
+    failure: str = ""
+    """Why it ended without having done its work, in one sentence with the remedy."""
     shards: dict[str, int] = {}
     """Shards held now -> prompts of them that are terminal."""
     rows_finished: int = 0
@@ -84,6 +88,31 @@ def machine_of(node_id: str) -> str:
 def write_status(store: Store, run_id: str, status: NodeStatus) -> None:
     key = keys.node(run_id, status.node_id)
     store.put(key, status.model_dump_json().encode())  # the node alone writes it
+
+
+def write_failure(
+    store: Store, run_id: str, node_id: str, *, pid: int, at: datetime, exit_code: int, failure: str
+) -> None:
+    """The last word of a node that ends before its worker could say anything itself."""
+    known = read_status(store, run_id, node_id)
+    status = NodeStatus(
+        node_id=node_id, pid=pid, state=NodeState.ENDED, started_at=at, updated_at=at
+    )
+    write_status(
+        store,
+        run_id,
+        (known or status).model_copy(
+            update={
+                "pid": pid,
+                "state": NodeState.ENDED,
+                "updated_at": at,
+                "exit_code": exit_code,
+                "failure": failure,
+                "shards": {},
+                "running": 0,
+            }
+        ),
+    )
 
 
 def read_status(store: Store, run_id: str, node_id: str) -> NodeStatus | None:

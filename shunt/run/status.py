@@ -74,6 +74,12 @@ class RunStatus:
         ]
 
     @property
+    def failed(self) -> list[NodeStatus]:
+        """Nodes that said why they could not do their work, the latest last."""
+        told = [node for node in self.nodes if node.failure]
+        return sorted(told, key=lambda node: node.updated_at)
+
+    @property
     def num_interruptions(self) -> int:
         return sum(event.kind is EventKind.INTERRUPTED for event in self.events)
 

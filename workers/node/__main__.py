@@ -1,6 +1,7 @@
 """`python -m workers.node`: a node's parts of the run's plan; without a plan, one worker.
 
-Takes the options of `python -m workers`, and two of its own.
+Takes the options of `python -m workers`, and some of its own. With `--instance` it is told all of
+them by the EC2 instance that it runs on, and looks first whether the machine can do the work.
 """
 
 import argparse
@@ -11,16 +12,21 @@ import sys
 import threading
 import time
 from collections.abc import Sequence
+from contextlib import suppress
 from datetime import UTC, datetime
 
 from shunt.aws.imds import IMDS_URL, Imds
 from shunt.errors import ShuntError
-from shunt.plan.kept_plan import newest_version
+from shunt.plan.kept_plan import newest_version, read_plan
 from shunt.plan.seat import Seat
 from shunt.run.kept_job import current_job
 from shunt.run.manifest import read_manifest
 from shunt.store.config import StoreConfig, open_configured_store
+from shunt.store.protocol import Store
+from workers.ending import ending_told
 from workers.interruption import leave_at_the_latest, watch_notices, watch_pipe
+from workers.node.fitness import Needed, needed_of_plan, require_fit, this_machine
+from workers.node.instance import InstanceUnknown, read_instance
 from workers.node.node import Node
 from workers.node.part_process import NodeSetting, process_of
 from workers.patience import driver_watch, once_reached
@@ -31,17 +37,28 @@ log = logging.getLogger("workers.node")
 
 def main(argv: Sequence[str]) -> int:
     """Run the node until its work is done or it is told to go; returns the exit code."""
-    options, passed_on = _options(argv)
     logging.basicConfig(
         level=logging.INFO,
         format="%(asctime)s %(levelname)s %(name)s %(message)s",
         stream=sys.stderr,
     )
+    try:
+        options, passed_on = _options(_told_by_instance(argv))
+    except InstanceUnknown as error:
+        log.error("%s", error)
+        return ExitCode.BUG
     worker = ["--store", options.store, "--run", options.run, *passed_on]
     try:
         config = StoreConfig.model_validate_json(options.store)
         store = open_configured_store(config, environment=os.environ)
-        if not once_reached(lambda: newest_version(store, options.run)):
+    except ShuntError as error:
+        log.error("%s: %s", type(error).__name__, error)
+        return ExitCode.BUG
+    with ending_told(store, options.run, options.node) as ending:
+        plan_version = once_reached(lambda: newest_version(store, options.run))
+        if options.check:
+            _require_fit(store, options, plan_version)
+        if not plan_version:
             _become_worker(worker, options)
         setting = NodeSetting(
             store=store,
@@ -53,12 +70,41 @@ def main(argv: Sequence[str]) -> int:
             cores=len(os.sched_getaffinity(0)),
             monotonic=time.monotonic,
         )
-        code = _run(setting, options)
-    except ShuntError as error:
-        log.error("%s: %s", type(error).__name__, error)
-        return ExitCode.BUG
-    log.info("node ends exit=%d (%s)", code, code.name.lower())
-    return code
+        ending.code = _run(setting, options)
+    log.info("node ends exit=%d (%s)", ending.code, ending.code.name.lower())
+    return ending.code
+
+
+def _told_by_instance(argv: Sequence[str]) -> list[str]:
+    """The arguments with those that the instance's metadata hold in place of `--instance`; its
+    region goes into our environment, where the store's client looks. Raises `InstanceUnknown`."""
+    parser = argparse.ArgumentParser(add_help=False, allow_abbrev=False)
+    parser.add_argument("--instance", action="store_true")
+    parser.add_argument("--imds-url", default=IMDS_URL)
+    options, rest = parser.parse_known_args(argv)
+    if not options.instance:
+        return list(argv)
+    instance = read_instance(Imds(options.imds_url))
+    os.environ.update(instance.environment())
+    return [*instance.arguments(), "--check", "--imds-url", options.imds_url, *rest]
+
+
+def _require_fit(store: Store, options: argparse.Namespace, plan_version: int) -> None:
+    """Raises `NodeUnfit`."""
+    imds = Imds(options.imds_url)
+    with suppress(OSError):
+        imds.get("meta-data/instance-id")  # for the date of its reply
+    machine = this_machine(os.environ, options.instance_type, imds.clock_offset_s)
+    manifest = once_reached(lambda: read_manifest(store, options.run))
+    job = current_job(store, manifest)
+    if job.model.engine_kind == "fake":
+        needed = Needed(num_gpus=0)
+    elif plan_version:
+        needed = needed_of_plan(read_plan(store, options.run, plan_version), options.slot)
+    else:
+        engine = job.model.engine
+        needed = Needed(engine.tensor_parallel_size * engine.pipeline_parallel_size)
+    require_fit(machine, needed)
 
 
 def _options(argv: Sequence[str]) -> tuple[argparse.Namespace, list[str]]:
@@ -70,6 +116,9 @@ def _options(argv: Sequence[str]) -> tuple[argparse.Namespace, list[str]]:
     parser.add_argument("--node", required=True, help="name of this node")
     parser.add_argument("--slot", required=True, help="slot of the plan that it fills")
     parser.add_argument("--address", required=True, help="IPv4 by which other nodes reach it")
+    parser.add_argument("--instance", action="store_true", help="all of it from EC2's metadata")
+    parser.add_argument("--instance-type", default="", help="of EC2")
+    parser.add_argument("--check", action="store_true", help="look at the machine first")
     parser.add_argument("--watch-parent", action="store_true", help="drain when stdin closes")
     parser.add_argument("--watch-imds", action="store_true", help="drain at a notice of EC2")
     parser.add_argument("--imds-url", default=IMDS_URL, help="where EC2's metadata are served")

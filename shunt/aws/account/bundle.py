@@ -12,6 +12,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 LOCK = "requirements/worker-cuda.lock"
+LOCK_IN_BUNDLE = "requirements/worker.lock"
 _FOLDERS = ("shunt", "workers", "deployments/aws")
 _LEFT_OUT = ("__pycache__",)
 
@@ -30,18 +31,19 @@ class Bundle:
         return f"{prefix}bundles/{self.sha256}.tar.gz"
 
 
-def make_bundle(repository: Path) -> Bundle:
-    """The same bytes for the same files: no times, no owners, a fixed order."""
-    files = [repository / LOCK]
+def make_bundle(repository: Path, lock: Path | None = None) -> Bundle:
+    """The same bytes for the same files: no times, no owners, a fixed order. `lock`: what nodes
+    install; unset: the one for NVIDIA GPUs."""
+    files = {LOCK_IN_BUNDLE: lock or repository / LOCK}
     for folder in _FOLDERS:
-        files += [p for p in (repository / folder).rglob("*") if p.is_file()]
+        for path in (repository / folder).rglob("*"):
+            if path.is_file() and not any(part in _LEFT_OUT for part in path.parts):
+                files[path.relative_to(repository).as_posix()] = path
     packed = io.BytesIO()
     with tarfile.open(fileobj=packed, mode="w") as tar:
-        for path in sorted(files):
-            if any(part in _LEFT_OUT for part in path.parts):
-                continue
+        for name, path in sorted(files.items()):
             data = path.read_bytes()
-            entry = tarfile.TarInfo(path.relative_to(repository).as_posix())
+            entry = tarfile.TarInfo(name)
             entry.size = len(data)
             entry.mode = 0o755 if path.suffix == ".sh" else 0o644
             tar.addfile(entry, io.BytesIO(data))

@@ -22,10 +22,12 @@ from shunt.aws.nodes.inventory import (
     terminate_instances,
     wait_until_gone,
 )
-from shunt.aws.nodes.launch_request import LaunchSettings, launch_request
+from shunt.aws.nodes.launch_request import LaunchSettings, launch_request, pools_of, refused_pool
+from shunt.aws.nodes.loss import LossKind, loss_of
 from shunt.aws.nodes.placement_group import make_placement_group, remove_placement_groups
 from shunt.aws.nodes.pool import Blocklist, Pool, SlotSpec
 from shunt.fleet.protocol import FleetNode, NotLaunched
+from shunt.fleet.reconcile import EXIT_UNFIT
 from shunt.run.node_status import read_status
 from shunt.store.protocol import Store
 
@@ -68,6 +70,8 @@ class Ec2Fleet:
     _ended: dict[str, int] = field(default_factory=dict[str, int])
     _expires: dict[str, datetime] = field(default_factory=dict[str, datetime])
     """Deadline tags that were moved, by node."""
+    _why: dict[str, tuple[str, bool]] = field(default_factory=dict[str, tuple[str, bool]])
+    """Of ended nodes: a sentence, and whether it was our own fault."""
     _missing_since: dict[str, float] = field(default_factory=dict[str, float])
     _vacated: set[str] = field(default_factory=set[str])
     _groups: set[str] = field(default_factory=set[str])
@@ -99,7 +103,7 @@ class Ec2Fleet:
             self._resolve(slot)
         described = {i["InstanceId"]: i for i in describe_run(self.ec2, self.run_id)}
         seen = [
-            FleetNode(outcome.instance_id, slot, self._exit_code(outcome, described))
+            self._observed(slot, outcome, described)
             for slot, intents in self._intents.items()
             for _, outcome in intents
             if outcome is not None and outcome.instance_id
@@ -285,7 +289,7 @@ class Ec2Fleet:
         try:
             reply = self.ec2.call(intent.operation, intent.request)
         except (CapacityError, QuotaError) as error:
-            for pool in _pools_of(intent):
+            for pool in pools_of(intent):
                 self._block(pool, error)
             outcome = Outcome(reason=str(error), settled_at=self.now())
         else:
@@ -297,8 +301,8 @@ class Ec2Fleet:
     def _outcome(self, intent: Intent, reply: Mapping[str, Any]) -> Outcome:
         refusals = [(e, _refusal(e)) for e in reply.get("Errors", ())]
         for told, error in refusals:
-            self._block(_refused_pool(told, _pools_of(intent)), error)
-        market = _pools_of(intent)[0].market
+            self._block(refused_pool(told, pools_of(intent)), error)
+        market = pools_of(intent)[0].market
         if intent.operation == "run_instances":
             instance = reply["Instances"][0]
             return Outcome(
@@ -329,6 +333,14 @@ class Ec2Fleet:
         elif isinstance(error, CapacityError):
             self.blocklist.block(pool)
 
+    def _observed(
+        self, slot: str, outcome: Outcome, described: Mapping[str, Mapping[str, Any]]
+    ) -> FleetNode:
+        node_id = outcome.instance_id
+        code = self._exit_code(outcome, described)
+        why, fault = self._why.get(node_id, ("", False)) if code is not None else ("", False)
+        return FleetNode(node_id, slot, code, why, fault)
+
     def _exit_code(
         self, outcome: Outcome, described: Mapping[str, Mapping[str, Any]]
     ) -> int | None:
@@ -343,23 +355,23 @@ class Ec2Fleet:
         elif instance is not None and instance["State"]["Name"] in LIVING_STATES:
             self._missing_since.pop(node_id, None)
             return None
-        reason = (instance or {}).get("StateReason", {}).get("Code", "")
-        if reason.startswith("Server.Spot"):
+        loss = loss_of(instance or {})
+        if loss.kind in (LossKind.SPOT, LossKind.CAPACITY):
             self.blocklist.block(outcome.pool)
-        silent = FAILED if reason == "Client.InstanceInitiatedShutdown" else LOST
-        self._ended[node_id] = self._said(node_id, silent)
-        return self._ended[node_id]
+        code = FAILED if loss.kind is LossKind.ITSELF else LOST
+        why, fault = loss.sentence, loss.kind is LossKind.FAULT
+        status = read_status(self.store, self.run_id, node_id)
+        if status is not None and status.exit_code is not None:  # as its worker wrote it
+            code, why = status.exit_code, status.failure
+            fault = code == EXIT_UNFIT
+        self._ended[node_id], self._why[node_id] = code, (why, fault)
+        return code
 
     def _forgotten(self, outcome: Outcome) -> bool:
         """Whether it is a node of an earlier controller, too old to be late to appear."""
         if outcome.instance_id not in self._inherited:
             return False
         return self.now() - outcome.settled_at > FORGOTTEN_AFTER
-
-    def _said(self, node_id: str, otherwise: int) -> int:
-        """The exit code that the worker wrote before it went, if it did."""
-        status = read_status(self.store, self.run_id, node_id)
-        return otherwise if status is None or status.exit_code is None else status.exit_code
 
 
 def _group_of(intent: Intent) -> str:
@@ -377,18 +389,3 @@ def _expiry_of(intent: Intent) -> datetime | None:
 
 def _refusal(told: Mapping[str, str]) -> AwsError:
     return error_of("create_fleet", told["ErrorCode"], told.get("ErrorMessage", ""))
-
-
-def _pools_of(intent: Intent) -> list[Pool]:
-    request = intent.request
-    if intent.operation == "run_instances":
-        market = "spot" if "InstanceMarketOptions" in request else "on-demand"
-        return [Pool(request["InstanceType"], request["Placement"]["AvailabilityZone"], market)]
-    market = request["TargetCapacitySpecification"]["DefaultTargetCapacityType"]
-    overrides = request["LaunchTemplateConfigs"][0]["Overrides"]
-    return [Pool(o["InstanceType"], o["AvailabilityZone"], market) for o in overrides]
-
-
-def _refused_pool(told: Mapping[str, Any], pools: Sequence[Pool]) -> Pool:
-    override = told["LaunchTemplateAndOverrides"]["Overrides"]
-    return Pool(override["InstanceType"], override["AvailabilityZone"], pools[0].market)

@@ -1,10 +1,11 @@
 """The requests that buy a node: EC2 Fleet over several pools, RunInstances for exactly one."""
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, Literal
 
 from shunt.aws import tags
+from shunt.aws.nodes.intent import Intent
 from shunt.aws.nodes.placement_group import group_name
 from shunt.aws.nodes.pool import Pool, SlotSpec
 
@@ -115,3 +116,20 @@ def _fleet(
     else:
         request["OnDemandOptions"] = {"AllocationStrategy": "lowest-price"}
     return request
+
+
+def pools_of(intent: Intent) -> list[Pool]:
+    """The pools that a kept request asks for."""
+    request = intent.request
+    if intent.operation == "run_instances":
+        market = "spot" if "InstanceMarketOptions" in request else "on-demand"
+        return [Pool(request["InstanceType"], request["Placement"]["AvailabilityZone"], market)]
+    market = request["TargetCapacitySpecification"]["DefaultTargetCapacityType"]
+    overrides = request["LaunchTemplateConfigs"][0]["Overrides"]
+    return [Pool(o["InstanceType"], o["AvailabilityZone"], market) for o in overrides]
+
+
+def refused_pool(told: Mapping[str, Any], pools: Sequence[Pool]) -> Pool:
+    """The pool that an error of EC2 Fleet is about."""
+    override = told["LaunchTemplateAndOverrides"]["Overrides"]
+    return Pool(override["InstanceType"], override["AvailabilityZone"], pools[0].market)

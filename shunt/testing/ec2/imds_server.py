@@ -18,6 +18,10 @@ class Metadata:
     interruption_at: datetime | None = None
     rebalance_at: datetime | None = None
     instance_id: str = "i-0"
+    values: dict[str, str] = field(default_factory=dict[str, str])
+    """By path under `meta-data/`: type, region, address, whatever else is asked."""
+    failing: int = 0
+    """So many of the next answers are 500."""
     tokens: set[str] = field(default_factory=set[str])
     url: str = ""
 
@@ -28,6 +32,8 @@ class Metadata:
             return json.dumps({"noticeTime": _instant(self.rebalance_at)})
         if path == "meta-data/instance-id":
             return self.instance_id
+        if (value := self.values.get(path.removeprefix("meta-data/"))) is not None:
+            return value
         return self.tags.get(path.removeprefix("meta-data/tags/instance/"))
 
 
@@ -42,6 +48,10 @@ def imds_server(metadata: Metadata) -> Generator[str]:
             self._send(200, token)
 
         def do_GET(self) -> None:
+            if metadata.failing > 0:
+                metadata.failing -= 1
+                self._send(500, "")
+                return
             if self.headers.get("X-aws-ec2-metadata-token") not in metadata.tokens:
                 self._send(401, "")
                 return

@@ -14,7 +14,7 @@ from shunt.testing.ec2.imds_server import Metadata, imds_server
 from shunt.testing.ec2.instance import Instance
 
 _REPOSITORY = Path(__file__).resolve().parents[3]
-_FINAL_EXITS = (0, 75, 76)
+_FINAL_EXITS = (0, 75, 76, 78)
 """As shunt-worker.service: these end the machine, any other is a crash."""
 _MAX_STARTS = 5
 

@@ -17,11 +17,16 @@ class ScriptedFleet:
 
     def __init__(self) -> None:
         self.exits: dict[str, int | None] = {}
+        self.faults: dict[str, str] = {}
+        """Why nodes ended, of those that ended by a fault of ours."""
         self.interrupted: list[tuple[str, float | None]] = []
         self.vacated: list[str] = []
 
     def nodes(self) -> list[FleetNode]:
-        return [FleetNode(n, n.rsplit(".", 1)[0], code) for n, code in self.exits.items()]
+        return [
+            FleetNode(n, n.rsplit(".", 1)[0], code, self.faults.get(n, ""), n in self.faults)
+            for n, code in self.exits.items()
+        ]
 
     def launch(self, slot: str) -> str:
         node_id = f"{slot}.{len(self.exits)}"
@@ -192,3 +197,31 @@ def test_slots_that_are_no_longer_wanted_lose_their_node_and_new_ones_get_one() 
     bench.reconciler.step(0)
     assert set(bench.reconciler.holding) == {"worker-1", "worker-2"}
     assert bench.fleet.interrupted == [("worker-0.0", None)]
+
+
+def test_a_second_node_that_ends_by_the_same_fault_is_the_last() -> None:
+    """It would be bought again every half minute, for a minute's price each time."""
+    bench = Bench()
+    for _ in range(10):
+        bench.reconciler.step(0)
+        for node_id in bench.fleet.living:
+            bench.fleet.exits[node_id] = -9
+            bench.fleet.faults[node_id] = "Client.InternalError: allow the key"
+        bench.now_s += 600
+    assert bench.reconciler.failed
+    assert len(bench.fleet.exits) == 2 * len(SLOTS)
+    assert bench.reconciler.fault == "Client.InternalError: allow the key"
+    assert "allow the key" in bench.events[-1].detail
+
+
+def test_a_loss_of_another_kind_between_two_faults_proves_nothing() -> None:
+    bench = Bench()
+    for number in range(6):
+        bench.reconciler.step(0)
+        for node_id in bench.fleet.living:
+            bench.fleet.exits[node_id] = -9
+            if number % 2 == 0:
+                bench.fleet.faults[node_id] = "Client.VolumeLimitExceeded: ask for more"
+        bench.now_s += 600
+    assert not bench.reconciler.failed
+    assert len(bench.fleet.exits) > 2 * len(SLOTS)

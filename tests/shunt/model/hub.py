@@ -3,6 +3,7 @@
 import hashlib
 import json
 import threading
+import time
 import urllib.parse
 from collections.abc import Generator
 from contextlib import contextmanager
@@ -30,6 +31,8 @@ class Hub:
     failures: int = 0
     """So many of the next answers are 503."""
     commit: str = COMMIT
+    delay_s: float = 0.0
+    """Of each range, so that a second reader comes meanwhile."""
     ranges: list[tuple[str, int, int]] = field(default_factory=list[tuple[str, int, int]])
 
     @property
@@ -113,6 +116,7 @@ def _storage_of(hub: Hub) -> type[BaseHTTPRequestHandler]:
                 return
             name = urllib.parse.unquote(parts.path[1:])
             first, last = (int(n) for n in self.headers["Range"].split("=")[1].split("-"))
+            time.sleep(hub.delay_s)
             hub.ranges.append((name, first, last + 1))
             self._send(206, hub.files[name][first : last + 1])
 

@@ -175,6 +175,7 @@ def _fetch_here(url: str, model_id: str, cache: str, waited: "multiprocessing.Qu
 def test_processes_of_one_machine_share_one_copy(hub: Hub, tmp_path: Path) -> None:
     context = multiprocessing.get_context("spawn")
     waited: multiprocessing.Queue[bool] = context.Queue()
+    hub.delay_s = 0.2
     arguments = (hub.url, hub.model_id, str(tmp_path), waited)
     both = [context.Process(target=_fetch_here, args=arguments) for _ in range(2)]
     for process in both:

@@ -1,0 +1,79 @@
+from dataclasses import replace
+from pathlib import Path
+
+import pytest
+
+from workers.node.fitness import (
+    Gpu,
+    Machine,
+    Needed,
+    NodeUnfit,
+    cuda_of_lock,
+    faults,
+    require_fit,
+    this_machine,
+)
+
+L4 = Gpu("NVIDIA L4", 23034 << 20, "580.95.05")
+FIT = Machine(
+    environment={},
+    gpus=(L4,),
+    cuda="13.0.96",
+    shm_bytes=8 << 30,
+    num_files=1_048_576,
+    clock_offset_s=0.4,
+    instance_type="g6.xlarge",
+    has_compiler=True,
+)
+NEEDED = Needed(num_gpus=1, gpu="L4", instance_type="g6.xlarge", weight_bytes_per_gpu=8 << 30)
+
+
+def test_a_machine_as_planned_is_fit() -> None:
+    require_fit(FIT, NEEDED)
+
+
+@pytest.mark.parametrize(
+    ("machine", "told"),
+    [
+        (replace(FIT, gpus=None), r"no NVIDIA driver .* 580 or newer"),
+        (replace(FIT, gpus=(replace(L4, driver="550.163"),)), "driver 550.163 is too old for CUDA"),
+        (replace(FIT, gpus=()), "0 GPUs are here, the slot needs 1"),
+        (replace(FIT, gpus=(Gpu("Tesla T4", 15 << 30, "580.1"),)), "is a Tesla T4, .* for L4"),
+        (replace(FIT, gpus=(replace(L4, memory_bytes=4 << 30),)), "4.0 GiB, and its share"),
+        (
+            replace(FIT, instance_type="g5.xlarge"),
+            "planned for g6.xlarge, and this is",
+        ),
+        (replace(FIT, shm_bytes=64 << 20), "/dev/shm has 0.06 GiB"),
+        (replace(FIT, num_files=1024), "may open 1024 files"),
+        (replace(FIT, clock_offset_s=-3600.0), "3600 s behind the provider's"),
+        (replace(FIT, has_compiler=False), r"no C compiler or no Python\.h"),
+    ],
+)
+def test_each_fault_is_one_sentence_with_its_remedy(machine: Machine, told: str) -> None:
+    (fault,) = faults(machine, NEEDED)
+    with pytest.raises(NodeUnfit, match=told):
+        require_fit(machine, NEEDED)
+    assert ":" in fault or "planned for" in fault
+    assert "\n" not in fault
+
+
+def test_a_cache_that_cannot_be_written_is_named_with_its_variable(tmp_path: Path) -> None:
+    in_the_way = tmp_path / "file"
+    in_the_way.write_text("")
+    caches = {"HOME": str(tmp_path / "home"), "TRITON_CACHE_DIR": str(in_the_way / "triton")}
+    (fault,) = faults(replace(FIT, environment=caches), NEEDED)
+    assert fault.startswith(f"cache {in_the_way}/triton (TRITON_CACHE_DIR) cannot be written: ")
+    assert (tmp_path / "home").is_dir()
+
+
+def test_a_build_for_cpus_needs_no_gpu() -> None:
+    machine = replace(FIT, cuda="", gpus=None, has_compiler=False)
+    assert faults(machine, replace(NEEDED, num_gpus=0)) == []
+
+
+def test_this_very_machine_can_be_looked_at() -> None:
+    machine = this_machine({}, "", None)
+    assert machine.shm_bytes > 0
+    assert machine.num_files > 0
+    assert cuda_of_lock(lambda name: f"{name} 13.0") == "nvidia-cuda-runtime 13.0"

@@ -1,0 +1,63 @@
+"""How a process of a node ends: what it was that ended it, told in the store before it is gone."""
+
+import logging
+import os
+from collections.abc import Generator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from datetime import UTC, datetime
+
+from shunt.errors import ShuntError
+from shunt.model.errors import ModelError, ModelUnavailable
+from shunt.run.node_status import write_failure
+from shunt.store.errors import StoreError
+from shunt.store.protocol import Store
+from workers.node.fitness import NodeUnfit
+from workers.settings import ExitCode
+
+log = logging.getLogger("workers")
+
+
+@dataclass(slots=True)
+class Ending:
+    """The exit code of the process."""
+
+    code: ExitCode = ExitCode.BUG
+
+
+@contextmanager
+def ending_told(store: Store, run_id: str, node_id: str) -> Generator[Ending]:
+    """At a process edge: an error ends the block, is logged, and is told in the node's status, so
+    that `shunt status` says why the node failed without a look into its journal."""
+    ending = Ending()
+    try:
+        yield ending
+    except ShuntError as error:
+        log.error("%s: %s", type(error).__name__, error)
+        ending.code = _code_of(error)
+        _tell(store, run_id, node_id, ending.code, str(error))
+    except Exception as error:  # the process edge: whatever it is, it is told
+        log.exception("the worker failed")
+        ending.code = ExitCode.BUG
+        _tell(store, run_id, node_id, ending.code, f"{type(error).__name__}: {error}")
+
+
+def _code_of(error: ShuntError) -> ExitCode:
+    """Whether another start on the same machine may do better."""
+    lasting = isinstance(error, NodeUnfit | ModelError) and not isinstance(error, ModelUnavailable)
+    return ExitCode.UNFIT if lasting else ExitCode.BUG
+
+
+def _tell(store: Store, run_id: str, node_id: str, code: ExitCode, failure: str) -> None:
+    try:
+        write_failure(
+            store,
+            run_id,
+            node_id,
+            pid=os.getpid(),
+            at=datetime.now(UTC),
+            exit_code=code,
+            failure=" ".join(failure.split())[:1000],
+        )
+    except StoreError as error:
+        log.error("the failure was not stored: %s", error)
