@@ -42,8 +42,10 @@ def write_job(directory: Path, *, model: dict[str, Any], store: dict[str, Any], 
     return lay_out(directory, prompts, job)
 
 
+@pytest.mark.soak
 @pytest.mark.timeout(900)
 def test_twenty_kills_change_nothing_on_a_directory(tmp_path: Path) -> None:
+    """As on S3; kills on a directory by default are those of test_interrupted_run.py."""
     quiet = write_job(tmp_path / "quiet", model=QUICK, store={"uri": "runs"}, rows=100)
     assert start(quiet).wait(300) == 0
     wild = write_job(tmp_path / "wild", model=SLOW, store={"uri": "runs"}, rows=100)

@@ -127,7 +127,7 @@ def lay_out(directory: Path, *, tokens_per_s: float | None, bad_lines: Sequence[
         "fleet": {"workers": 2},
         "shard_prompts": 10,
         "checkpoint_interval_s": 0.2,
-        "lease_term_s": 2,
+        "lease_term_s": 6,  # a third of which a busy machine may keep a worker waiting
     }
     (directory / "job.yaml").write_text(yaml.safe_dump(job))
     return Desk(directory)

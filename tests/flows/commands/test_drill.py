@@ -33,7 +33,7 @@ def lay_out(folder: Path, *, rows: int, trace: str = FOUR, **model: object) -> N
         "fleet": {"workers": 2},
         "shard_prompts": 10,
         "checkpoint_interval_s": 0.2,
-        "lease_term_s": 2,
+        "lease_term_s": 6,
     }
     (folder / "job.yaml").write_text(yaml.safe_dump(job))
     (folder / "trace.csv").write_text(trace)

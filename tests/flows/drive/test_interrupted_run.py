@@ -103,7 +103,7 @@ def test_a_store_elsewhere_is_named_in_the_command_to_go_on(slow_desk: Desk) -> 
 def test_a_job_that_was_put_right_takes_effect_on_the_next_run(desk: Desk) -> None:
     """The workers go by the job of this invocation, not by that of the first."""
     run = desk.start("run", "job.yaml", "--no-prefect", "--set", "model.fake_tokens_per_s=0.1")
-    wait_until(desk.segments)
+    wait_until(lambda: list(desk.directory.glob("runs/runs/*/shards/*/leases/*.json")))
     run.send_signal(signal.SIGTERM)
     run.communicate(timeout=60)
     assert run.returncode == 75
