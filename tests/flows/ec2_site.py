@@ -40,7 +40,7 @@ class Site:
         return self.end(self.start("run", "job.yaml", "--no-prefect", *arguments))
 
     def end(
-        self, process: "subprocess.Popen[str]", timeout_s: float = 120.0
+        self, process: "subprocess.Popen[str]", timeout_s: float = 240.0
     ) -> "subprocess.CompletedProcess[str]":
         stdout, stderr = process.communicate(timeout=timeout_s)
         return subprocess.CompletedProcess(process.args, process.returncode, stdout, stderr)

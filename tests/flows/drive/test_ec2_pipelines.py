@@ -11,7 +11,7 @@ from shunt.aws.nodes.pool import Pool
 from shunt.testing.ec2.market import Market
 from tests.flows.ec2_site import SLOW, START, ZONES, Site, check_whole, ec2_site
 
-pytestmark = pytest.mark.timeout(240)
+pytestmark = pytest.mark.timeout(300)
 
 TYPE = "g6.12xlarge"
 PLAN: dict[str, Any] = {
@@ -38,7 +38,7 @@ def test_two_nodes_are_one_pipeline_that_outlives_notices_and_an_emptied_zone(
 ) -> None:
     with ec2_site(
         tmp_path,
-        tokens_per_s=SLOW,
+        tokens_per_s=2 * SLOW,  # one pipeline does the work of two nodes
         market=market(),
         plan=PLAN,
         model="Llama-3.1-70B-Instruct",

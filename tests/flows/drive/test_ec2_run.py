@@ -23,7 +23,7 @@ from shunt.testing.ec2.market import Market
 from tests.flows.conftest import wait_until
 from tests.flows.ec2_site import CENT, SLOW, START, TYPE, ZONES, check_whole, ec2_site
 
-pytestmark = pytest.mark.timeout(240)
+pytestmark = pytest.mark.timeout(300)
 
 
 def test_a_job_runs_on_nodes_that_are_all_gone_at_the_end(

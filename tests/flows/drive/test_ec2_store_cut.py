@@ -17,7 +17,7 @@ from shunt.testing.s3_server import S3Server
 from tests.flows.conftest import wait_until
 from tests.flows.ec2_site import CENT, Site, ec2_site
 
-pytestmark = [pytest.mark.timeout(240), pytest.mark.s3]
+pytestmark = [pytest.mark.timeout(300), pytest.mark.s3]
 
 Done = subprocess.CompletedProcess[str]
 
