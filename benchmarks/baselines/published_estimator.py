@@ -84,6 +84,9 @@ class PublishedEstimator:
         components = Times(*np.array(prefill).T), Times(*np.array(decode).T)
         return StageTable(components, Caps(*np.array(caps).T))
 
+    def prepare(self, num_stages: int, cells: Sequence[tuple[int, int]]) -> None:
+        """Tables are quick enough one by one."""
+
     def throughput(self, num_stages: int, concurrency: Array, maxima: Sequence[Array]) -> Array:
         prefill, decode = maxima  # both per request
         micro_batches = np.minimum(num_stages, concurrency)

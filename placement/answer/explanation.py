@@ -8,7 +8,7 @@ from placement.answer.plan_builder import Answer
 from placement.catalogue.offering import Offering, SupplyGroup
 from placement.estimate.roofline_model import RooflineModel
 from placement.estimate.stage_time import StepTime
-from placement.search.pricing import concurrency_grid, price
+from placement.search.pricing import price
 from placement.search.solver import Chosen
 
 
@@ -159,8 +159,7 @@ def best_alone(model: RooflineModel, g: int) -> float | None:
 def _per_node(model: RooflineModel, unit: int, stages: int) -> float:
     counts = np.zeros((1, len(model.units)), dtype=np.int64)
     counts[0, unit] = stages
-    grid = concurrency_grid(stages, model.max_concurrency, 1.4)
-    found = price(model, counts, grid, num_stages=stages)
+    found = price(model, counts, num_stages=stages, tolerance=0.05, grid_ratio=1.4)
     gpus = stages * model.units[unit].tp
     per_node = model.groups[model.units[unit].group].instance.gpu_count
     return float(found.throughput[0]) * per_node / gpus

@@ -187,8 +187,11 @@ def _stage(
     )
 
 
-def seat_pipelines(solution: Solution, pipelines: Sequence[PlacedPipeline]) -> Seating:
-    """Give every stage its GPUs. Large stages first: powers of two then always fit.
+def seat_pipelines(
+    solution: Solution, pipelines: Sequence[PlacedPipeline], *, whole_nodes: bool = False
+) -> Seating:
+    """Give every stage its GPUs. Large stages first: sizes that divide each other then always fit.
+    With `whole_nodes` one pipeline is seated after the other, so that each fills its own nodes.
 
     A stage goes to a node that its pipeline already has before another, and pools are filled one
     after the other, so that the loss of a pool or a node touches few pipelines.
@@ -204,6 +207,8 @@ def seat_pipelines(solution: Solution, pipelines: Sequence[PlacedPipeline]) -> S
             for s, stage in enumerate(pipeline.stages)
         ),
     )
+    if whole_nodes:
+        waiting.sort(key=lambda place: (place[1], place[0], place[2]))
     for negative_tp, p, s in waiting:
         tp = -negative_tp
         group = solution.model.units[pipelines[p].stages[s].unit].group

@@ -93,7 +93,8 @@ def build(question: Question, solution: Solution, *, version: int = 1) -> Answer
         for column in solution.chosen
         for _ in range(column.copies)
     )
-    seating = seat_pipelines(solution, pipelines)
+    whole = question.constraints.whole_nodes
+    seating = seat_pipelines(solution, pipelines, whole_nodes=whole)
     expected = forecast(solution.model, pipelines, startup_s=question.startup_s)
     plan = _plan(question, solution, pipelines, seating, expected, version)
     return Answer(question, solution, pipelines, seating, expected, plan)

@@ -3,6 +3,7 @@
 import math
 from collections.abc import Sequence
 from dataclasses import dataclass, field
+from typing import cast
 
 import numpy as np
 from numpy.typing import NDArray
@@ -34,8 +35,8 @@ class RooflineModel:
     max_sequences: int
     cost: InterruptionCost
     _rates: tuple[Rates, ...] = field(init=False)
-    _known_times: dict[tuple[int, int], Times] = field(
-        init=False, default_factory=dict[tuple[int, int], Times]
+    _known_times: dict[tuple[int, int, int], Times] = field(
+        init=False, default_factory=dict[tuple[int, int, int], Times]
     )
     _known_caps: dict[int, Caps] = field(init=False, default_factory=dict[int, Caps])
 
@@ -64,14 +65,25 @@ class RooflineModel:
         return self.max_sequences
 
     def table(self, num_stages: int, concurrency: int, cap_concurrency: int) -> StageTable:
-        key = (num_stages, concurrency)
-        if key not in self._known_times:
-            rows = [self._times(i, num_stages, concurrency) for i in range(len(self.unit_list))]
-            self._known_times[key] = Times(*np.array(rows).T)
-        if cap_concurrency not in self._known_caps:
-            rows = [self._caps(i, cap_concurrency) for i in range(len(self.unit_list))]
-            self._known_caps[cap_concurrency] = Caps(*np.array(rows).T)
+        self.prepare(num_stages, [(concurrency, cap_concurrency)])
+        key = self._times_key(num_stages, concurrency, cap_concurrency)
         return StageTable((self._known_times[key],), self._known_caps[cap_concurrency])
+
+    def prepare(self, num_stages: int, cells: Sequence[tuple[int, int]]) -> None:
+        """Compute the tables of many (concurrency, cap concurrency) at once: it is quicker."""
+        keys = {self._times_key(num_stages, high, low) for high, low in cells}
+        new = sorted(keys - self._known_times.keys())
+        if new:
+            found = self._times(num_stages, [key[1] for key in new], [key[2] for key in new])
+            for key, row in zip(new, found, strict=True):
+                self._known_times[key] = Times(*row)
+        for low in {low for _, low in cells} - self._known_caps.keys():
+            rows = [self._caps(i, low) for i in range(len(self.unit_list))]
+            self._known_caps[low] = Caps(*np.array(rows).T)
+
+    def _times_key(self, num_stages: int, high: int, low: int) -> tuple[int, int, int]:
+        """Times of a span of concurrencies depend on its lower end only where a kernel does."""
+        return num_stages, high, low if self.engine.many_heads_slowdown != 1.0 else high
 
     def throughput(self, num_stages: int, concurrency: Array, maxima: Sequence[Array]) -> Array:
         del num_stages, concurrency  # both are in the stage times
@@ -104,37 +116,52 @@ class RooflineModel:
         return 20.0
 
     def seconds_per_request(
-        self, index: int, role: StageRole, *, num_stages: int, concurrency: float
+        self,
+        index: int,
+        role: StageRole,
+        *,
+        num_stages: int,
+        concurrency: float,
+        fewest: float | None = None,
     ) -> StepTime:
         """Time that one request takes of this stage: its prefill and its share of all its rounds.
+
+        `fewest`: the concurrency whose kernels are used, so that the time is not above that of any
+        concurrency between the two. Both may be arrays.
 
         A micro-batch holds b = G / stages sequences. With chunked prefill a step carries b
         decoding sequences and the b s/o prompt tokens that arrive meanwhile, in as many steps as
         the token budget asks for; without, prompts run in steps of their own.
         """
         work = self.workload
-        batch = max(1.0, concurrency / num_stages)
+        batch = _at_least_one(concurrency / num_stages)
+        least = None if fewest is None else _at_least_one(fewest / num_stages)
         prompt, output = work.mean_input, work.mean_output
         stretch = 1.0 + self.engine.pipeline_stretch * (num_stages - 1)
         if self.engine.chunked_prefill:
-            tokens = batch * (1.0 + prompt / output)
-            steps = max(1.0, tokens / self.engine.prefill_tokens)
+            share = (1.0 + prompt / output) / self.engine.prefill_tokens
+            steps = _at_least_one(batch * share)
+            if least is not None:
+                least /= _at_least_one(least * share)
             mixed = Step(
                 prompt_tokens=batch * prompt / output / steps,
                 prompt_pairs=batch * work.prompt_pairs / output / steps,
                 prompts=batch / output / steps,
                 sequences=batch / steps,
                 context=work.mean_context,
+                fewest_sequences=least,
             )
             scale = stretch * steps * output / batch
             return NO_TIME.plus(self._step(index, role, mixed, num_stages), scale)
-        together = max(1.0, min(batch, self.engine.prefill_tokens / prompt))
+        together = _at_least_one(
+            cast("float", np.minimum(batch, self.engine.prefill_tokens / prompt))
+        )
         prefill = Step(
             prompt_tokens=together * prompt,
             prompt_pairs=together * work.prompt_pairs,
             prompts=together,
         )
-        decode = Step(sequences=batch, context=work.mean_context)
+        decode = Step(sequences=batch, context=work.mean_context, fewest_sequences=least)
         total = NO_TIME.plus(self._step(index, role, prefill, num_stages), stretch / together)
         return total.plus(self._step(index, role, decode, num_stages), stretch * output / batch)
 
@@ -169,17 +196,26 @@ class RooflineModel:
         message = step.tokens * self.shape.hidden * BYTES_16_BIT
         return self.constants.hop_latency_s + message / network
 
-    def _times(self, index: int, num_stages: int, concurrency: int) -> tuple[float, ...]:
-        tp = self.unit_list[index].tp
+    def _times(self, num_stages: int, high: Sequence[int], low: Sequence[int]) -> Array:
+        """Times of every span of concurrencies: spans x (per layer, fixed, first, last) x units."""
+        most = cast("float", np.array(high, dtype=np.float64))
+        fewest = None if high == low else cast("float", np.array(low, dtype=np.float64))
 
-        def seconds(layers: int, first: bool, last: bool) -> float:
-            role = StageRole(layers, tp, first=first, last=last)
-            return self.seconds_per_request(
-                index, role, num_stages=num_stages, concurrency=concurrency
-            ).total
+        def seconds(index: int, layers: int, first: bool, last: bool) -> Array:
+            role = StageRole(layers, self.unit_list[index].tp, first=first, last=last)
+            time = self.seconds_per_request(
+                index, role, num_stages=num_stages, concurrency=most, fewest=fewest
+            )
+            return np.asarray(time.total, dtype=np.float64)
 
-        none, one = seconds(0, False, False), seconds(1, False, False)
-        return one - none, none, seconds(0, True, False) - none, seconds(0, False, True) - none
+        table = np.zeros((len(high), 4, len(self.unit_list)))
+        for i in range(len(self.unit_list)):
+            none = seconds(i, 0, False, False)
+            table[:, 0, i] = seconds(i, 1, False, False) - none
+            table[:, 1, i] = none
+            table[:, 2, i] = seconds(i, 0, True, False) - none
+            table[:, 3, i] = seconds(i, 0, False, True) - none
+        return table
 
     def _caps(self, index: int, concurrency: int) -> tuple[float, ...]:
         unit = self.unit_list[index]
@@ -202,6 +238,11 @@ class RooflineModel:
             + self._prefill_again_s
         )
         return goodput_share(per_hour, lost)
+
+
+def _at_least_one(number: float) -> float:
+    """Of a number, or of each of an array."""
+    return cast("float", np.maximum(1.0, number))
 
 
 def units_of(

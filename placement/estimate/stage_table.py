@@ -55,9 +55,10 @@ class StageTable:
 class StageModel(Protocol):
     """An estimator as the search sees it.
 
-    `table(k, g, g_cap)`: stage times at concurrency `g` with the memory caps of `g_cap`; times
-    must not grow with `g`, caps must not grow with `g_cap`. So `table(k, high, low)` is optimistic
-    for every concurrency between the two, which is what the bounds are made of.
+    `table(k, high, low)`: stage times and memory caps that are not worse than those of any
+    concurrency between the two, which is what the bounds are made of; with `high` equal to `low`
+    they are those of that concurrency. Caps do not grow with concurrency, so that `low` has the
+    best; times mostly fall, so that `high` has, where nothing that grows is counted at `low`.
     """
 
     @property
@@ -70,6 +71,10 @@ class StageModel(Protocol):
     def max_concurrency(self) -> int: ...
 
     def table(self, num_stages: int, concurrency: int, cap_concurrency: int) -> StageTable: ...
+
+    def prepare(self, num_stages: int, cells: Sequence[tuple[int, int]]) -> None:
+        """Make the tables of many (high, low) ready at once, where that is quicker."""
+        ...
 
     def throughput(self, num_stages: int, concurrency: Array, maxima: Sequence[Array]) -> Array:
         """Requests/s from the largest stage time of each component; falls as any of them grows."""

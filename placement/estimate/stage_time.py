@@ -6,6 +6,9 @@ follow from the shapes alone (see docs/planning.md); rates are calibrated.
 
 import math
 from dataclasses import dataclass, fields
+from typing import cast
+
+import numpy as np
 
 from placement.catalogue.constants import EngineConstants, Rates
 from placement.catalogue.model_shape import BYTES_16_BIT, ModelShape
@@ -20,7 +23,10 @@ _SPLIT_KERNEL_HEADS = 512
 
 @dataclass(frozen=True, slots=True)
 class Step:
-    """The tokens of one engine step: whole or partial prompts and decoding sequences."""
+    """The tokens of one engine step: whole or partial prompts and decoding sequences.
+
+    Each figure may be an array of as many steps, of which there is then one time each.
+    """
 
     prompt_tokens: float = 0.0
     prompt_pairs: float = 0.0
@@ -29,6 +35,8 @@ class Step:
     sequences: float = 0.0
     context: float = 0.0
     """Mean tokens in the cache per decoding sequence."""
+    fewest_sequences: float | None = None
+    """Sequences that choose the kernel, where that is to be the kernel of a smaller batch."""
 
     @property
     def tokens(self) -> float:
@@ -68,7 +76,7 @@ class StepTime:
         compute = self.products * self.compute_share + times * other.products * other.compute_share
         return StepTime(
             products=products,
-            compute_share=compute / products if products else 0.0,
+            compute_share=compute / products if np.any(products) else 0.0,
             cache=self.cache + times * other.cache,
             attention=self.attention + times * other.attention,
             vectors=self.vectors + times * other.vectors,
@@ -154,7 +162,7 @@ def _products(
 
 def _roofline(compute: float, weights: float, overlap: float) -> tuple[float, float]:
     """(compute^p + weights^p)^(1/p), and compute's share in it."""
-    if compute <= 0.0:
+    if np.all(np.equal(compute, 0.0)):
         return weights, 0.0
     ratio = (weights / compute) ** overlap
     return compute * (1.0 + ratio) ** (1.0 / overlap), 1.0 / (1.0 + ratio)
@@ -164,19 +172,21 @@ def _cache_s(
     shape: ModelShape, role: StageRole, step: Step, *, rates: Rates, engine: EngineConstants
 ) -> float:
     """Reading the KV cache of all decoding sequences, once per layer."""
-    if step.sequences == 0:
+    if np.all(np.equal(step.sequences, 0.0)):
         return 0.0
     attended = shape.attended(step.context)
     per_token = shape.kv_bytes(role.tp)
     if engine.head_bytes_exponent and shape.latent is None:
         per_token *= (shape.num_heads / shape.num_kv_heads) ** engine.head_bytes_exponent
-    if step.sequences * shape.num_heads / role.tp > _SPLIT_KERNEL_HEADS:
-        per_token *= engine.many_heads_slowdown
+    if engine.many_heads_slowdown != 1.0:
+        chosen_by = step.sequences if step.fewest_sequences is None else step.fewest_sequences
+        many = np.greater(chosen_by * shape.num_heads / role.tp, _SPLIT_KERNEL_HEADS)
+        per_token *= cast("float", np.where(many, engine.many_heads_slowdown, 1.0))
     read = role.layers * step.sequences * attended * per_token / rates.kv_bandwidth
     flops = shape.decode_attention_flops / role.tp
     # A latent is read once for all heads, so that its products, not its bytes, may be the limit.
     work = role.layers * step.sequences * attended * flops / rates.attention_flops
-    return max(read, work)
+    return cast("float", np.maximum(read, work))
 
 
 def _all_reduce_s(shape: ModelShape, role: StageRole, step: Step, rates: Rates) -> float:

@@ -5,7 +5,7 @@ purchase can reach, and the LP's worth of a GPU of each group.
 """
 
 import itertools
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -13,12 +13,11 @@ from numpy.typing import NDArray
 
 from placement.catalogue.offering import SupplyGroup
 from placement.estimate.stage_table import Array, StageModel, Unit
-from placement.search.master import gpu_use_of
 from placement.search.pricing import Counts, concurrency_grid, price, price_ceiling
+from placement.search.supply import Shelf, shelf_use
 
 MAX_ENUMERATED = 40_000
 _COARSE = 1.8
-_FINE = 1.08
 _COARSE_BISECTIONS = 12
 
 
@@ -29,7 +28,7 @@ class Limits:
     max_stages: int
     uniform_tp: bool
     whole_nodes: bool
-    """A node serves one pipeline only."""
+    """A pipeline takes all GPUs of each of its nodes."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -59,7 +58,7 @@ def enumerate_counts(
     per_group: list[list[tuple[int, ...]]] = []
     for g, group in enumerate(groups):
         mine = [unit for unit in units if unit.group == g]
-        options = list(_options(mine, group, limits))
+        options = list(stage_options(mine, group, limits))
         per_group.append(options)
         if len(options) > MAX_ENUMERATED:
             return None
@@ -80,17 +79,29 @@ def enumerate_counts(
     return counts.reshape(-1, len(units))
 
 
-def _options(units: list[Unit], group: SupplyGroup, limits: Limits) -> Iterator[tuple[int, ...]]:
+def stage_options(
+    units: list[Unit], group: SupplyGroup, limits: Limits
+) -> Iterator[tuple[int, ...]]:
     """Counts of one group's units, in the order of `units`, that its GPUs can carry."""
     gpus, per_node = group.max_gpus, group.instance.gpu_count
     ranges = [range(min(limits.max_stages, gpus // unit.tp) + 1) for unit in units]
     for option in itertools.product(*ranges):
         used = sum(n * unit.tp for n, unit in zip(option, units, strict=True))
-        if used > gpus or sum(option) > limits.max_stages:
-            continue
         if limits.whole_nodes and used % per_node:
             continue
+        nodes = used // per_node if limits.whole_nodes else group.max_nodes
+        if sum(option) > limits.max_stages or not _fits(option, units, per_node, nodes):
+            continue
         yield option
+
+
+def _fits(option: tuple[int, ...], units: Sequence[Unit], per_node: int, nodes: int) -> bool:
+    """Whether so many nodes carry these stages: see `supply.py`."""
+    for unit in units:
+        larger = sum(n * u.tp for n, u in zip(option, units, strict=True) if u.tp >= unit.tp)
+        if larger > nodes * (per_node // unit.tp * unit.tp):
+            return False
+    return True
 
 
 def _uniform(counts: Counts, units: tuple[Unit, ...]) -> NDArray[np.bool_]:
@@ -111,23 +122,23 @@ def coarse_ceilings(model: StageModel, counts: Counts) -> Array:
     return ceilings * model.value_factor(counts)
 
 
-def priced_columns(model: StageModel, counts: Counts, num_groups: int) -> Columns:
-    """Attainable values, and ceilings that lie close above them."""
+def priced_columns(
+    model: StageModel, counts: Counts, shelves: Sequence[Shelf], *, tolerance: float
+) -> Columns:
+    """Attainable values, and ceilings that lie at most `tolerance` above them."""
     values, ceilings = np.zeros(len(counts)), np.zeros(len(counts))
     concurrency = np.zeros(len(counts), dtype=np.int64)
     for num_stages, rows in _by_stages(counts):
-        mine = counts[rows]
-        grid = concurrency_grid(num_stages, model.max_concurrency, _FINE)
-        found = price(model, mine, grid, num_stages=num_stages)
+        found = price(model, counts[rows], num_stages=num_stages, tolerance=tolerance)
         values[rows], concurrency[rows] = found.throughput, found.concurrency
-        ceilings[rows] = price_ceiling(model, mine, grid, num_stages=num_stages)
+        ceilings[rows] = found.ceiling
     factor = model.value_factor(counts)
     return Columns(
         counts,
         values * factor,
-        np.maximum(ceilings, values) * factor,
+        ceilings * factor,
         concurrency,
-        gpu_use_of(counts, model.units, num_groups),
+        shelf_use(counts, model.units, shelves),
     )
 
 

@@ -27,10 +27,11 @@ _ROWS = 20_000
 
 @dataclass(frozen=True, slots=True)
 class Priced:
-    """Best throughput per column (0: infeasible) and the concurrency that reaches it."""
+    """Best throughput per column (0: infeasible), the concurrency that reaches it, a ceiling."""
 
     throughput: Array
     concurrency: NDArray[np.int64]
+    ceiling: Array
 
 
 def bottleneck(
@@ -121,77 +122,113 @@ def values_at(
 ) -> Array:
     """Requests/s of columns of `num_stages` stages: cells x columns; 0 where it does not fit.
 
-    A cell is a concurrency and the (lower or equal) one whose memory caps hold: the value is
-    optimistic for every concurrency between the two.
+    A cell is a concurrency and a lower or equal one: the value is optimistic for every concurrency
+    between the two.
     """
-    size = max(1, _ROWS // max(1, len(counts)))
-    parts = [
-        _cell_values(
-            model,
-            counts,
-            num_stages,
-            cells[start : start + size],
-            optimistic=optimistic,
-            bisections=bisections,
-        )
-        for start in range(0, len(cells), size)
-    ]
-    return np.concatenate(parts)
+    columns = np.tile(np.arange(len(counts)), len(cells))
+    which = np.repeat(np.arange(len(cells)), len(counts))
+    found = values_of_pairs(
+        model,
+        counts,
+        num_stages,
+        cells,
+        columns,
+        which,
+        optimistic=optimistic,
+        bisections=bisections,
+    )
+    return found.reshape(len(cells), len(counts))
 
 
-def _cell_values(
+def values_of_pairs(
     model: StageModel,
     counts: Counts,
     num_stages: int,
     cells: Sequence[tuple[int, int]],
+    columns: NDArray[np.intp],
+    which: NDArray[np.intp],
+    *,
+    optimistic: bool = False,
+    bisections: int = _BISECTIONS,
+) -> Array:
+    """Requests/s of pairs of a column (row of `counts`) and a cell (row of `cells`)."""
+    model.prepare(num_stages, cells)
+    tables = _stacked([model.table(num_stages, high, low) for high, low in cells])
+    concurrency = np.array([float(high) for high, _ in cells])
+    values = np.zeros(len(columns))
+    for start in range(0, len(columns), _ROWS):
+        part = slice(start, start + _ROWS)
+        rows, cell = counts[columns[part]], which[part]
+        values[part] = _values(
+            model,
+            rows,
+            num_stages,
+            concurrency[cell],
+            _taken(tables, cell),
+            optimistic=optimistic,
+            bisections=bisections,
+        )
+    return values
+
+
+def _values(
+    model: StageModel,
+    rows: Counts,
+    num_stages: int,
+    concurrency: Array,
+    table: StageTable,
     *,
     optimistic: bool,
     bisections: int,
 ) -> Array:
     """All pairs of cell and column as rows of one bisection."""
-    table = _stacked([model.table(num_stages, high, low) for high, low in cells], len(counts))
-    rows = np.tile(counts, (len(cells), 1))
-    concurrency = np.repeat(np.array([high for high, _ in cells], dtype=float), len(counts))
     if len(table.components) == 1:
         time = bottleneck(
             rows, model.num_layers, table, optimistic=optimistic, bisections=bisections
         )
-        value = _throughput(model, num_stages, concurrency, [time])
-    else:
-        value = _two_components(
-            model,
-            rows,
-            num_stages,
-            concurrency,
-            table,
-            optimistic=optimistic,
-            bisections=bisections,
-        )
-    return value.reshape(len(cells), len(counts))
+        return _throughput(model, num_stages, concurrency, [time])
+    return _two_components(
+        model,
+        rows,
+        num_stages,
+        concurrency,
+        table,
+        optimistic=optimistic,
+        bisections=bisections,
+    )
 
 
-def _stacked(tables: Sequence[StageTable], num_columns: int) -> StageTable:
-    """One table with a row for each pair of cell and column."""
-
-    def rows(arrays: Sequence[Array]) -> Array:
-        return np.repeat(np.array(arrays), num_columns, axis=0)
-
+def _stacked(tables: Sequence[StageTable]) -> StageTable:
+    """One table with a row for each cell."""
     components = tuple(
         Times(
-            rows([t.components[i].per_layer for t in tables]),
-            rows([t.components[i].fixed for t in tables]),
-            rows([t.components[i].first for t in tables]),
-            rows([t.components[i].last for t in tables]),
+            np.array([t.components[i].per_layer for t in tables]),
+            np.array([t.components[i].fixed for t in tables]),
+            np.array([t.components[i].first for t in tables]),
+            np.array([t.components[i].last for t in tables]),
         )
         for i in range(len(tables[0].components))
     )
     caps = Caps(
-        rows([t.caps.middle for t in tables]),
-        rows([t.caps.first for t in tables]),
-        rows([t.caps.last for t in tables]),
-        rows([t.caps.only for t in tables]),
+        np.array([t.caps.middle for t in tables]),
+        np.array([t.caps.first for t in tables]),
+        np.array([t.caps.last for t in tables]),
+        np.array([t.caps.only for t in tables]),
     )
     return StageTable(components, caps)
+
+
+def _taken(table: StageTable, which: NDArray[np.intp]) -> StageTable:
+    """The rows of these cells."""
+    components = tuple(
+        Times(t.per_layer[which], t.fixed[which], t.first[which], t.last[which])
+        for t in table.components
+    )
+    caps = table.caps
+    return StageTable(
+        components,
+        Caps(caps.middle[which], caps.first[which], caps.last[which], caps.only[which]),
+    )
 
 
 def _two_components(
@@ -278,11 +315,63 @@ def concurrency_grid(num_stages: int, largest: int, ratio: float) -> list[int]:
     return grid
 
 
-def price(model: StageModel, counts: Counts, grid: Sequence[int], *, num_stages: int) -> Priced:
-    """The best of the grid's concurrencies for each column of `num_stages` stages."""
+def price(
+    model: StageModel,
+    counts: Counts,
+    *,
+    num_stages: int,
+    tolerance: float,
+    grid_ratio: float = 1.08,
+) -> Priced:
+    """The best concurrency of each column of `num_stages` stages, and a ceiling close above.
+
+    A grid first; then every cell between its points that may hold more than `tolerance` above the
+    best is halved, until none does or no integer is left between its ends.
+    """
+    grid = concurrency_grid(num_stages, model.max_concurrency, grid_ratio)
     values = values_at(model, counts, num_stages, [(g, g) for g in grid])
-    best = np.argmax(values, axis=0)
-    return Priced(values[best, np.arange(len(counts))], np.array(grid, dtype=np.int64)[best])
+    top = np.argmax(values, axis=0)
+    best = values[top, np.arange(len(counts))]
+    concurrency = np.array(grid, dtype=np.int64)[top]
+    ceiling = best.copy()
+    wide = [(low, high) for low, high in itertools.pairwise(grid) if high - low > 1]
+    low = np.repeat(np.array([c[0] for c in wide], dtype=np.int64), len(counts))
+    high = np.repeat(np.array([c[1] for c in wide], dtype=np.int64), len(counts))
+    column = np.tile(np.arange(len(counts)), len(wide))
+    while len(column):
+        above = _of_spans(model, counts, num_stages, column, high, low, optimistic=True)
+        doubtful = above > best[column] * (1 + tolerance)
+        np.maximum.at(ceiling, column[~doubtful], above[~doubtful])
+        column, high, low = column[doubtful], high[doubtful], low[doubtful]
+        if not len(column):
+            break
+        middle = (high + low) // 2
+        found = _of_spans(model, counts, num_stages, column, middle, middle, optimistic=False)
+        np.maximum.at(best, column, found)
+        hit = (found == best[column]) & (found > 0)
+        concurrency[column[hit]] = middle[hit]
+        column = np.concatenate([column, column])
+        low, high = np.concatenate([low, middle]), np.concatenate([middle, high])
+        left = high - low > 1
+        column, high, low = column[left], high[left], low[left]
+    return Priced(best, concurrency, np.maximum(ceiling, best))
+
+
+def _of_spans(
+    model: StageModel,
+    counts: Counts,
+    num_stages: int,
+    column: NDArray[np.intp],
+    high: NDArray[np.int64],
+    low: NDArray[np.int64],
+    *,
+    optimistic: bool,
+) -> Array:
+    """Values of pairs of a column and a span of concurrencies."""
+    spans, which = np.unique(np.stack([high, low], axis=1), axis=0, return_inverse=True)
+    cells = [(int(h), int(g)) for h, g in spans]
+    which = np.asarray(which, dtype=np.intp).reshape(-1)
+    return values_of_pairs(model, counts, num_stages, cells, column, which, optimistic=optimistic)
 
 
 def price_ceiling(

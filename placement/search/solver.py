@@ -1,7 +1,7 @@
 """The answer to a planning question: which columns, which nodes, and a bound on any answer."""
 
 import math
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
 from numpy.typing import NDArray
@@ -28,9 +28,12 @@ from placement.search.pursuit import (
 )
 from placement.search.scenarios import choose, read_scenarios, score
 from placement.search.small_pool import open_pool
+from placement.search.supply import node_worth, nodes_needed
 
 # Columns that the choice over scenarios works with: the closest to the best plan.
 _SCENARIO_COLUMNS = 60
+# Of the gap that was asked for, what spreading over pools may take; the search gets the rest.
+_SPREAD_SHARE = 0.5
 
 
 @dataclass(frozen=True, slots=True)
@@ -71,26 +74,59 @@ def solve(question: Question) -> Solution:
     """The best plan. Raises `Infeasible` with advice where there is none."""
     groups = group_offerings(question.offerings)
     model = build_model(question, groups)
-    pool = open_search(model, groups, limits_of(question.constraints)) if model.units else None
+    limits = limits_of(question.constraints)
+    tolerance = question.gap / 8
+    pool = open_search(model, groups, limits, tolerance) if model.units else None
     if pool is None or not _has_columns(pool):
         raise why_infeasible(question.shape, question.workload, groups, model, question.constraints)
-    result = pursue(question, pool, frozenset())
+    share = _SPREAD_SHARE if question.constraints.spread else 0.0
+    result = pursue(question, pool, frozenset(), gap=question.gap * (1 - share))
     if result is None:
         raise too_little(question, pool)
     notes: list[str] = []
-    cut = _single_points(groups, pool, result.purchase)
-    if question.constraints.spread and cut:
-        spread = pursue(question, pool, cut)
-        names = ", ".join(groups[g].instance.name for g in sorted(cut))
-        if spread is not None:
-            lost = 1.0 - throughput(pool, spread.purchase) / throughput(pool, result.purchase)
-            notes.append(f"spread: one pipeline does without {names} ({lost:.1%} of throughput)")
-            result = spread
-        else:
-            notes.append(f"spread: every plan depends on {names}; nothing else holds the model")
+    if question.constraints.spread:
+        result = _spread(question, groups, pool, result, notes)
     if question.scenarios_file is not None:
         result = _over_scenarios(question, groups, pool, result, notes)
     return _solution(question, groups, model, pool, result, notes)
+
+
+def _spread(
+    question: Question,
+    groups: tuple[SupplyGroup, ...],
+    pool: Pool,
+    best: Result,
+    notes: list[str],
+) -> Result:
+    """A plan of which no single spot pool holds a piece of every pipeline, where that costs little.
+
+    It may cost what the gap leaves: so a plan with `spread` is within the gap too, and more money,
+    nodes or time never make it worse by more than that.
+    """
+    cut = _single_points(groups, pool, best.purchase)
+    if not cut:
+        return best
+    told = ", ".join(groups[g].instance.name for g in sorted(cut))
+    share = question.gap * _SPREAD_SHARE
+    for _ in range(len(groups)):
+        found = pursue(question, pool, cut, gap=share)
+        if found is None:
+            notes.append(f"spread: every plan depends on {told}; nothing else holds the model")
+            return best
+        lost = abs(found.value - best.value) / best.value
+        if lost > share:
+            notes.append(
+                f"spread: every pipeline has a piece on {told}, which one pool sells; to do "
+                f"without in one of them would cost {lost:.1%}, more than {share:.1%} of the "
+                "objective"
+            )
+            return best
+        more = _single_points(groups, pool, found.purchase) - cut
+        if not more:
+            notes.append(f"spread: one pipeline does without {told} ({lost:.1%} of the objective)")
+            return replace(found, bound=best.bound)
+        cut |= more
+    return best
 
 
 def _over_scenarios(
@@ -105,10 +141,11 @@ def _over_scenarios(
         raise BadInput("plan.scenarios_file goes with the objective throughput only")
     assert question.scenarios_file is not None
     scenarios = read_scenarios(question.scenarios_file, groups)
-    values, use = values_of(pool, result.purchase), pool.master.gpu_use[: len(result.purchase.x)]
+    values, shelf = values_of(pool, result.purchase), pool.master.gpu_use[: len(result.purchase.x)]
     relaxation = pool.master.relax(pool.columns_values(), Goal())
-    worth = relaxation.gpu_worth if relaxation else np.zeros(len(groups))
-    loss = use @ worth - values
+    worth = relaxation.gpu_worth if relaxation else np.zeros(shelf.shape[1])
+    loss = shelf @ worth - values
+    use = shelf[:, : len(groups)]
     loss[values <= 0] = np.inf
     loss[result.purchase.x > 0] = -np.inf
     kept = np.argsort(loss, kind="stable")[:_SCENARIO_COLUMNS]
@@ -124,16 +161,16 @@ def _over_scenarios(
         f"scenarios: mean {after.mean:.3g}, worst {question.risk.tail:.0%} {after.tail_mean:.3g} "
         f"requests/s (the plan for full availability: {before.mean:.3g} and {before.tail_mean:.3g})"
     )
-    nodes = _nodes_for(groups, use.T @ x)
+    nodes = _nodes_for(groups, nodes_needed((x @ shelf)[None, :], pool.shelves, len(groups))[0])
     rate = float(values @ x)
     return Result(Purchase(rate, result.bound, x, nodes), rate, result.bound)
 
 
-def _nodes_for(groups: tuple[SupplyGroup, ...], gpus: Array) -> NDArray[np.int64]:
-    """Nodes per offering that carry so many GPUs of each group, the cheapest first."""
+def _nodes_for(groups: tuple[SupplyGroup, ...], needed: Array) -> NDArray[np.int64]:
+    """Nodes per offering that make up so many of each group, the cheapest first."""
     nodes: list[int] = []
-    for group, needed in zip(groups, gpus, strict=True):
-        wanted = math.ceil(float(needed) / group.instance.gpu_count - 1e-9)
+    for group, count in zip(groups, needed, strict=True):
+        wanted = math.ceil(float(count))
         for offering in group.offerings:
             nodes.append(min(wanted, offering.max_nodes))
             wanted -= nodes[-1]
@@ -159,12 +196,14 @@ def limits_of(constraints: Constraints) -> Limits:
     return Limits(constraints.max_stages, constraints.uniform_tp, constraints.whole_nodes)
 
 
-def open_search(model: StageModel, groups: tuple[SupplyGroup, ...], limits: Limits) -> Pool:
+def open_search(
+    model: StageModel, groups: tuple[SupplyGroup, ...], limits: Limits, tolerance: float
+) -> Pool:
     """A listed pool where the columns can be listed, else one that generates them."""
     counts = enumerate_counts(tuple(model.units), groups, limits)
     if counts is not None:
-        return open_pool(model, groups, counts)
-    return open_large_pool(model, groups, limits)
+        return open_pool(model, groups, counts, tolerance=tolerance)
+    return open_large_pool(model, groups, limits, tolerance=tolerance)
 
 
 def _has_columns(pool: Pool) -> bool:
@@ -178,7 +217,7 @@ def _single_points(
     used = np.flatnonzero(purchase.x)
     if purchase.x.sum() < 2:
         return frozenset()
-    use = pool.master.gpu_use[used] > 0
+    use = pool.master.gpu_use[used][:, : len(groups)] > 0
     return frozenset(
         g
         for g, group in enumerate(groups)
@@ -202,7 +241,8 @@ def _solution(
     )
     goal = Goal(least_replicas=question.constraints.min_replicas)
     relaxation = pool.master.relax(values, goal)
-    worth = relaxation.gpu_worth if relaxation else np.zeros(len(groups))
+    worth = relaxation.gpu_worth if relaxation else np.zeros(len(pool.shelves))
+    per_node = node_worth(pool.shelves, worth, len(groups))
     others = np.argsort(-(values - pool.master.gpu_use @ worth), kind="stable")
     runners = (
         [int(i) for i in others if x[i] == 0 and values[i] > 0] if len(x) == len(values) else []
@@ -216,7 +256,9 @@ def _solution(
         usd_per_hour=rent_of(pool, result.purchase),
         value=result.value,
         bound=result.bound,
-        gpu_worth=tuple(float(v) for v in worth),
+        gpu_worth=tuple(
+            float(w) / g.instance.gpu_count for w, g in zip(per_node, groups, strict=True)
+        ),
         notes=tuple(notes),
         runners_up=tuple(_chosen(counts, values, concurrency, i, 0) for i in runners[:3]),
     )
