@@ -27,6 +27,7 @@ from shunt.job.job_file import job_schema, load_job, override_job
 from shunt.run.cancellation import cancel as cancel_run
 from shunt.run.collect import collect as collect_run
 from shunt.run.manifest import Manifest, list_runs, read_manifest
+from shunt.run.model_identity import HARMLESS_EXTRA
 from shunt.run.pace import Pace
 from shunt.run.prepare import preflight as preflight_job
 from shunt.run.status import RunState, RunStatus, StatusReader
@@ -57,7 +58,9 @@ Plainly = Annotated[
 _errors = Console(stderr=True)
 _WATCH_INTERVAL_S = 1.0
 _DECISIVE = ("name", "input", "sampling", "shard_prompts", "model.dtype", "model.revision",
-             "model.max_model_len", "model.adapters", "model.engine_kind")  # fmt: skip
+             "model.max_model_len", "model.adapters", "model.engine_kind",
+             "model.engine.extra")  # fmt: skip
+_HARMLESS = tuple(f"model.engine.extra.{name}=" for name in HARMLESS_EXTRA)
 _RUN_STOPS = "stopping: workers save what they have and leave"
 _WATCH_ENDS = "no longer watching; the run goes on"
 
@@ -167,11 +170,17 @@ def cancel(
 
 
 def verify(
-    run_id: RunId, store: StoreUri = "runs", endpoint_url: Endpoint = None, as_json: AsJson = False
+    run_id: RunId,
+    store: StoreUri = "runs",
+    endpoint_url: Endpoint = None,
+    results: Annotated[
+        str | None, typer.Option(help="Where a copy of the result files is, if not in their place.")
+    ] = None,
+    as_json: AsJson = False,
 ) -> None:
     """Prove from the log that every prompt has exactly one terminal row and that results match."""
     opened, manifest = find_run(run_id, store, endpoint_url)
-    report = verify_run(opened, manifest)
+    report = verify_run(opened, manifest, results=results)
     if as_json:
         _print_json({"run_id": report.run_id, "ok": report.ok, "num_rows": report.num_rows,
                      "num_segments": report.num_segments, "files": report.files,
@@ -282,7 +291,7 @@ def _overridden(
     Raises `JobError` for a key that decides results: with another value it is another run.
     """
     for override in overrides or []:
-        if override.startswith(_DECISIVE):
+        if override.startswith(_DECISIVE) and not override.startswith(_HARMLESS):
             raise JobError(
                 f"--set {override}: this decides results, so it makes another run; use `shunt run`"
             )

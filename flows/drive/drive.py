@@ -22,6 +22,7 @@ from shunt.run.collect import ShardsOpen, collect, output_directory
 from shunt.run.effort import Effort
 from shunt.run.event import Event, EventKind, record
 from shunt.run.manifest import Manifest
+from shunt.run.model_identity import require_same_model
 from shunt.run.pace import Pace
 from shunt.run.prepare import prepare
 from shunt.run.spend import Spend, read_spend
@@ -114,6 +115,7 @@ def resume(manifest: Manifest, store: Store, around: Surroundings, watcher: Watc
     if (summary := read_summary(store, run_id)) is not None:
         watcher.collected(summary)
         return replace(_ended(manifest, summary, 0), spend=read_spend(store, run_id))
+    require_same_model(manifest)
     carry_on(store, run_id)
     lost = 0
     for attempt in range(_RECHECKS):

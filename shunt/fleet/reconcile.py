@@ -135,6 +135,11 @@ class Reconciler:
                 return True
         return False
 
+    def finish_empty(self) -> None:
+        """No shard is left for places without a node: they are done with."""
+        for slot in self._slots.values():
+            slot.finished = slot.finished or slot.node_id is None
+
     def stay(self, name: str, node_id: str) -> None:
         """A node that was to leave keeps its place after all, where nobody else has it."""
         slot = self._slots.get(name)

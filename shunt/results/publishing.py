@@ -2,11 +2,14 @@
 
 import os
 import shutil
-from collections.abc import Sequence
+from collections.abc import Generator, Sequence
+from contextlib import contextmanager
 from pathlib import Path
+from tempfile import TemporaryDirectory
 
 from shunt.errors import JobError
 from shunt.results.summary import SUMMARY_NAME, ResultSummary
+from shunt.store.errors import ObjectMissing
 from shunt.store.opening import directory_of, open_store
 
 
@@ -35,6 +38,25 @@ def publish(paths: Sequence[Path], summary: ResultSummary, directory: str) -> No
         beside.replace(local / SUMMARY_NAME)
     except OSError as error:
         raise JobError(f"output.path: {local} cannot be written: {error.strerror}") from error
+
+
+@contextmanager
+def result_copy(directory: str, name: str) -> Generator[Path | None]:
+    """A published file on this machine for as long as the block lasts; None where it is missing.
+
+    Raises `StoreError` for S3.
+    """
+    local = directory_of(directory)
+    if local is not None:
+        yield local / name if (local / name).is_file() else None
+        return
+    with TemporaryDirectory(prefix="shunt-verify-") as folder:
+        copy: Path | None = Path(folder) / name
+        try:
+            open_store(directory).download(name, Path(folder) / name)
+        except ObjectMissing:
+            copy = None
+        yield copy
 
 
 def check_writable(directory: str) -> None:

@@ -9,23 +9,28 @@ from concurrent.futures import ThreadPoolExecutor
 from datetime import datetime
 from pathlib import Path
 from tempfile import TemporaryDirectory
+from typing import Literal
+
+from pydantic import BaseModel, ConfigDict
 
 from shunt import keys
 from shunt.checkpoint.generation import Generation
 from shunt.checkpoint.progress import ShardProgress, replay
 from shunt.dataset.prompt import Prompt
 from shunt.dataset.shard import prompts_of, read_shard_table
-from shunt.errors import JobError, RunIncomplete
+from shunt.errors import CorruptSegment, JobError, RunIncomplete
 from shunt.job.job import Job
 from shunt.results.outcome import Outcome, ShardOutcomes
 from shunt.results.publishing import publish
 from shunt.results.summary import SUMMARY_NAME, ResultSummary, read_summary, result_file
 from shunt.results.writing import Layout, learn_layout, write_results
 from shunt.run.manifest import Manifest, ShardEntry
+from shunt.store.errors import ObjectMissing
 from shunt.store.protocol import Store
 
 _SHOWN = 8
 _REPLAY_THREADS = 8
+_CUTS_NAME = "cuts.json"
 
 Cuts = Mapping[str, Mapping[int, int]]
 
@@ -39,6 +44,30 @@ class ShardsOpen(RunIncomplete):
         self.shard_ids = shard_ids
 
 
+class ShardsCorrupt(RunIncomplete):
+    """Stored objects of some shards contradict themselves; `shard_ids` names them."""
+
+    def __init__(self, run_id: str, wrong: Mapping[str, str]) -> None:
+        shown = "; ".join(f"shard {name}: {why}" for name, why in list(wrong.items())[:_SHOWN])
+        more = " ..." if len(wrong) > _SHOWN else ""
+        super().__init__(
+            run_id,
+            f"{len(wrong)} shards cannot be read ({shown}{more}), so the run stays incomplete. Put "
+            "their objects back as they were written, then resume",
+        )
+        self.shard_ids = list(wrong)
+
+
+class KeptCuts(BaseModel):
+    """The log positions that results are made from, written down before the first row is."""
+
+    model_config = ConfigDict(extra="forbid", frozen=True)
+
+    format_version: Literal[1] = 1
+    cuts: Mapping[str, Mapping[int, int]]
+    """Shard id -> epoch -> last segment that counts."""
+
+
 def collect(
     store: Store, manifest: Manifest, *, output: str | None = None, now: datetime
 ) -> ResultSummary:
@@ -46,14 +75,14 @@ def collect(
 
     `output` overrides the job's directory. The files are made in a directory beside it and moved in
     at the end, the summary last. Raises `ShardsOpen` when a prompt is not terminal, and
-    `CorruptSegment` when a log contradicts itself.
+    `ShardsCorrupt` when a log contradicts itself.
     """
     run_id = manifest.run_id
     standing = read_summary(store, run_id)
     directory = output_directory(manifest.job, run_id) if output is None else output
     if standing is not None and output is None:
         return standing
-    cuts = find_cuts(store, manifest)
+    cuts = kept_cuts(store, manifest) if standing is None else standing.cuts
     layout = run_layout(store, manifest)
     with TemporaryDirectory(prefix="shunt-collect-") as made_in:
         try:
@@ -95,16 +124,36 @@ def output_directory(job: Job, run_id: str) -> str:
     return path.replace("{run_id}", run_id) if "{run_id}" in path else f"{path}/{run_id}"
 
 
+def kept_cuts(store: Store, manifest: Manifest) -> Cuts:
+    """The cuts of the run's results, settled by whoever collects first: two that collect at once
+    write the same files. Raises `ShardsOpen` and `ShardsCorrupt`."""
+    key = keys.result(manifest.run_id, _CUTS_NAME)
+    try:
+        return KeptCuts.model_validate_json(store.get(key)).cuts
+    except ObjectMissing:
+        ours = KeptCuts(cuts=find_cuts(store, manifest))
+    if store.put_if_absent(key, ours.model_dump_json().encode()):
+        return ours.cuts
+    return KeptCuts.model_validate_json(store.get(key)).cuts
+
+
 def find_cuts(store: Store, manifest: Manifest) -> dict[str, dict[int, int]]:
-    """The log positions that count now, per shard. Raises `ShardsOpen`."""
+    """The log positions that count now, per shard. Raises `ShardsOpen` and `ShardsCorrupt`."""
+    wrong: dict[str, str] = {}
 
     def look(entry: ShardEntry) -> tuple[str, dict[int, int], bool]:
-        progress = replay(store, manifest.run_id, entry.shard_id)
+        try:
+            progress = replay(store, manifest.run_id, entry.shard_id)
+        except CorruptSegment as error:
+            wrong[entry.shard_id] = str(error)
+            return entry.shard_id, {}, False
         prompts = _read_prompts(store, manifest, entry)
         return entry.shard_id, dict(progress.cut), all(_terminal(p, progress) for p in prompts)
 
     with ThreadPoolExecutor(_REPLAY_THREADS) as pool:
         looked = list(pool.map(look, manifest.shards))
+    if wrong:
+        raise ShardsCorrupt(manifest.run_id, dict(sorted(wrong.items())))
     unfinished = [shard_id for shard_id, _, finished in looked if not finished]
     if unfinished:
         raise ShardsOpen(manifest.run_id, unfinished)

@@ -47,6 +47,9 @@ class Manifest(BaseModel):
     input_format: Literal["jsonl", "parquet", "csv", "openai-batch"]
     files: tuple[InputFile, ...]
     shards: tuple[ShardEntry, ...]
+    model_files: dict[str, str] = {}
+    """Fingerprints of the model's directories, see `shunt.run.model_identity`. Empty in manifests
+    of earlier versions, and where the model is no directory."""
 
     @property
     def num_rows(self) -> int:

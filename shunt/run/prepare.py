@@ -26,9 +26,10 @@ from shunt.dataset.shard import encode_shard, num_error_rows, read_shard_table, 
 from shunt.errors import InputError, RunMissing
 from shunt.job.job import Job
 from shunt.run.manifest import InputFile, Manifest, ShardEntry, read_manifest, write_manifest
+from shunt.run.model_identity import model_files, model_identity
 from shunt.store.protocol import Store
 
-FINGERPRINT_VERSION = 1
+FINGERPRINT_VERSION = 2
 _UPLOAD_THREADS = 8
 _ID_DIGITS = 12
 
@@ -73,7 +74,7 @@ def run_id_of(job: Job, dataset: Dataset, *, sample: int | None = None) -> str:
     """
     decisive = {
         "version": FINGERPRINT_VERSION,
-        "model": _model_identity(job),
+        "model": model_identity(job),
         "input": job.input.model_dump(mode="json", exclude={"path", "endpoint_url", "format"}),
         "format": dataset.input_format,
         "sampling": job.sampling.model_dump(mode="json", by_alias=True),
@@ -123,6 +124,7 @@ def prepare(
         input_format=dataset.input_format,
         files=dataset.files,
         shards=shards,
+        model_files=model_files(job.model),
     )
     return write_manifest(store, manifest)
 
@@ -283,19 +285,3 @@ def _upload(store: Store, run_id: str, shards: dict[str, Path]) -> None:
     with ThreadPoolExecutor(_UPLOAD_THREADS) as pool:
         while window := list(islice(items, 4 * _UPLOAD_THREADS)):
             list(pool.map(create, window))
-
-
-def _model_identity(job: Job) -> dict[str, object]:
-    """What decides results of the model, without where on this machine it lies."""
-    model = job.model
-    config = Path(model.path) / "config.json"
-    is_local = config.is_file()
-    return {
-        "name": Path(model.path).name if is_local else model.path,
-        "config": hashlib.sha256(config.read_bytes()).hexdigest() if is_local else None,
-        "revision": model.revision,
-        "dtype": model.dtype,
-        "max_model_len_tokens": model.max_model_len_tokens,
-        "adapters": sorted(model.adapters),
-        "engine_kind": model.engine_kind,
-    }

@@ -18,11 +18,11 @@ from pydantic import JsonValue
 from shunt.dataset.duplicates import IdRegister
 from shunt.results.columns import AddedColumns
 from shunt.results.outcome import Outcome
-from shunt.results.summary import ResultSummary, read_summary, result_file
+from shunt.results.publishing import result_copy
+from shunt.results.summary import ResultFile, read_summary, result_file
 from shunt.results.writing import JSONL_NAME, PARQUET_NAME
 from shunt.run.collect import Cuts, find_cuts, read_outcomes, run_layout
 from shunt.run.manifest import Manifest
-from shunt.store.opening import directory_of
 from shunt.store.protocol import Store
 
 MAX_PROBLEMS = 50
@@ -50,9 +50,12 @@ class VerifyReport:
             self.problems.append(what)
 
 
-def verify(store: Store, manifest: Manifest) -> VerifyReport:
-    """Replay every shard and compare. Raises `ShardsOpen` when the run is not finished,
-    `CorruptSegment` when a log contradicts itself."""
+def verify(store: Store, manifest: Manifest, *, results: str | None = None) -> VerifyReport:
+    """Replay every shard and compare with the result files, which are read where they lie: in a
+    directory, or one after the other from S3. `results`: where a copy of them is.
+
+    Raises `ShardsOpen` when the run is not finished, `ShardsCorrupt` when a log contradicts itself.
+    """
     report = VerifyReport(manifest.run_id)
     summary = read_summary(store, manifest.run_id)
     cuts: Cuts = find_cuts(store, manifest) if summary is None else summary.cuts
@@ -62,17 +65,14 @@ def verify(store: Store, manifest: Manifest) -> VerifyReport:
     if summary is None:
         report.problem("results are not collected yet: run `shunt collect`")
         return report
-    directory = directory_of(summary.directory)
-    if directory is None:
-        report.problem(f"results are in {summary.directory}: copy them here to compare them")
-        return report
-    _check_files(report, summary, directory)
     added = run_layout(store, manifest).added
-    if (directory / JSONL_NAME).exists():
-        _compare(report, JSONL_NAME, expected, added, _json_rows(directory / JSONL_NAME))
-    if (directory / PARQUET_NAME).exists():
-        rows = _parquet_rows(directory / PARQUET_NAME, added)
-        _compare(report, PARQUET_NAME, expected, added, rows)
+    for file in summary.files:
+        with result_copy(results or summary.directory, file.name) as path:
+            _check_file(report, file, path)
+            if path is not None and file.name == JSONL_NAME:
+                _compare(report, JSONL_NAME, expected, added, _json_rows(path))
+            elif path is not None and file.name == PARQUET_NAME:
+                _compare(report, PARQUET_NAME, expected, added, _parquet_rows(path, added))
     return report
 
 
@@ -123,14 +123,12 @@ def _check_ids(report: VerifyReport, expected: _Expected, candidates: set[int]) 
             report.problem(f"id {prompt_id}: has {count} good rows")
 
 
-def _check_files(report: VerifyReport, summary: ResultSummary, directory: Path) -> None:
-    for file in summary.files:
-        path = directory / file.name
-        if not path.is_file():
-            report.problem(f"{path}: is missing")
-        elif result_file(path) != file:
-            report.problem(f"{path}: was changed after it was written")
-        report.files.append(file.name)
+def _check_file(report: VerifyReport, file: ResultFile, path: Path | None) -> None:
+    report.files.append(file.name)
+    if path is None:
+        report.problem(f"{file.name}: is missing")
+    elif result_file(path) != file:
+        report.problem(f"{file.name}: was changed after it was written")
 
 
 def _compare(

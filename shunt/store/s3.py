@@ -238,6 +238,10 @@ class S3Store:
             reason = "not found; does the bucket exist, in this region?"
             raise self._error(StoreError, verb, key, reason) from error
         except (PermissionDeniedError, UnauthenticatedError) as error:
+            if verb == "read" and self._is_missing(key):
+                raise ObjectMissing(
+                    f"{self._uri}/{key}: no such object", uri=self._uri, key=key
+                ) from error
             reason = f"access denied; check the credentials and the bucket's policy ({error})"
             raise self._error(StoreDenied, verb, key, reason) from error
         except BaseError as error:
@@ -246,6 +250,23 @@ class S3Store:
                 f"credentials come from, then run again: it carries on ({error})"
             )
             raise self._error(StoreUnavailable, verb, key, reason) from error
+
+    def _is_missing(self, key: str) -> bool:
+        """Whether a read that was refused is of a key that is not there.
+
+        S3 answers a GET or HEAD of a missing key with 404 only to callers who may list the bucket
+        (API reference of GetObject, "Permissions"), and with 403 to all others, lest they learn
+        what is there. Our policies admit listings by prefix, and a GET carries none. So the listing
+        is asked, right before the key; where that is refused too, the denial stands.
+        """
+        folder = key.rpartition("/")[0]
+        try:
+            pages = obstore.list(  # pyright: ignore[reportUnknownMemberType] # of its Arrow overload
+                self._once, folder or None, offset=key[:-1], chunk_size=_LIST_PAGE_KEYS
+            )
+            return all(entry["path"] != key for entry in next(pages, ()))
+        except BaseError:
+            return False
 
     def _error(self, kind: type[StoreError], verb: str, key: str, reason: str) -> StoreError:
         return kind(f"cannot {verb} {self._uri}/{key}: {reason}", uri=self._uri, key=key)

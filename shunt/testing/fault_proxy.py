@@ -13,6 +13,7 @@ from collections.abc import Callable, Generator, Iterable, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from enum import StrEnum
+from http import HTTPStatus
 from http.client import HTTPConnection, HTTPException, HTTPResponse
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from urllib.parse import urlsplit
@@ -20,6 +21,7 @@ from urllib.parse import urlsplit
 _UPSTREAM_TIMEOUT_S = 120.0
 _HOP_HEADERS = {"connection", "keep-alive", "transfer-encoding"}
 _CREATE_HEADER = "if-none-match"
+_DENIED = "403 AccessDenied"
 _RESET_ON_CLOSE = struct.pack("ii", 1, 0)
 """SO_LINGER on, zero seconds: close sends RST."""
 
@@ -94,6 +96,8 @@ class FaultProxy:
         self.choose = choose
         self.counts: Counter[str] = Counter()
         """Requests by what happened to them: a fault's text, or "passed"."""
+        self.hides_missing = False
+        """Answer 403 in place of 404, as S3 does to callers who may not list the bucket."""
         self.url = ""
         self.closing = threading.Event()
         self._lock = threading.Lock()
@@ -184,6 +188,8 @@ class _ProxyConnection(BaseHTTPRequestHandler):
             upstream.close()
         if fault is ProxyFault.REPLY_LOST:
             return self._reset()
+        if self.owner.hides_missing and answer.status == HTTPStatus.NOT_FOUND:
+            return self._refuse(_DENIED)
         self._answer(answer, content, truncated=fault is ProxyFault.TRUNCATED)
 
     def _answer(self, answer: HTTPResponse, content: bytes, *, truncated: bool) -> None:
@@ -198,8 +204,8 @@ class _ProxyConnection(BaseHTTPRequestHandler):
         if truncated:
             self._reset()
 
-    def _refuse(self, fault: ProxyFault) -> None:
-        status, code = fault.value.split()
+    def _refuse(self, answer: str) -> None:
+        status, code = answer.split()
         content = f"<Error><Code>{code}</Code><Message>injected</Message></Error>".encode()
         self.send_response_only(int(status))
         self.send_header("Content-Type", "application/xml")

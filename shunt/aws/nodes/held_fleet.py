@@ -156,6 +156,8 @@ class HeldFleet:
         for notice in list(self.watch.news(holding, statuses, fresh=fresh)):
             self._heed(notice, statuses)
         self._open_shards = None if self.fleet.recheck else num_open_shards(status)
+        if self._open_shards == 0:
+            self.reconciler.finish_empty()
         self._replan(status, left_s)
         spend, left_s = self._spend(), self._work_left_s(status, left_s)
         if self.purse.weigh(spend, left_s) and self.purse.market is not Verdict.SPOT:

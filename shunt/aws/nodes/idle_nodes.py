@@ -3,6 +3,7 @@
 from collections.abc import Callable, Collection, Iterator
 from dataclasses import dataclass, field
 
+from shunt.run.event import EventKind
 from shunt.run.node_status import NodeState, machine_of
 from shunt.run.status import RunStatus
 
@@ -11,8 +12,11 @@ IDLE_S = 120.0
 
 
 def num_open_shards(status: RunStatus) -> int | None:
-    """Shards that are not done; None where the status does not list them."""
-    return sum(not shard.done for shard in status.shards) if status.shards else None
+    """Shards that are not done and can be; None where the status does not list them."""
+    if not status.shards:
+        return None
+    corrupt = {e.shard_id for e in status.events if e.kind is EventKind.SHARD_CORRUPT}
+    return sum(not shard.done and shard.shard_id not in corrupt for shard in status.shards)
 
 
 @dataclass(slots=True)

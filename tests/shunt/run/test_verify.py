@@ -10,7 +10,9 @@ from typing import Any
 import pyarrow.parquet as pq
 import pytest
 
+import shunt.run.collect
 import shunt.run.verify
+from shunt import keys
 from shunt.checkpoint.generation import Finish, Generation
 from shunt.checkpoint.lease import LeaseObserver
 from shunt.checkpoint.log import CheckpointLog
@@ -19,11 +21,13 @@ from shunt.checkpoint.segment import Gain
 from shunt.dataset.rendering import renderer_for
 from shunt.job.job import Job
 from shunt.results.outcome import ShardOutcomes
-from shunt.run.collect import ShardsOpen, collect
+from shunt.run.collect import ShardsCorrupt, ShardsOpen, collect, find_cuts, kept_cuts
 from shunt.run.manifest import Manifest
 from shunt.run.prepare import prepare
 from shunt.run.verify import verify
+from shunt.store.opening import open_store
 from shunt.testing.memory_store import MemoryStore
+from shunt.testing.s3_server import S3Server
 
 NOW = datetime(2026, 1, 1, tzinfo=UTC)
 ROWS = [{"prompt": f"say {index}", "logprobs": index} for index in range(5)]
@@ -132,3 +136,68 @@ def test_an_id_with_two_good_rows_is_found(tmp_path: Path, monkeypatch: pytest.M
 
     monkeypatch.setattr(shunt.run.verify, "read_outcomes", doubled)
     assert "id row-0: has 2 good rows" in verify(store, manifest).problems
+
+
+def test_a_copy_of_the_results_is_compared_where_it_lies(tmp_path: Path) -> None:
+    store, manifest = run(tmp_path)
+    made = Path(collect(store, manifest, now=NOW).directory)
+    copy = made.rename(tmp_path / "copy")
+    assert not verify(store, manifest).ok
+    report = verify(store, manifest, results=str(copy))
+    assert report.ok, report.problems
+    (copy / "results.jsonl").write_text("{}")
+    assert not verify(store, manifest, results=str(copy)).ok
+
+
+@pytest.mark.s3
+def test_results_in_a_bucket_are_compared_there(
+    tmp_path: Path, s3: S3Server, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("AWS_ACCESS_KEY_ID", s3.credentials.access_key_id)
+    monkeypatch.setenv("AWS_SECRET_ACCESS_KEY", s3.credentials.secret_access_key)
+    monkeypatch.setenv("AWS_REGION", s3.region)
+    monkeypatch.setenv("AWS_ENDPOINT_URL", s3.endpoint_url)
+    store, manifest = run(tmp_path)
+    place = f"s3://{s3.bucket}/{tmp_path.name}-results"
+    output = manifest.job.output.model_copy(update={"path": place + "-{run_id}"})
+    job = manifest.job.model_copy(update={"output": output})
+    manifest = manifest.model_copy(update={"job": job})
+    summary = collect(store, manifest, now=NOW)
+    report = verify(store, manifest)
+    assert report.ok, report.problems
+    assert len(report.files) == 2
+    published = open_store(summary.directory)
+    published.put("results.jsonl", published.get("results.jsonl") + b"{}")
+    assert "was changed" in "".join(verify(store, manifest).problems)
+    published.delete("results.parquet")
+    assert "results.parquet: is missing" in verify(store, manifest).problems
+
+
+def test_a_shard_that_cannot_be_read_is_named_and_leaves_the_run_incomplete(tmp_path: Path) -> None:
+    store, manifest = run(tmp_path)
+    key = next(k for k in store.list(keys.segment_prefix(manifest.run_id, "000001")))
+    store.put(key, store.get(key)[:-1])
+    with pytest.raises(ShardsCorrupt, match=r"shard 000001: .*fails its checksum"):
+        collect(store, manifest, now=NOW)
+
+
+def test_cuts_stand_before_rows_are_written(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A second collect, at once or after a crash, makes its files from the positions of the first,
+    although another owner has sealed the log elsewhere meanwhile."""
+    store, manifest = run(tmp_path)
+
+    def crash(*_: object, **__: object) -> None:
+        raise KeyboardInterrupt
+
+    with monkeypatch.context() as patched:
+        patched.setattr(shunt.run.collect, "write_results", crash)
+        with pytest.raises(KeyboardInterrupt):
+            collect(store, manifest, now=NOW)
+    before = kept_cuts(store, manifest)
+    lease = LeaseObserver(store, manifest.run_id, 0.0, lambda: 0.0).acquire("000000", "late")
+    assert lease is not None
+    CheckpointLog(lease, replay(store, manifest.run_id, "000000")).append([])
+    assert find_cuts(store, manifest) != before
+    assert collect(store, manifest, now=NOW).cuts == before

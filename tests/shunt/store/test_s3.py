@@ -255,3 +255,35 @@ def test_stores_of_one_bucket_do_not_see_each_other(s3: S3Server, prefix: str) -
 
 def test_secrets_stay_out_of_what_is_printed() -> None:
     assert "hush" not in repr(S3Access(credentials=Credentials("hush", "hush", "hush")))
+
+
+def test_a_missing_object_is_missing_also_to_who_may_not_list_the_bucket(
+    store: S3Store, rival: S3Store, proxy: FaultProxy
+) -> None:
+    """S3 then answers 403. What is there and is refused stays refused."""
+    proxy.hides_missing = True
+    rival.put("runs/r/nodes/b.json", b"there")
+    rival.put("runs/r/nodes/a.jso", b"there")
+    rival.put("runs/r/nodes/a.json2", b"there")
+    for key in ("runs/r/nodes/a.json", "manifest.json", "runs/q/spend.json"):
+        with pytest.raises(ObjectMissing):
+            store.get(key)
+        with pytest.raises(ObjectMissing):
+            store.size_bytes(key)
+    assert store.get("runs/r/nodes/b.json") == b"there"
+
+
+def test_an_object_that_is_there_and_refused_is_denied(
+    s3: S3Server, proxy: FaultProxy, store: S3Store
+) -> None:
+    store.put("runs/r/manifest.json", b"there")
+    wrong = Credentials(s3.credentials.access_key_id, "not the secret")
+    refused = S3Store(
+        s3.bucket,
+        store.uri.rsplit("/", 1)[-1],
+        access=S3Access(proxy.url, s3.region, wrong, 30.0, QUICK),
+    )
+    with pytest.raises(StoreDenied):
+        refused.get("runs/r/manifest.json")
+    with pytest.raises(StoreDenied):
+        refused.get("runs/r/nothing.json")
