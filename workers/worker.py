@@ -1,7 +1,6 @@
 """The worker loop: take shards, keep the engine full, save every token, leave cleanly."""
 
 import asyncio
-import gc
 import logging
 from collections.abc import Awaitable, Callable
 from contextlib import suppress
@@ -145,8 +144,6 @@ class Worker:
             )
             if opening.done():
                 opening.result()
-                # What the start left behind lives on: no collection need look at it again.
-                gc.freeze()
                 return True
             await self._see_taken()
             await self.desk.look()

@@ -1,6 +1,7 @@
 """Starting vLLM: with the hooks for resuming where they fit, without them where they do not."""
 
 import asyncio
+import gc
 import importlib
 import logging
 from dataclasses import dataclass
@@ -64,6 +65,7 @@ async def start_engine(config: EngineConfig) -> StartedEngine:
             await asyncio.to_thread(llm.shutdown, timeout=0.0)
             raise EngineDied("the engine died before it took requests") from error
         description = answers[0]
+    gc.freeze()  # what the start left behind lives on: no collection need look at it again
     traits = _traits(llm, description, private, reason)
     fingerprint = _fingerprint(llm, description)
     log.info("engine started fingerprint=%s resumes=%s", fingerprint, private is not None)
