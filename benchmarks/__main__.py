@@ -7,24 +7,31 @@ from pathlib import Path
 NOT_BENCHMARKS = {
     "__init__",
     "__main__",
+    "cpu_time",
     "report",
+    "step_log",
+    "step_schedulers",
     "tables",
     "pipeline_child",
     "throughput_child",
     "cpu_worker",
     "resume_overhead",
+    "workloads",
 }
 """Modules of other uses; resume_overhead runs in the worker environment, as `make bench` does."""
+
+PACKAGES = {"peers"}
+"""Benchmarks of several modules."""
 
 
 def main() -> int:
     """Run them all; one that fails does not stop the next. The exit code tells."""
     status = 0
-    for path in sorted(Path(__file__).parent.glob("*.py")):
-        if path.stem not in NOT_BENCHMARKS:
-            sys.stdout.write(f"\n== {path.stem}\n")
-            sys.stdout.flush()
-            status |= subprocess.call([sys.executable, "-m", f"benchmarks.{path.stem}"]) != 0
+    names = {path.stem for path in Path(__file__).parent.glob("*.py")} - NOT_BENCHMARKS
+    for name in sorted(names | PACKAGES):
+        sys.stdout.write(f"\n== {name}\n")
+        sys.stdout.flush()
+        status |= subprocess.call([sys.executable, "-m", f"benchmarks.{name}"]) != 0
     return status
 
 
