@@ -9,6 +9,7 @@ from datetime import datetime
 
 from shunt.checkpoint.request import Request
 from shunt.dataset.row_error import RowError, RowErrorCode
+from shunt.errors import ShuntError
 from shunt.run.cancellation import is_cancelled
 from shunt.run.driver import SILENT_S, DriverWatch
 from shunt.run.event import Event, EventKind, record
@@ -76,6 +77,7 @@ class Worker:
             await self._work()
             return await self._depart()
         finally:
+            await self._give_back_taken()
             await self.room.close()
 
     async def _work(self) -> None:
@@ -99,7 +101,7 @@ class Worker:
                 strict=True,
             )
         ]
-        serving = asyncio.create_task(self._start_and_serve())
+        serving = asyncio.create_task(self._serve())
         await asyncio.wait([serving, *beside], return_when=asyncio.FIRST_COMPLETED)
         stop.set()
         for tick in ticks:
@@ -108,13 +110,6 @@ class Worker:
             serving.cancel()
         await asyncio.gather(*beside)
         await serving
-
-    async def _start_and_serve(self) -> None:
-        try:
-            if await self._open_engine():
-                await self._serve()
-        finally:
-            await self._taken()  # what is being won is held, and has to be given back
 
     async def _open_engine(self) -> bool:
         """Start the engine, which takes long; False when told to leave meanwhile, or when no shard
@@ -152,10 +147,16 @@ class Worker:
             if ahead and loop.time() >= patient_until_s and self.desk.holds_all_that_is_left:
                 ahead = False
                 await self.desk.give_back_unstarted()
+                log.info("shards given back, as the engine is not up yet")
         return False
 
     async def _serve(self) -> None:
-        while not self.leave.is_set():
+        try:
+            opened = await self._open_engine()
+        except ShuntError:
+            await self.desk.give_back_unstarted()
+            raise
+        while opened and not self.leave.is_set():
             self.room.changed.clear()
             await self._see_taken()
             if self.room.dead:
@@ -226,10 +227,17 @@ class Worker:
         """Wait for the shard that is being taken, if one is. Raises what taking it raised."""
         if self._taking is None:
             return
-        found = await self._taking
-        self._taking = None
-        if not found:
+        taking, self._taking = self._taking, None
+        if not await taking:
             self._take_again_s = asyncio.get_running_loop().time() + self.settings.idle_poll_s
+
+    async def _give_back_taken(self) -> None:
+        """Give back a shard that was being taken when the worker left. It is waited for last: a
+        store that is slow must not hold up a drain."""
+        held = set(self.desk.shards)
+        with suppress(*AWAY):
+            await self._taken()
+        await self.desk.release(set(self.desk.shards) - held)
 
     async def _take_shard(self) -> bool:
         try:
@@ -292,7 +300,8 @@ class Worker:
             code = ExitCode.DRAINED
             await self._tell(NodeState.DRAINING)
             await self._save_all()
-            await self.desk.release_all()
+            await self.desk.release(list(self.desk.shards))
+            await self._give_back_taken()
         await self._tell(NodeState.ENDED, code)
         return code
 

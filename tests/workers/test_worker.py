@@ -10,10 +10,11 @@ import pytest
 
 from shunt.checkpoint.done import done_shards
 from shunt.checkpoint.generation import Generation
-from shunt.checkpoint.lease import LeaseObserver
+from shunt.checkpoint.lease import Lease, LeaseObserver
 from shunt.checkpoint.request import Request
 from shunt.dataset.prompt import Prompt
 from shunt.dataset.row_error import RowError, RowErrorCode
+from shunt.errors import EngineDied
 from shunt.job.sampling import Sampling
 from shunt.run.cancellation import cancel
 from shunt.run.event import Event, EventKind, read_events
@@ -294,6 +295,55 @@ def test_an_engine_that_starts_for_ages_keeps_the_last_shard_from_nobody() -> No
     assert run_with(bench, store, start) is ExitCode.DONE
     assert given_back
     assert_whole(bench, store)
+
+
+def test_an_engine_that_does_not_start_leaves_no_shard_behind() -> None:
+    async def start(worker: Worker) -> None:
+        while not worker.desk.shards:
+            await asyncio.sleep(0)
+        raise EngineDied("test")
+
+    bench, store = Bench(long_prompts(6)), MemoryStore()
+    with pytest.raises(EngineDied):
+        run_with(bench, store, start)
+    assert _free(store, "000000") is not None
+
+
+def test_a_drain_does_not_wait_for_a_shard_that_is_being_taken() -> None:
+    """The store hangs as the second shard is opened; the first is saved and free meanwhile."""
+    won: list[str] = []
+    hangs, goes_on = threading.Event(), threading.Event()
+
+    class HangingStore(MemoryStore):
+        def put_if_absent(self, key: str, data: bytes) -> bool:
+            if "/leases/" in key:
+                won.append(next(shard_id for shard_id in bench.dataset if f"/{shard_id}/" in key))
+                if len(won) == 2:
+                    hangs.set()
+                    goes_on.wait(60)
+            return super().put_if_absent(key, data)
+
+    async def main() -> ExitCode:
+        worker = bench.worker(store, term_s=60.0)
+        running = asyncio.create_task(worker.run())
+        while not hangs.is_set() or bench.num_generated < 100:
+            await asyncio.sleep(0)
+        worker.told_to_leave("test")
+        async with asyncio.timeout(30):
+            while _free(store, won[0]) is None:
+                await asyncio.sleep(0.001)
+        goes_on.set()
+        return await running
+
+    prompts = {f"{n:06d}": long_prompts(3)["000000"] for n in range(2)}
+    bench, store = Bench(prompts), HangingStore()
+    assert asyncio.run(main()) is ExitCode.DRAINED
+    assert _free(store, won[1]) is not None
+    assert len(bench.generations(store)) == 3
+
+
+def _free(store: Store, shard_id: str) -> Lease | None:
+    return LeaseObserver(store, RUN, 60.0, lambda: 0.0).acquire(shard_id, "next")
 
 
 def test_the_last_row_is_saved_when_it_ends_and_not_at_a_tick() -> None:

@@ -148,18 +148,17 @@ class ShardDesk:
 
     async def give_back_unstarted(self) -> None:
         """Release every shard, of which no request has run, and drop its waiting requests."""
-        unstarted = list(self.shards.values())
-        await self.release_all()
-        for shard in unstarted:
-            self.on_lost(set(shard.open))
-
-    async def release_all(self) -> None:
-        """Give every shard back, so that its next owner need not wait. A lease that the store does
-        not take back lapses."""
         for shard in list(self.shards.values()):
+            self.on_lost(set(shard.open))
+        await self.release(list(self.shards))
+
+    async def release(self, shard_ids: Iterable[str]) -> None:
+        """Give shards back, so that their next owner need not wait. A lease that the store does not
+        take back lapses."""
+        for shard_id in shard_ids:
             with suppress(*AWAY):
-                await asyncio.to_thread(shard.log.lease.release)
-        self.shards.clear()
+                await asyncio.to_thread(self.shards[shard_id].log.lease.release)
+            self.shards.pop(shard_id, None)
 
     def update(self, request: Request) -> None:
         """Remember what a request had when its engine died."""
