@@ -123,7 +123,8 @@ def _shunt_command(folder: Path) -> Sequence[str]:
 def _shunt_answers(folder: Path) -> Answers:
     return [
         (row["custom_id"], row["response"]["body"]["choices"][0]["message"]["content"])
-        for row in _lines(folder / "results/batch_output.jsonl")
+        for path in (folder / "results").glob("*/batch_output.jsonl")
+        for row in _lines(path)
         if row.get("response")
     ]
 

@@ -23,6 +23,8 @@ from pathlib import Path
 
 STOPPED_LIMIT_S = 5.0
 POLL_S = 0.5
+_LOOKS_AT_ALL = 60
+"""Every so many looks all processes are looked at: one may have the number of one that ended."""
 SOCKETS = "VLLM_RPC_BASE_PATH"
 """vLLM makes its Unix sockets in this directory, and removes none of a killed process."""
 _SOCKETS_PREFIX = "shunt-ipc-"
@@ -73,13 +75,17 @@ def start_janitor(token: str = "") -> "subprocess.Popen[bytes]":
 
 def watch_janitor(janitor: "subprocess.Popen[bytes]") -> None:
     """Return when it is gone, or stands still."""
-    still_s = 0.0
-    while still_s <= STOPPED_LIMIT_S:
-        try:
-            janitor.wait(POLL_S)
-            return
-        except subprocess.TimeoutExpired:
+    # Popen.wait with a timeout looks twenty times a second; beside an engine that is too often.
+    gone = os.pidfd_open(janitor.pid)
+    try:
+        still_s = 0.0
+        while still_s <= STOPPED_LIMIT_S:
+            if select.select([gone], [], [], POLL_S)[0]:
+                janitor.wait()
+                return
             still_s = still_s + POLL_S if stands_still(janitor.pid) else 0.0
+    finally:
+        os.close(gone)
 
 
 def sweep(token: str, *, message_queues: bool = True) -> None:
@@ -101,7 +107,8 @@ def stands_still(pid: int) -> bool:
 def watch(owner: int, parent: int, token: str) -> None:
     """Until the owner is gone or a process stands still; then leave nothing."""
     told: list[int] = []
-    ranks: Callable[[], list[int]] = (lambda: told) if token else (lambda: _session(owner))
+    session = _Session(owner)
+    ranks: Callable[[], list[int]] = (lambda: told) if token else session.look
     memory = _Mapped()
     still_since: dict[int, float] = {}
     source = sys.stdin.buffer
@@ -114,9 +121,10 @@ def watch(owner: int, parent: int, token: str) -> None:
                 break
             *lines, pending = (pending + data).split(b"\n")
             told += [int(line) for line in lines]
-        watched = (owner, parent, *ranks())
+        members = ranks()
+        watched = (owner, parent, *members)
         if not token:
-            memory.look((owner, *ranks()))
+            memory.look((owner, *members))
         now = time.monotonic()
         for pid in watched:
             if not stands_still(pid):
@@ -125,7 +133,7 @@ def watch(owner: int, parent: int, token: str) -> None:
                 still_since.setdefault(pid, now)
         if any(now - since > STOPPED_LIMIT_S for since in still_since.values()):
             break
-    ended = ranks()
+    ended = ranks() if token else _session(owner)
     for pid in (*ended, owner):
         with suppress(ProcessLookupError):
             os.kill(pid, signal.SIGKILL)
@@ -143,11 +151,38 @@ def _wait_gone(pids: list[int]) -> None:
         time.sleep(POLL_S / 10)
 
 
-def _session(leader: int) -> list[int]:
-    """The living processes of a session but its leader."""
-    pids = [int(entry) for entry in os.listdir("/proc") if entry.isdigit()]
-    members = [pid for pid in pids if _fields(pid)[3:4] == [str(leader)]]
+def _session(leader: int, pids: Iterable[int] | None = None) -> list[int]:
+    """The living processes of a session but its leader, of all there are or among `pids`."""
+    members = [
+        pid for pid in (_all_pids() if pids is None else pids) if _fields(pid)[3:4] == [str(leader)]
+    ]
     return [pid for pid in members if pid != leader and _lives(pid)]
+
+
+def _all_pids() -> set[int]:
+    return {int(entry) for entry in os.listdir("/proc") if entry.isdigit()}
+
+
+class _Session:
+    """A session's processes, at a price that does not grow with the machine's: processes are born
+    into a session, so only those are looked at that are new."""
+
+    def __init__(self, leader: int) -> None:
+        self._leader = leader
+        self._seen: set[int] = set()
+        self._members: set[int] = set()
+        self._looks = 0
+
+    def look(self) -> list[int]:
+        """The living ones but the leader."""
+        pids = _all_pids()
+        if self._looks % _LOOKS_AT_ALL == 0:
+            self._seen = set()
+        self._looks += 1
+        self._members.update(_session(self._leader, pids - self._seen))
+        self._seen = pids
+        self._members = set(_session(self._leader, self._members))
+        return sorted(self._members)
 
 
 def _lives(pid: int) -> bool:

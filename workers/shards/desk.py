@@ -50,6 +50,9 @@ class ShardDesk:
     stored_s: float = 0.0
     """When the store last took something from us."""
 
+    _given_back: set[str] = field(default_factory=set[str])
+    """Shards that this worker released unstarted: to take one again is not to resume it."""
+
     def __post_init__(self) -> None:
         self.stored_s = self.monotonic()
 
@@ -107,7 +110,8 @@ class ShardDesk:
         opened = await asyncio.to_thread(self.open_shard, lease, cadence)
         self.shards[lease.shard_id] = opened.shard
         log.info("shard taken shard=%s epoch=%d", lease.shard_id, lease.epoch)
-        if opened.previous_epochs:
+        ours = lease.shard_id in self._given_back and not opened.resumed_generations
+        if opened.previous_epochs and not ours:
             await self._tell_resumed(opened)
         return opened
 
@@ -150,6 +154,7 @@ class ShardDesk:
         """Release every shard, of which no request has run, and drop its waiting requests."""
         for shard in list(self.shards.values()):
             self.on_lost(set(shard.open))
+        self._given_back.update(self.shards)
         await self.release(list(self.shards))
 
     async def release(self, shard_ids: Iterable[str]) -> None:
