@@ -25,6 +25,9 @@ from tests.flows.ec2_site import CENT, SLOW, START, TYPE, ZONES, check_whole, ec
 
 pytestmark = pytest.mark.timeout(300)
 
+QUICK = ("--set", "model.fake_tokens_per_s=null")
+"""Takes effect where no node of an earlier invocation lives."""
+
 
 def test_a_job_runs_on_nodes_that_are_all_gone_at_the_end(
     tmp_path: Path, undisturbed: dict[str, str]
@@ -239,7 +242,7 @@ def test_the_controller_is_killed_at_one_call_after_the_other(
             assert controller.returncode == -signal.SIGKILL, (operation, phase)
         at.cloud.double.faults.clear()
         assert len(at.cloud.double.instances) == 2, "no double launch"
-        done = at.run()
+        done = at.run(*QUICK)
 
         assert done.returncode == 0, done.stderr
         check_whole(at, undisturbed)
@@ -298,7 +301,7 @@ def test_the_deadline_is_met_with_on_demand_nodes_or_stops_the_run(
         assert markets == ["spot", "spot", "on-demand"]
         at.check_nothing_is_left()
 
-        assert at.run("--set", "limits.deadline=null").returncode == 0
+        assert at.run("--set", "limits.deadline=null", *QUICK).returncode == 0
         check_whole(at, undisturbed)
 
 
@@ -330,19 +333,18 @@ def test_what_a_later_invocation_says_reaches_its_nodes_or_is_refused(
     tmp_path: Path, undisturbed: dict[str, str]
 ) -> None:
     """At a token in twenty seconds the first invocation's job would take its nodes an hour."""
-    quick = ("--set", "model.fake_tokens_per_s=null")
     with ec2_site(tmp_path, tokens_per_s=0.05) as at:
         run = at.start("run", "job.yaml", "--no-prefect")
         wait_until(lambda: len(at.cloud.living()) == 2)
         run.kill()
         run.communicate()
-        refused = at.run(*quick)
+        refused = at.run(*QUICK)
 
         assert refused.returncode == 2, refused.stderr
         assert "2 nodes of an earlier invocation live and go by other settings" in refused.stderr
         assert "(model.fake_tokens_per_s)" in refused.stderr
         at.cloud.take(*(instance.instance_id for instance in at.cloud.living()))
-        done = at.run(*quick)
+        done = at.run(*QUICK)
         assert done.returncode == 0, done.stderr
         check_whole(at, undisturbed)
 
@@ -356,5 +358,5 @@ def test_ctrl_c_ends_the_nodes(tmp_path: Path, undisturbed: dict[str, str]) -> N
 
         assert stopped.returncode == 75, stopped.stderr
         at.check_nothing_is_left()
-        assert at.run().returncode == 0
+        assert at.run(*QUICK).returncode == 0
         check_whole(at, undisturbed)
