@@ -1,5 +1,6 @@
 """`shunt`: the command line. Thin: it reads argv and environment, and prints."""
 
+import json
 import sys
 from typing import Annotated, Any
 
@@ -27,10 +28,14 @@ class Commands(TyperGroup):
         except ShuntError as error:
             if ctx.params["debug"]:
                 raise
+            usage = isinstance(error, _USAGE_ERRORS)
+            code = ExitCode.USAGE if usage else ExitCode.FAILED
+            if "--json" in sys.argv:
+                told = {"error": str(error), "kind": type(error).__name__, "exit_code": int(code)}
+                typer.echo(json.dumps(told, indent=2, ensure_ascii=False))
             message = f"[bold red]error[/]: {_escaped(error)}"
             Console(stderr=True).print(message, highlight=False, soft_wrap=True)
-            usage = isinstance(error, _USAGE_ERRORS)
-            raise typer.Exit(ExitCode.USAGE if usage else ExitCode.FAILED) from error
+            raise typer.Exit(code) from error
 
 
 app = typer.Typer(

@@ -13,19 +13,22 @@ from typing import Annotated
 
 import typer
 from pydantic import TypeAdapter
-from rich.console import Console
 
-from flows.drive.drive import Ending, Watcher, check_job, drive, renderer_of, resume
+from flows.drive.drive import Ending, Watcher, check_job, drive, go_on_command, renderer_of, resume
 from flows.exit_code import ExitCode
-from flows.screen.run_view import show_status
+from flows.screen.run_view import show_runs, show_status
 from flows.screen.view import LiveView, PlainView, show_ending, show_preflight
+from flows.screen.words import console as console_of
 from flows.surroundings import surroundings
 from shunt.dataset.preflight import PreflightReport
 from shunt.errors import JobError, RunMissing
 from shunt.job.job import Job
 from shunt.job.job_file import job_schema, load_job, override_job
+from shunt.results.summary import read_summary
 from shunt.run.cancellation import cancel as cancel_run
 from shunt.run.collect import collect as collect_run
+from shunt.run.event import Event, EventKind, record
+from shunt.run.listing import RunLine, read_lines
 from shunt.run.manifest import Manifest, list_runs, read_manifest
 from shunt.run.model_identity import HARMLESS_EXTRA
 from shunt.run.pace import Pace
@@ -33,6 +36,7 @@ from shunt.run.prepare import preflight as preflight_job
 from shunt.run.status import RunState, RunStatus, StatusReader
 from shunt.run.verify import verify as verify_run
 from shunt.store.config import StoreConfig, open_configured_store
+from shunt.store.opening import directory_of
 from shunt.store.protocol import Store
 
 JobPath = Annotated[Path, typer.Argument(metavar="JOB", help="Job file (YAML).")]
@@ -55,7 +59,7 @@ Plainly = Annotated[
     bool, typer.Option("--no-prefect", help="Drive the run directly, without a Prefect flow run.")
 ]
 
-_errors = Console(stderr=True)
+_errors = console_of(stderr=True)
 _WATCH_INTERVAL_S = 1.0
 _DECISIVE = ("name", "input", "sampling", "shard_prompts", "model.dtype", "model.revision",
              "model.max_model_len", "model.adapters", "model.engine_kind",
@@ -94,7 +98,7 @@ def run(
             # Prefect takes two seconds to import; only this command pays for it.
             from flows.prefect.session import run_flow
 
-            ending = run_flow(loaded, watcher, stop, sample=sample)
+            ending = run_flow(loaded, watcher, stop, tell=_tell, sample=sample)
     _end(ending, as_json=as_json)
 
 
@@ -124,15 +128,18 @@ def status(
 ) -> None:
     """What a run looks like now."""
     if not run_id:
-        runs = list_runs(_opened(store, endpoint_url))
-        _print_json({"runs": runs}) if as_json else print_lines(runs or ["no run in this store"])
+        runs = list(read_lines(_opened(store, endpoint_url, must_exist=True)))
+        if as_json:
+            _print_json({"runs": TypeAdapter(list[RunLine]).dump_python(runs, mode="json")})
+        else:
+            show_runs(console_of(), runs, now=datetime.now(UTC))
         return
     opened, manifest = find_run(run_id, store, endpoint_url)
     seen = StatusReader(opened, manifest.run_id).read()
     if as_json:
         _print_json(TypeAdapter(RunStatus).dump_python(seen, mode="json"))
     else:
-        show_status(Console(), seen)
+        show_status(console_of(), seen)
 
 
 def watch(
@@ -162,11 +169,24 @@ def cancel(
 ) -> None:
     """Ask every worker of a run to save and leave. `shunt resume` lifts it."""
     opened, manifest = find_run(run_id, store, endpoint_url)
-    first = cancel_run(opened, manifest.run_id)
+    name = manifest.run_id
+    finished = read_summary(opened, name) is not None
+    first = not finished and cancel_run(opened, name)
+    if first:
+        record(opened, name, Event(at=datetime.now(UTC), kind=EventKind.CANCELLED))
     if as_json:
-        _print_json({"run_id": manifest.run_id, "cancelled": True, "was_cancelled": not first})
+        _print_json({"run_id": name, "cancelled": not finished, "finished": finished,
+                     "was_cancelled": not finished and not first})  # fmt: skip
+    elif finished:
+        print_lines([f"{name} is finished; there is nothing to cancel"])
     else:
-        print_lines([f"{manifest.run_id} is cancelled; its workers save and leave"])
+        again = "" if first else " already"
+        print_lines(
+            [
+                f"{name} is{again} cancelled; its workers save and leave",
+                f"Go on with: {go_on_command(manifest)}",
+            ]
+        )
 
 
 def verify(
@@ -186,7 +206,7 @@ def verify(
                      "num_segments": report.num_segments, "files": report.files,
                      "problems": report.problems})  # fmt: skip
     else:
-        console = Console()
+        console = console_of()
         for problem in report.problems:
             console.print(f"[red]problem[/]: {problem}", highlight=False, soft_wrap=True)
         if report.ok:
@@ -220,7 +240,7 @@ def preflight(
     if sample is None:
         _preflight(loaded, as_json=as_json)
         return
-    show_preflight(_errors if as_json else Console(), _preflight_report(loaded))
+    show_preflight(_errors if as_json else console_of(), _preflight_report(loaded))
     run(job, overrides, strict, sample, no_prefect=True, as_json=as_json)
 
 
@@ -242,6 +262,10 @@ COMMANDS: dict[str, Callable[..., None]] = {
 }
 
 
+def _tell(text: str) -> None:
+    _errors.print(text, style="dim", highlight=False)
+
+
 def _load(path: Path, overrides: list[str] | None, strict: bool) -> Job:
     return load_job(path, [*(overrides or []), *(["errors.strict=true"] if strict else [])])
 
@@ -252,7 +276,7 @@ def _preflight(job: Job, *, as_json: bool) -> None:
         counts = {"num_good_rows": report.num_good_rows, "num_error_rows": report.num_error_rows}
         _print_json(counts | TypeAdapter(PreflightReport).dump_python(report, mode="json"))
     else:
-        show_preflight(Console(), report)
+        show_preflight(console_of(), report)
     if job.errors.strict:
         report.require_clean()
 
@@ -266,19 +290,29 @@ def _store(job: Job) -> Store:
     return open_configured_store(job.store, environment=os.environ)
 
 
-def _opened(uri: str, endpoint_url: str | None) -> Store:
+def _opened(uri: str, endpoint_url: str | None, *, must_exist: bool = False) -> Store:
     config = StoreConfig(uri=uri, endpoint_url=endpoint_url)
+    directory = directory_of(uri)
+    if must_exist and directory is not None and not directory.is_dir():
+        raise JobError(
+            f"--store {uri}: {directory.absolute()} is no directory; `store.uri` of the job file "
+            "says where its runs are, relative to that file"
+        )
     return open_configured_store(config, environment=os.environ)
 
 
 def find_run(run_id: str, uri: str, endpoint_url: str | None) -> tuple[Store, Manifest]:
     """The run of this id, or the only one that begins so. Raises `RunMissing`."""
-    store = _opened(uri, endpoint_url)
+    store = _opened(uri, endpoint_url, must_exist=True)
     try:
         return store, read_manifest(store, run_id)
     except RunMissing:
         matching = [found for found in list_runs(store) if found.startswith(run_id)]
-        if len(matching) != 1:
+        if len(matching) > 1:
+            raise JobError(
+                f"{run_id} may be any of: {', '.join(matching)}; write more of it"
+            ) from None
+        if not matching:
             raise
         return store, read_manifest(store, matching[0])
 
@@ -322,7 +356,7 @@ def _stop_on_signals(told_user: str) -> Iterator[threading.Event]:
 
 @contextmanager
 def _view(*, as_json: bool) -> Iterator[Watcher]:
-    console = _errors if as_json else Console()
+    console = _errors if as_json else console_of()
     with LiveView(console) if console.is_terminal else PlainView(console) as view:
         yield view
 
@@ -342,7 +376,7 @@ def _end(ending: Ending, *, as_json: bool) -> None:
             }
         )
     else:
-        show_ending(Console(), ending)
+        show_ending(console_of(), ending)
     raise typer.Exit(ending.code)
 
 

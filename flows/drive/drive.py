@@ -32,6 +32,8 @@ from shunt.store.patience import Patience
 from shunt.store.protocol import Store
 
 _RECHECKS = 3
+CANCELLED = "cancelled"
+"""Reason of a drive that `shunt cancel` ended."""
 
 
 class Watcher(Protocol):
@@ -122,8 +124,11 @@ def resume(manifest: Manifest, store: Store, around: Surroundings, watcher: Watc
         stopped = _generate(manifest, store, around, watcher, recheck=attempt > 0)
         lost += stopped.num_lost
         if stopped.code is not ExitCode.OK:
+            if stopped.reason != CANCELLED:  # the order to cancel is in the timeline already
+                told = Event(at=around.now(), kind=EventKind.STOPPED, detail=stopped.reason)
+                record(store, run_id, told)
             spend = read_spend(store, run_id)
-            return replace(stopped, num_lost=lost, go_on=_go_on(manifest), spend=spend)
+            return replace(stopped, num_lost=lost, go_on=go_on_command(manifest), spend=spend)
         try:
             summary = collect(store, manifest, now=around.now())
         except ShardsOpen:
@@ -207,7 +212,7 @@ def _stopped_early(run_id: str, around: Surroundings, limit: str, cancelled: boo
     if around.stop.is_set():
         return Ending(ExitCode.INTERRUPTED, run_id, "interrupted")
     if cancelled:
-        return Ending(ExitCode.INTERRUPTED, run_id, "cancelled")
+        return Ending(ExitCode.INTERRUPTED, run_id, CANCELLED)
     return Ending(ExitCode.LIMIT, run_id, limit) if limit else None
 
 
@@ -221,7 +226,8 @@ def _ended(manifest: Manifest, summary: ResultSummary, num_lost: int) -> Ending:
     return Ending(code, manifest.run_id, reason, summary, num_lost)
 
 
-def _go_on(manifest: Manifest) -> str:
+def go_on_command(manifest: Manifest) -> str:
+    """What a person types to go on with a run that was stopped."""
     store = manifest.job.store
     endpoint = [] if store.endpoint_url is None else ["--endpoint-url", store.endpoint_url]
     return shlex.join(["shunt", "resume", manifest.run_id, "--store", store.uri, *endpoint])

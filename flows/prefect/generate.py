@@ -14,9 +14,9 @@ from prefect import flow, get_run_logger, task
 from prefect.cache_policies import NO_CACHE
 from prefect.client.schemas.objects import State
 from prefect.runtime import flow_run
-from prefect.states import Completed, Failed
+from prefect.states import Cancelled, Completed, Failed
 
-from flows.drive.drive import Ending, Watcher, prepare_run, results_of, resume
+from flows.drive.drive import CANCELLED, Ending, Watcher, prepare_run, results_of, resume
 from flows.drive.nodes import slots_of
 from flows.exit_code import ExitCode
 from flows.prefect.flow_view import SERVER_ERRORS, FlowView
@@ -103,9 +103,27 @@ def generate(job: Job, sample: int | None = None) -> State[None]:
     if (endings := _ENDINGS.get()) is not None:
         endings.append(ending)
     show.show_summary(ending, manifest)
-    if ending.code is ExitCode.OK:
-        return Completed(message=f"{manifest.num_rows} rows in {results_of(manifest)}")
-    return Failed(message=ending.reason)
+    return final_state(ending, manifest)
+
+
+def final_state(ending: Ending, manifest: Manifest) -> State[None]:
+    """Each way to end has a state of its own, and one sentence with what to do next."""
+    go_on = f"{ending.reason}; everything generated is saved. Go on with: {ending.go_on}"
+    match ending.code:
+        case ExitCode.OK:
+            return Completed(message=f"{manifest.num_rows} rows in {results_of(manifest)}")
+        case ExitCode.ROW_ERRORS:
+            told = (
+                f"{ending.reason}; all rows, bad ones with their codes, in {results_of(manifest)}"
+            )
+            return Failed(name="TooManyErrorRows", message=told)
+        case ExitCode.LIMIT:
+            return Failed(name="LimitReached", message=go_on)
+        case ExitCode.INTERRUPTED:
+            name = "Cancelled" if ending.reason == CANCELLED else "Interrupted"
+            return Cancelled(name=name, message=go_on)
+        case _:
+            return Failed(message=ending.reason)
 
 
 @task(name="prepare", task_run_name="prepare", cache_policy=NO_CACHE)

@@ -6,10 +6,11 @@ Prefect reads its settings when it is imported, so `prepare_environment` comes f
 import os
 import signal
 import threading
-import urllib.error
-import urllib.request
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 
 from flows.drive.drive import Ending, Watcher
+from flows.prefect.own_server import ServerFailed, answers, own_server, wait_for
 from flows.surroundings import state_directory
 from shunt.errors import JobError
 from shunt.job.job import Job
@@ -20,25 +21,54 @@ _PATIENCE_S = 10.0
 
 
 def run_flow(
-    job: Job, watcher: Watcher, stop: threading.Event, *, sample: int | None = None
+    job: Job,
+    watcher: Watcher,
+    stop: threading.Event,
+    *,
+    tell: Callable[[str], None],
+    sample: int | None = None,
 ) -> Ending:
-    """Run `generate` as a flow run of the server that there is, or of an ephemeral one.
+    """Run `generate` as a flow run of the server that there is, or of one that lives as long.
 
-    Raises `JobError` when `PREFECT_API_URL` names a server that does not answer.
+    `tell` is told what is waited for. Raises `JobError` when `PREFECT_API_URL` names a server that
+    does not answer, or when our own does not start.
     """
     named = os.environ.get("PREFECT_API_URL")
-    if named and not _answers(named, _PATIENCE_S):
+    if named and not answers(named, _PATIENCE_S):
         raise JobError(
             f"PREFECT_API_URL is {named}, but no server answers there; unset it, or use "
             "--no-prefect"
         )
     prepare_environment()
-    # Only now: importing Prefect reads the environment.
-    from flows.prefect.generate import Session, generate_in
+    with _server(tell):
+        # Only now: importing Prefect reads the environment.
+        from flows.prefect.generate import Session, generate_in
 
-    ours = signal.getsignal(signal.SIGTERM)
-    session = Session(watcher, stop, lambda: _set_sigterm(ours))
-    return generate_in(session, job, sample=sample)
+        ours = signal.getsignal(signal.SIGTERM)
+        session = Session(watcher, stop, lambda: _set_sigterm(ours))
+        return generate_in(session, job, sample=sample)
+
+
+@contextmanager
+def _server(tell: Callable[[str], None]) -> Iterator[None]:
+    """The server that `PREFECT_API_URL` names by now, or one of our own."""
+    if "PREFECT_API_URL" in os.environ:
+        yield
+        return
+    log = state_directory() / "prefect" / "server.log"
+    tell("starting Prefect's own server (some ten seconds; --no-prefect does without)")
+    with own_server(os.environ, log=log) as url:
+        os.environ["PREFECT_API_URL"] = url
+        try:
+            # The import takes seconds of its own, which the server needs too.
+            import flows.prefect.generate  # noqa: F401
+
+            wait_for(url, log=log)
+            yield
+        except ServerFailed as error:
+            raise JobError(str(error)) from error
+        finally:
+            del os.environ["PREFECT_API_URL"]
 
 
 def _set_sigterm(handler: "signal._HANDLER") -> None:
@@ -59,20 +89,8 @@ def prepare_environment() -> None:
         # A lost server holds up the end of a run, for the retries of some five requests; two take
         # six seconds, Prefect's five a minute.
         "PREFECT_CLIENT_MAX_RETRIES": "2",
-        # A new database on a busy machine needs more than Prefect's 20 s.
-        "PREFECT_SERVER_EPHEMERAL_STARTUP_TIMEOUT_SECONDS": "120",
     }
-    if "PREFECT_API_URL" not in os.environ and _answers(LOCAL_SERVER, _PROBE_TIMEOUT_S):
+    if "PREFECT_API_URL" not in os.environ and answers(LOCAL_SERVER, _PROBE_TIMEOUT_S):
         defaults["PREFECT_API_URL"] = LOCAL_SERVER
     for name, value in defaults.items():
         os.environ.setdefault(name, value)
-
-
-def _answers(api_url: str, timeout_s: float) -> bool:
-    try:
-        with urllib.request.urlopen(f"{api_url}/health", timeout=timeout_s):
-            return True
-    except urllib.error.HTTPError:
-        return True  # somebody is there; whether we may talk is Prefect's to find out
-    except (urllib.error.URLError, TimeoutError, ConnectionError):
-        return False

@@ -39,7 +39,7 @@ def run_summary_markdown(ending: Ending) -> str:
         "|---|---|",
         f"| error rows | {summary.num_errors} |",
         f"| output tokens | {summary.num_output_tokens} |",
-        f"| rows carried over from a lost worker | {summary.num_resumed_rows} |",
+        f"| rows carried over between workers | {summary.num_resumed_rows} |",
         f"| rows begun again | {summary.num_restarted_rows} |",
         f"| workers lost | {ending.num_lost} |",
         f"| results | `{summary.directory}` |",

@@ -1,10 +1,15 @@
-"""`shunt status`: one picture of a run, and what happened to it."""
+"""`shunt status`: one picture of a run and what happened to it, or a list of all runs."""
+
+from collections.abc import Sequence
+from datetime import datetime
 
 from rich.console import Console
 from rich.markup import escape
 from rich.table import Table
 
 from flows.screen.view import event_line, spend_line
+from flows.screen.words import counted, duration
+from shunt.run.listing import RunLine
 from shunt.run.status import RunStatus
 
 _SHOWN_EVENTS = 12
@@ -12,12 +17,32 @@ _SHOWN_SHARDS = 20
 _SHOWN_FAILURES = 5
 
 
+def show_runs(console: Console, runs: Sequence[RunLine], *, now: datetime) -> None:
+    """A line for each run, the youngest last."""
+    if not runs:
+        console.print("no run in this store")
+        return
+    table = Table("run", "state", box=None, header_style="dim", pad_edge=False)
+    for name in ("rows", "age", "USD"):
+        table.add_column(name, justify="right")
+    for run in sorted(runs, key=lambda run: run.created_at):
+        table.add_row(
+            run.run_id,
+            run.state.value,
+            f"{run.rows_done:,}/{run.rows_total:,}",
+            duration((now - run.created_at).total_seconds()),
+            "-" if run.usd is None else f"{run.usd:.2f}",
+        )
+    console.print(table)
+
+
 def show_status(console: Console, status: RunStatus) -> None:
     """Counts, shards that are not done, living workers, the latest events."""
     console.print(
-        f"[bold]{status.run_id}[/] is {status.state.value}: {status.rows_terminal} of "
-        f"{status.rows_total} rows, {status.rows_failed} error rows, {status.output_tokens} tokens "
-        f"generated, {status.num_interruptions} interruptions",
+        f"[bold]{status.run_id}[/] is {status.state.value}: {status.rows_terminal:,} of "
+        f"{counted(status.rows_total, 'row')}, {counted(status.rows_failed, 'error row')}, "
+        f"{counted(status.output_tokens, 'token')} generated, "
+        f"{counted(status.num_interruptions, 'interruption')}",
         highlight=False,
     )
     if (spend := status.spend) is not None:

@@ -1,7 +1,5 @@
 """What a person sees of a run: a live view on a terminal, plain lines elsewhere."""
 
-from datetime import timedelta
-
 from rich.console import Console, Group, RenderableType
 from rich.live import Live
 from rich.progress_bar import ProgressBar
@@ -9,16 +7,20 @@ from rich.table import Table
 from rich.text import Text
 
 from flows.drive.drive import Ending
+from flows.screen.words import counted, duration, size
 from shunt.dataset.preflight import PreflightReport
 from shunt.job.job import Fleet
 from shunt.results.summary import ResultSummary
 from shunt.run.event import Event, EventKind
 from shunt.run.manifest import Manifest
+from shunt.run.node_status import NodeState
 from shunt.run.pace import Pace
 from shunt.run.spend import Spend
 from shunt.run.status import RunStatus
 
 LINE_INTERVAL_S = 5.0
+LONGEST_INTERVAL_S = 60.0
+"""Between two lines of a run that goes on for hours."""
 _TOLD = {EventKind.INTERRUPTED, EventKind.SHARD_RESUMED, EventKind.ENGINE_DIED,
          EventKind.PROMPT_ISOLATED, EventKind.FENCED, EventKind.NOT_LAUNCHED, EventKind.MARKET,
          EventKind.REBALANCE, EventKind.FLEET_ENDED, EventKind.STORE_AWAY,
@@ -26,12 +28,16 @@ _TOLD = {EventKind.INTERRUPTED, EventKind.SHARD_RESUMED, EventKind.ENGINE_DIED,
 
 
 class PlainView:
-    """One line when something happens, and one every few seconds."""
+    """One line when something happens, and one every few seconds while something moves.
+
+    The lines grow rarer, to one a minute: a log of a long run should be readable.
+    """
 
     def __init__(self, console: Console, *, interval_s: float = LINE_INTERVAL_S) -> None:
         self._console = console
         self._interval_s = interval_s
         self._last_s: float | None = None
+        self._last_line = ""
         self._shown: set[str] = set()
 
     def __enter__(self) -> "PlainView":
@@ -53,10 +59,13 @@ class PlainView:
             if event.kind in _TOLD and name not in self._shown:
                 self._shown.add(name)
                 self._console.print(event_line(event), highlight=False)
-        now_s = pace.last_s
-        if self._last_s is None or now_s - self._last_s >= self._interval_s:
-            self._last_s = now_s
-            self._console.print(status_line(status, pace), highlight=False)
+        now_s, line = pace.last_s, status_line(status, pace)
+        due = self._last_s is None or now_s - self._last_s >= self._interval_s
+        if due and line != self._last_line:
+            if self._last_s is not None:
+                self._interval_s = min(1.1 * self._interval_s, LONGEST_INTERVAL_S)
+            self._last_s, self._last_line = now_s, line
+            self._console.print(line, highlight=False)
 
     def collected(self, summary: ResultSummary) -> None: ...
 
@@ -97,32 +106,45 @@ def picture(status: RunStatus, pace: Pace) -> RenderableType:
 def opening_line(manifest: Manifest) -> str:
     bad = f", {manifest.num_error_rows} refused by preflight" if manifest.num_error_rows else ""
     return (
-        f"run [bold]{manifest.run_id}[/]: {manifest.num_rows} rows{bad}, "
-        f"{len(manifest.shards)} shards, {_workers_of(manifest.job.fleet)}"
+        f"run [bold]{manifest.run_id}[/]: {counted(manifest.num_rows, 'row')}{bad}, "
+        f"{counted(len(manifest.shards), 'shard')}, {_workers_of(manifest.job.fleet)}"
     )
 
 
 def _workers_of(fleet: Fleet) -> str:
     if fleet.kind == "local" or fleet.ec2 is None:
-        return _counted(fleet.workers, "worker")
-    nodes = _counted(fleet.workers, "node") if fleet.ec2.instance_types else "nodes by plan"
+        return counted(fleet.workers, "worker")
+    nodes = counted(fleet.workers, "node") if fleet.ec2.instance_types else "nodes by plan"
     return f"{nodes} on EC2 in {fleet.ec2.region}"
 
 
 def status_line(status: RunStatus, pace: Pace) -> str:
-    parts = [
-        f"{status.rows_terminal}/{status.rows_total} rows",
-        f"{pace.tokens_per_s:.0f} tok/s",
-        f"ETA {_duration(pace.eta_s(status.rows_left))}",
-        _counted(len(status.living), "worker"),
-    ]
+    """Rows, what is in flight, rates and workers; before the first token, what is waited for."""
+    running = sum(node.running for node in status.living)
+    parts = [f"{status.rows_terminal:,}/{status.rows_total:,} rows"]
+    if status.output_tokens == 0 and running == 0 and status.rows_left:
+        parts.append(_waited_for(status))
+    else:
+        parts += [
+            f"{running} in flight",
+            f"{pace.tokens_per_s:.0f} tok/s",
+            f"ETA {duration(pace.eta_s(status.rows_left))}",
+            counted(len(status.living), "worker"),
+        ]
     if status.rows_failed:
-        parts.append(f"[yellow]{_counted(status.rows_failed, 'error row')}[/]")
+        parts.append(f"[yellow]{counted(status.rows_failed, 'error row')}[/]")
     if status.spend is not None:
         parts.append(spend_line(status.spend))
     if status.num_interruptions:
-        parts.append(f"{_counted(status.num_interruptions, 'interruption')} survived")
+        parts.append(f"{counted(status.num_interruptions, 'interruption')} survived")
     return "  ".join(parts)
+
+
+def _waited_for(status: RunStatus) -> str:
+    starting = sum(node.state is NodeState.STARTING for node in status.living)
+    if starting:
+        return f"{counted(starting, 'worker')} loading the model"
+    return "workers take their first prompts" if status.living else "waiting for workers to start"
 
 
 def spend_line(spend: Spend) -> str:
@@ -139,10 +161,10 @@ def event_line(event: Event) -> str:
 
 def show_preflight(console: Console, report: PreflightReport, *, brief: bool = False) -> None:
     """Counts, and the first mistakes with file and line."""
-    size = f"{report.num_bytes / 1e6:.1f} MB"
     console.print(
-        f"preflight: {report.num_rows} rows in {len(report.files)} files ({size}, "
-        f"{report.input_format}), {report.num_good_rows} good, {report.num_error_rows} bad",
+        f"preflight: {counted(report.num_rows, 'row')} in {counted(len(report.files), 'file')} "
+        f"({size(report.num_bytes)}, {report.input_format}), {report.num_good_rows:,} good, "
+        f"{report.num_error_rows:,} bad",
         highlight=False,
     )
     for code, count in sorted(report.errors.items()):
@@ -156,7 +178,7 @@ def show_ending(console: Console, ending: Ending) -> None:
     summary = ending.summary
     if ending.spend is not None:
         console.print(
-            f"spent: {ending.spend.usd:.2f} USD on {_counted(ending.spend.num_launched, 'node')}",
+            f"spent: {ending.spend.usd:.2f} USD on {counted(ending.spend.num_launched, 'node')}",
             highlight=False,
         )
     if summary is None:
@@ -164,12 +186,13 @@ def show_ending(console: Console, ending: Ending) -> None:
         console.print(f"Go on with: {ending.go_on}", highlight=False, soft_wrap=True)
         return
     moved = (
-        f"; {_counted(summary.num_resumed_rows, 'row')} carried over from a lost worker, "
+        f"; {counted(summary.num_resumed_rows, 'row')} carried over between workers, "
         f"{summary.num_restarted_rows} of them begun again"
     )
     console.print(
-        f"[bold green]done[/]: {summary.num_ok} rows, {_counted(summary.num_errors, 'error row')}, "
-        f"{summary.num_output_tokens} tokens{moved if summary.num_resumed_rows else ''}",
+        f"[bold green]done[/]: {counted(summary.num_ok, 'row')}, "
+        f"{counted(summary.num_errors, 'error row')}, {summary.num_output_tokens:,} tokens"
+        f"{moved if summary.num_resumed_rows else ''}",
         highlight=False,
         soft_wrap=True,
     )
@@ -179,12 +202,4 @@ def show_ending(console: Console, ending: Ending) -> None:
         console.print(f"[bold yellow]{ending.reason}[/]", highlight=False)
     console.print(f"results: {summary.directory}", highlight=False, soft_wrap=True)
     for file in summary.files:
-        console.print(f"  {file.name}  {file.num_bytes / 1e3:.0f} kB", highlight=False)
-
-
-def _counted(count: int, word: str) -> str:
-    return f"{count} {word}" if count == 1 else f"{count} {word}s"
-
-
-def _duration(seconds: float | None) -> str:
-    return "-" if seconds is None else str(timedelta(seconds=round(seconds)))
+        console.print(f"  {file.name}  {size(file.num_bytes)}", highlight=False)

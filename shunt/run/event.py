@@ -34,6 +34,8 @@ class EventKind(StrEnum):
     """Nothing of the run is left in the account."""
     STORE_AWAY = "store_away"
     """The controller did not reach the store, or reaches it again."""
+    STOPPED = "stopped"
+    """The driver left before the end: Ctrl-C, or a limit; `detail` says which."""
     COLLECTED = "collected"
     CANCELLED = "cancelled"
 

@@ -82,9 +82,12 @@ def test_cancel_stops_a_run_of_another_process_until_it_is_resumed(
     assert run.returncode == 75
     assert "cancelled" in stdout
     assert slow_desk.status()["state"] == "cancelled"
+    assert "cancelled" in [event["kind"] for event in slow_desk.status()["events"]]
     assert slow_desk.processes() == []
+    assert "is already cancelled" in slow_desk.shunt("cancel", "small").stdout
     assert slow_desk.shunt("resume", "small", *FAST).returncode == 0
     assert slow_desk.texts() == undisturbed
+    assert "finished; there is nothing to cancel" in slow_desk.shunt("cancel", "small").stdout
 
 
 def test_a_store_elsewhere_is_named_in_the_command_to_go_on(slow_desk: Desk) -> None:

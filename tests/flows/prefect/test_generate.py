@@ -1,6 +1,7 @@
 """The Prefect flow, as `shunt run` starts it: on an ephemeral server, with no set-up."""
 
 import json
+import os
 import signal
 import socket
 import sqlite3
@@ -33,14 +34,23 @@ def test_a_run_is_a_flow_run_with_a_task_run_per_worker(desk: Desk) -> None:
 def test_a_signal_ends_a_flow_as_it_ends_a_plain_run(
     slow_desk: Desk, number: signal.Signals
 ) -> None:
+    """A terminal sends Ctrl-C to the whole group. Prefect's server must outlive it: the flow run's
+    last state would wait for it otherwise, and be lost."""
     run = slow_desk.start("run", "job.yaml")
     wait_until(lambda: len(slow_desk.segments()) > 4, timeout_s=120)
-    run.send_signal(number)
+    if number == signal.SIGINT:
+        os.killpg(run.pid, number)
+    else:
+        run.send_signal(number)
     stdout, stderr = run.communicate(timeout=60)
 
     assert run.returncode == 75, stderr
     assert "Go on with: shunt resume" in stdout
+    assert "Traceback" not in stderr
     assert slow_desk.processes() == []
+    ended = query(slow_desk, "select state_type, state_name from flow_run")
+    assert ended == [("CANCELLED", "Interrupted")]
+    assert [e["kind"] for e in slow_desk.status()["events"]][-1] == "stopped"
 
 
 def test_a_wrong_row_in_strict_mode_is_told_as_without_prefect(desk: Desk) -> None:
