@@ -23,6 +23,7 @@ class Commands(TyperGroup):
     """Ends what we foresaw with one clear line and an exit code."""
 
     def invoke(self, ctx: Any) -> Any:
+        as_json = "--json" in ctx.args  # of the subcommand, which takes them away
         try:
             return super().invoke(ctx)
         except ShuntError as error:
@@ -30,7 +31,7 @@ class Commands(TyperGroup):
                 raise
             usage = isinstance(error, _USAGE_ERRORS)
             code = ExitCode.USAGE if usage else ExitCode.FAILED
-            if "--json" in sys.argv:
+            if as_json:
                 told = {"error": str(error), "kind": type(error).__name__, "exit_code": int(code)}
                 typer.echo(json.dumps(told, indent=2, ensure_ascii=False))
             message = f"[bold red]error[/]: {_escaped(error)}"

@@ -131,7 +131,8 @@ def test_workers_that_all_fail_end_with_1_and_one_clear_line(desk: Desk) -> None
         (("run", "job.yaml", "--sample", "0"), "--sample"),
         (("run", "job.yaml", "--loud"), "--loud"),
         (("run", "job.yaml", "--set", "fleet.worker_python=/nowhere/python"), "make environments"),
-        (("status", "small-000000000000"), "small-000000000000"),
+        (("status", "small-000000000000"), "--store runs: "),
+        (("status", "small-0", "--store", "."), "small-0"),
     ],
 )
 def test_what_is_wrong_from_the_start_ends_with_2(
@@ -143,6 +144,14 @@ def test_what_is_wrong_from_the_start_ends_with_2(
     assert told in refused.stderr
     assert "Traceback" not in refused.stderr
     assert refused.stdout == ""
+
+
+def test_a_refusal_is_json_where_json_was_asked_for(desk: Desk) -> None:
+    refused = desk.shunt("run", "absent.yaml", "--json")
+
+    told = json.loads(refused.stdout)
+    assert (told["kind"], told["exit_code"], refused.returncode) == ("JobError", 2, 2)
+    assert "absent.yaml: cannot be read" in told["error"]
 
 
 def add_lines(desk: Desk, lines: tuple[str, ...]) -> None:

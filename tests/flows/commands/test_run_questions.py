@@ -24,8 +24,22 @@ def test_status_tells_counts_shards_and_events(finished: Desk) -> None:
 
 
 def test_status_without_a_run_lists_them(finished: Desk) -> None:
-    (run_id,) = json.loads(finished.shunt("status", "--json").stdout)["runs"]
-    assert run_id.startswith("small-")
+    (run,) = json.loads(finished.shunt("status", "--json").stdout)["runs"]
+    assert run["run_id"].startswith("small-")
+    assert (run["state"], run["rows_done"], run["rows_total"]) == ("collected", 60, 60)
+    header, line = finished.shunt("status").stdout.splitlines()
+    assert header.split() == ["run", "state", "rows", "age", "USD"]
+    assert line.split()[:3] == [run["run_id"], "collected", "60/60"]
+
+
+def test_a_beginning_that_names_two_runs_lists_them(desk: Desk) -> None:
+    for sample in ("3", "4"):
+        late = ("--set", "limits.deadline=2020-01-01T00:00:00Z")
+        desk.shunt("run", "job.yaml", "--no-prefect", "--sample", sample, *late)
+    refused = desk.shunt("status", "small")
+
+    assert refused.returncode == 2
+    assert refused.stderr.count("small-") == 2
 
 
 def test_watch_follows_to_the_end(slow_desk: Desk) -> None:
