@@ -6,11 +6,17 @@ from typing import cast
 
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
+from placement.catalogue.model_kind import check_understood
 from placement.catalogue.model_shape import Experts, LatentAttention, ModelShape, WeightFormat
 from placement.errors import BadInput
 
 # Two matrices in the MLP (up and down) instead of the gated three.
-_UNGATED = {"gpt2", "opt", "gpt_neox", "falcon", "phi", "bloom", "gptj", "starcoder2", "mpt"}
+_UNGATED = {
+    *("gpt2", "opt", "gpt_neox", "falcon", "phi", "bloom", "gptj", "starcoder2", "mpt"),
+    *("gpt_bigcode", "nemotron", "persimmon", "codegen", "gpt_neo", "arcee", "apertus"),
+}
+# Layers from one with full attention to the next, where neither layer_types nor the pattern says.
+_WINDOW_PATTERN = {"gemma2": 2, "gemma3": 6, "gemma3_text": 6, "cohere2": 4}
 _LINEAR = {8: WeightFormat.INT8, 4: WeightFormat.INT4}
 
 
@@ -49,6 +55,7 @@ class _HuggingFaceConfig(BaseModel):
     sliding_window: int | None = None
     use_sliding_window: bool = True
     layer_types: list[str] | None = None
+    attention_chunk_size: int | None = None
     max_window_layers: int | None = None
 
     kv_lora_rank: int | None = None
@@ -62,6 +69,11 @@ class _HuggingFaceConfig(BaseModel):
     n_routed_experts: int | None = None
     num_experts_per_tok: int | None = None
     num_experts_per_token: int | None = None
+    experts_per_token: int | None = None
+    multi_query: bool = False
+    num_kv_heads: int | None = Field(default=None, gt=0)
+    new_decoder_architecture: bool = False
+    sliding_window_pattern: int | None = Field(default=None, gt=0)
     moe_intermediate_size: int | None = None
     intermediate_size_mlp: int | None = None
     shared_expert_intermediate_size: int | None = None
@@ -86,6 +98,7 @@ _RENAMED = {
 # `tie_word_embeddings` is left out of config.json where it has the class's default; these default
 # to tied, the rest of what we read to untied (transformers' PretrainedConfig says True, and every
 # untied model therefore writes false).
+_TIED = {"gpt2", "gemma", "gemma2", "gemma3", "gemma3_text", "opt", "falcon"}
 _REQUIRED = ("num_hidden_layers", "hidden_size", "num_attention_heads", "vocab_size")
 
 
@@ -129,6 +142,7 @@ def shape_from_config(
     for old, new in _RENAMED.items():
         if old in fields and new not in fields:
             fields[new] = fields[old]
+    check_understood({"model_type": raw.get("model_type"), **fields}, name)
     missing = [field for field in _REQUIRED if fields.get(field) is None]
     if missing:
         raise BadInput(
@@ -160,7 +174,7 @@ def _shape(config: _HuggingFaceConfig, *, name: str, kv_cache_dtype: str) -> Mod
         num_layers=config.num_hidden_layers,
         hidden=config.hidden_size,
         num_heads=heads,
-        num_kv_heads=config.num_key_value_heads or heads,
+        num_kv_heads=_kv_heads(config),
         head_dim=config.head_dim or config.hidden_size // heads,
         intermediate=_dense_intermediate(config, experts, name),
         mlp_matrices=2 if config.model_type in _UNGATED else 3,
@@ -176,10 +190,27 @@ def _shape(config: _HuggingFaceConfig, *, name: str, kv_cache_dtype: str) -> Mod
     )
 
 
+def _kv_heads(config: _HuggingFaceConfig) -> int:
+    """Falcon and GPT BigCode say with `multi_query` that all heads share one."""
+    if config.num_key_value_heads is not None:
+        return config.num_key_value_heads
+    if config.multi_query and not config.new_decoder_architecture:
+        return 1
+    return config.num_kv_heads or config.num_attention_heads
+
+
 def _tied(config: _HuggingFaceConfig) -> bool:
     if config.tie_word_embeddings is not None:
         return config.tie_word_embeddings
-    return config.model_type in {"gpt2", "gemma", "gemma2", "gemma3", "gemma3_text", "opt"}
+    return config.model_type in {
+        "gpt2",
+        "gemma",
+        "gemma2",
+        "gemma3",
+        "gemma3_text",
+        "opt",
+        "falcon",
+    }
 
 
 def _dense_intermediate(config: _HuggingFaceConfig, experts: Experts | None, name: str) -> int:
@@ -210,7 +241,9 @@ def _experts(config: _HuggingFaceConfig, name: str) -> Experts | None:
     count = config.num_local_experts or config.n_routed_experts or config.num_experts
     if not count or count == 1:
         return None
-    per_token = config.num_experts_per_tok or config.num_experts_per_token
+    per_token = (
+        config.num_experts_per_tok or config.num_experts_per_token or config.experts_per_token
+    )
     width = config.moe_intermediate_size or config.intermediate_size
     if not per_token or not width:
         raise BadInput(
@@ -239,8 +272,9 @@ def _window_layers(config: _HuggingFaceConfig) -> int:
         return 0
     if config.layer_types is not None:
         return sum(1 for kind in config.layer_types if kind == "sliding_attention")
-    if config.model_type == "gemma2":
-        return config.num_hidden_layers // 2
+    pattern = config.sliding_window_pattern or _WINDOW_PATTERN.get(config.model_type)
+    if pattern is not None:  # every so many layers one attends to everything
+        return config.num_hidden_layers - config.num_hidden_layers // pattern
     if config.max_window_layers is not None:
         return max(0, config.num_hidden_layers - config.max_window_layers)
     return config.num_hidden_layers
