@@ -80,6 +80,7 @@ def _batch_command(folder: Path) -> Sequence[str]:
         *(str(WORKER_PYTHON), "-m", "vllm.entrypoints.launchers.run_batch"),
         *("-i", str(folder / "batch.jsonl"), "-o", str(folder / "answers.jsonl")),
         *(f"--{name}={value}" for name, value in options.items()),
+        "--served-model-name=model",
         "--enforce-eager",
         "--scheduler-cls=benchmarks.step_schedulers.CountedScheduler",
     ]
@@ -89,6 +90,7 @@ def _batch_answers(folder: Path) -> Answers:
     return [
         (row["custom_id"], row["response"]["body"]["choices"][0]["message"]["content"])
         for row in _lines(folder / "answers.jsonl")
+        if row["response"] and row["response"]["body"]
     ]
 
 
