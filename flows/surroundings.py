@@ -17,6 +17,7 @@ from shunt.store.patience import STORE_PATIENCE_S
 REPOSITORY = Path(__file__).resolve().parent.parent
 WORKER_PYTHON = "SHUNT_WORKER_PYTHON"
 """Environment variable: interpreter of the worker environment."""
+_DRIVER = Path("/proc/driver/nvidia/gpus")
 EC2_ENDPOINT = "AWS_ENDPOINT_URL_EC2"
 """Boto3's environment variable for an EC2 that is not AWS: the double, whose nodes are here."""
 
@@ -32,6 +33,8 @@ class Surroundings:
     monotonic: Callable[[], float]
     stop: threading.Event
     """Set it to have the workers drain and the drive end."""
+    devices: tuple[str, ...] = ()
+    """GPUs of this machine, as CUDA_VISIBLE_DEVICES names them."""
     store_patience_s: float = STORE_PATIENCE_S
     """How long a store that is away is waited for while nodes work."""
     over: Callable[[Fleet], Fleet] = lambda fleet: fleet
@@ -56,7 +59,18 @@ def surroundings(job: Job, stop: threading.Event) -> Surroundings:
         now=lambda: datetime.now(UTC),
         monotonic=time.monotonic,
         stop=stop,
+        devices=_devices(os.environ.get("CUDA_VISIBLE_DEVICES")),
     )
+
+
+def _devices(
+    visible: str | None, driver: Path = Path("/proc/driver/nvidia/gpus")
+) -> tuple[str, ...]:
+    """The GPUs that this process may use: those it was given, or all that the driver has."""
+    if visible is not None:
+        return tuple(name.strip() for name in visible.split(",") if name.strip())
+    found = list(driver.iterdir()) if driver.is_dir() else []
+    return tuple(str(number) for number in range(len(found)))
 
 
 def _check_reachable(job: Job) -> None:

@@ -31,7 +31,7 @@ from workers.interruption import (
 from workers.node.partners import Partners
 from workers.patience import driver_watch, once_reached
 from workers.settings import DRAIN_LIMIT_S, ExitCode
-from workers.setup import threads_per_rank, with_pipeline, worker_of
+from workers.setup import sharing_device, threads_per_rank, with_pipeline, worker_of
 
 log = logging.getLogger("workers")
 
@@ -65,6 +65,8 @@ def _manifest(store: Store, options: argparse.Namespace) -> Manifest:
     """The run's manifest, with this invocation's job where it says one, and split as planned."""
     manifest = once_reached(lambda: read_manifest(store, options.run))
     job = Job.model_validate_json(options.job) if options.job else current_job(store, manifest)
+    if options.engines_per_device:
+        job = sharing_device(job, options.engines_per_device)
     if options.pipeline:
         job = with_pipeline(job, Pipeline.model_validate_json(options.pipeline))
     return manifest.model_copy(update={"job": job})
@@ -93,6 +95,9 @@ def _options(argv: Sequence[str]) -> argparse.Namespace:
     parser.add_argument("--node", default=f"node-{uuid.uuid4().hex[:8]}", help="name of this node")
     parser.add_argument("--pipeline", default="", help="of a plan, as JSON: this worker heads it")
     parser.add_argument("--seat", default="", help="where the pipeline's nodes find us, as JSON")
+    parser.add_argument(
+        "--engines-per-device", type=int, default=0, help="workers that share this one's GPU"
+    )
     parser.add_argument("--cores", default="", help="cores to stay on, as 0,1")
     parser.add_argument("--watch-parent", action="store_true", help="drain when stdin closes")
     parser.add_argument("--watch-imds", action="store_true", help="drain at a notice of EC2")

@@ -100,6 +100,17 @@ def with_pipeline(job: Job, pipeline: Pipeline) -> Job:
     return job.model_copy(update={"model": model})
 
 
+def sharing_device(job: Job, num_engines: int) -> Job:
+    """The job with the share of a GPU's memory that each of so many engines on it may take, where
+    the job names none."""
+    engine = job.model.engine
+    if engine.gpu_memory_utilization is not None:
+        return job
+    engine = engine.model_copy(update={"gpu_memory_utilization": DEVICE_SHARE / num_engines})
+    model = job.model.model_copy(update={"engine": engine})
+    return job.model_copy(update={"model": model})
+
+
 def engine_config(job: Job) -> EngineConfig:
     """What the job says of the model and its engine, as the engine takes it."""
     model, engine = job.model, job.model.engine

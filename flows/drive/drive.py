@@ -7,6 +7,7 @@ import shlex
 from dataclasses import dataclass, replace
 from typing import Protocol
 
+from flows.drive.ec2_nodes import ec2_of, require_whole_nodes
 from flows.drive.nodes import HeldNodes, hold_nodes
 from flows.exit_code import ExitCode
 from flows.surroundings import Surroundings
@@ -85,6 +86,8 @@ def check_job(job: Job) -> None:
     """
     find_files(job.input.path, endpoint_url=job.input.endpoint_url)
     check_writable(job.output.path)
+    if job.fleet.kind == "ec2":
+        require_whole_nodes(job, ec2_of(job))
     if job.fleet.kind == "local" and job.model.engine_kind == "vllm":
         require_model(job.model.path, job.model.revision)
 

@@ -189,12 +189,38 @@ def _wanted(manifest: Manifest, store: Store) -> tuple[PlannedNodes | None, dict
 
 
 def _pool_specs(job: Job, settings: Ec2) -> dict[str, SlotSpec]:
-    """Every place may be filled from every type in every zone."""
+    """Every place may be filled from every type in every zone. Raises `JobError`."""
+    require_whole_nodes(job, settings)
     pools = tuple(
         Pool(name, zone, "spot") for name in settings.instance_types for zone in settings.subnets
     )
     slots = [f"worker-{number}" for number in range(job.fleet.workers)]
     return {slot: SlotSpec(slot, pools) for slot in slots}
+
+
+def gpus_of_worker(job: Job) -> int:
+    """That one worker's engine runs on."""
+    engine = job.model.engine
+    if engine.pipeline is not None:
+        return sum(stage.tp for stage in engine.pipeline.stages)
+    return engine.tensor_parallel_size * engine.pipeline_parallel_size
+
+
+def require_whole_nodes(job: Job, settings: Ec2) -> None:
+    """Raises `JobError` for a type of which the one worker of a node would not use all GPUs, or
+    would miss some: the others would idle at full price."""
+    if job.model.engine_kind != "vllm":
+        return
+    used, known = gpus_of_worker(job), load_catalogue().instances
+    counts = {name: known[name].gpu_count for name in settings.instance_types if name in known}
+    for name, count in counts.items():
+        if count != used:
+            raise JobError(
+                f"fleet.ec2.instance_types: {name} has {count} GPUs, and the worker of a node uses "
+                f"{used}. Set model.engine.tensor_parallel_size so that it uses {count}, name "
+                f"types that have {used}, or leave instance_types empty and let the job's plan "
+                "split the model over them"
+            )
 
 
 def on_demand_prices(settings: Ec2) -> Mapping[str, Decimal]:

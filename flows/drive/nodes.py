@@ -8,10 +8,12 @@ from dataclasses import dataclass
 from datetime import datetime
 from typing import Protocol
 
-from flows.drive.ec2_nodes import ec2_specs, hold_ec2
+from flows.drive.ec2_nodes import ec2_specs, gpus_of_worker, hold_ec2
 from flows.surroundings import Surroundings
+from shunt.errors import JobError
 from shunt.fleet.local import LocalFleet, WorkerCommand
 from shunt.fleet.reconcile import PlannedInterruption, Reconciler
+from shunt.job.job import Job
 from shunt.run.event import Event
 from shunt.run.manifest import Manifest
 from shunt.run.status import RunStatus
@@ -91,10 +93,12 @@ def _hold_local(
     recheck: bool,
 ) -> Generator[HeldNodes]:
     settings = manifest.job.fleet
+    require_devices(manifest.job, len(around.devices))
     with LocalFleet(
         command=_worker_command(manifest, around, recheck=recheck),
         run_tag=uuid.uuid4().hex[:6],
         num_slots=settings.workers,
+        devices=around.devices,
     ) as fleet:
         yield _LocalNodes(
             deadline=manifest.job.limits.deadline,
@@ -111,6 +115,21 @@ def _hold_local(
                     for i in settings.interruptions
                 ],
             ),
+        )
+
+
+def require_devices(job: Job, num_devices: int) -> None:
+    """Raises `JobError` where a local worker's engine needs more GPUs than are a worker's share.
+    Machines without any run on their cores."""
+    if not num_devices or job.model.engine_kind != "vllm":
+        return
+    needed, share = gpus_of_worker(job), max(1, num_devices // job.fleet.workers)
+    if needed > share:
+        raise JobError(
+            f"each worker's engine needs {needed} GPUs (tensor_parallel_size times "
+            f"pipeline_parallel_size), but {job.fleet.workers} workers share {num_devices} of this "
+            f"machine, {share} each: set fleet.workers to {max(1, num_devices // needed)}, or "
+            "smaller sizes"
         )
 
 

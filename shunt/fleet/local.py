@@ -63,6 +63,8 @@ class LocalFleet:
     run_tag: str
     """Makes node ids unique over the processes that ever worked on the run."""
     num_slots: int
+    devices: tuple[str, ...] = ()
+    """GPUs of this machine, as CUDA_VISIBLE_DEVICES names them; none: workers get no say of any."""
     drain_timeout_s: float = 30.0
     _processes: dict[str, _Process] = field(default_factory=dict[str, _Process])
     _counter: "itertools.count[int]" = field(default_factory=itertools.count)
@@ -82,8 +84,15 @@ class LocalFleet:
     def launch(self, slot: str) -> str:
         node_id = f"{self.run_tag}-{slot}-{next(self._counter)}"
         self.command.log_directory.mkdir(parents=True, exist_ok=True)
-        cores = _cores_of(int(slot.rsplit("-", 1)[-1]), self.num_slots)
+        number = int(slot.rsplit("-", 1)[-1])
+        cores = _cores_of(number, self.num_slots)
         environment = {**self.command.environment, "OMP_NUM_THREADS": str(len(cores))}
+        sharing: list[str] = []
+        if self.devices:
+            own = devices_of(number, self.num_slots, self.devices)
+            environment["CUDA_VISIBLE_DEVICES"] = ",".join(own)
+            engines = engines_per_device(self.num_slots, len(self.devices))
+            sharing = ["--engines-per-device", str(engines)]
         with (self.command.log_directory / f"{node_id}.log").open("wb") as log:
             popen = subprocess.Popen(
                 [
@@ -93,6 +102,7 @@ class LocalFleet:
                     "--cores",
                     _joined(cores),
                     "--watch-parent",
+                    *sharing,
                 ],
                 stdin=subprocess.PIPE,
                 stdout=log,
@@ -134,6 +144,19 @@ class LocalFleet:
             process.kill()
             if process.popen.stdin is not None:
                 process.popen.stdin.close()
+
+
+def devices_of(slot: int, num_slots: int, devices: Sequence[str]) -> list[str]:
+    """The slot's GPUs: as many for each, and nobody else's while there are enough."""
+    if num_slots > len(devices):
+        return [devices[slot % len(devices)]]
+    each = len(devices) // num_slots
+    return list(devices[slot * each : (slot + 1) * each])
+
+
+def engines_per_device(num_slots: int, num_devices: int) -> int:
+    """How many workers share the GPU that most share."""
+    return -(-num_slots // num_devices)
 
 
 def _cores_of(slot: int, num_slots: int) -> list[int]:
