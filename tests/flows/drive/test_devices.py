@@ -63,7 +63,7 @@ def test_workers_are_told_their_gpus(tmp_path: Path) -> None:
 def test_engines_that_need_more_gpus_than_their_share_are_refused() -> None:
     require_devices(job_of(workers=8, tp=4), 0)
     require_devices(job_of(workers=2, tp=4), 8)
-    with pytest.raises(JobError, match="8 workers share 8 .* set fleet.workers to 2"):
+    with pytest.raises(JobError, match=r"8 workers share 8 .* set fleet.workers to 2"):
         require_devices(job_of(workers=8, tp=4), 8)
 
 
@@ -74,7 +74,7 @@ def test_a_node_with_gpus_that_would_idle_is_refused_in_words() -> None:
         require_whole_nodes(job, job.fleet.ec2)
     job = job_of(types=("g6.xlarge", "p5.48xlarge"))
     assert job.fleet.ec2 is not None
-    with pytest.raises(JobError, match="p5.48xlarge has 8 GPUs, and the worker of a node uses 1"):
+    with pytest.raises(JobError, match=r"p5\.48xlarge has 8 GPUs, and the worker of a node uses 1"):
         require_whole_nodes(job, job.fleet.ec2)
 
 
