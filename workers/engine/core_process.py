@@ -28,7 +28,8 @@ def install() -> None:
 
 def run_engine_core(*args: Any, **kwargs: Any) -> None:
     """Stands in for vLLM's function of the same name as the target of the spawned process."""
-    os.setsid()
+    if os.getsid(0) != os.getpid():  # a core that the warm process forked leads one already
+        os.setsid()
     if KEY not in kwargs["vllm_config"].additional_config:  # else its executor has one
         threading.Thread(target=_keep_janitor, name="janitor-watch", daemon=True).start()
     end_with_parent()

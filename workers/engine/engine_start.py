@@ -1,10 +1,12 @@
 """Starting vLLM: with the hooks for resuming where they fit, without them where they do not."""
 
 import asyncio
+import contextlib
 import gc
 import importlib
 import logging
 from dataclasses import dataclass
+from multiprocessing.context import BaseContext
 from types import ModuleType
 from typing import Any
 
@@ -44,14 +46,19 @@ class StartedEngine:
     """Directory of its Unix sockets."""
 
 
-async def start_engine(config: EngineConfig) -> StartedEngine:
-    """Build the engine beside the event loop. Raises `EngineDied` when it does not come up."""
+async def start_engine(
+    config: EngineConfig, processes: BaseContext | None = None
+) -> StartedEngine:
+    """Build the engine beside the event loop. Raises `EngineDied` when it does not come up.
+
+    Its core is a process of the multiprocessing context `processes`, or spawned.
+    """
     private, reason = load_private()
     if private is None:
         log.warning("moved rows will be restarted: %s", reason)
     sockets = place_sockets()
     try:
-        llm = await asyncio.to_thread(_build, config, private)
+        llm = await asyncio.to_thread(_build, config, private, processes)
     except (RuntimeError, OSError, ValueError) as error:
         remove_sockets(sockets)
         raise EngineDied(f"the engine did not start: {error}") from error
@@ -104,7 +111,9 @@ def load_private() -> tuple[ModuleType | None, str]:
     return front_end, ""
 
 
-def _build(config: EngineConfig, private: ModuleType | None) -> AsyncLLMEngine:
+def _build(
+    config: EngineConfig, private: ModuleType | None, processes: BaseContext | None
+) -> AsyncLLMEngine:
     arguments = engine_arguments(config)
     if private is None and current_platform.is_cpu():
         # Runner V1 on CPU fails over a prefill chunk of a seeded request; only a hook mends that.
@@ -117,9 +126,13 @@ def _build(config: EngineConfig, private: ModuleType | None) -> AsyncLLMEngine:
         scheduler = vllm_config.scheduler_config
         scheduler.scheduler_cls = _scheduler_class(vllm_config)
         _core_process().install()
-    return AsyncLLMEngine.from_vllm_config(
-        vllm_config, disable_log_stats=True, enable_log_requests=False
-    )
+    with contextlib.ExitStack() as stack:
+        if private is not None and processes is not None:
+            starting = importlib.import_module("workers.engine.private.processes")
+            stack.enter_context(starting.cores_started_by(processes))
+        return AsyncLLMEngine.from_vllm_config(
+            vllm_config, disable_log_stats=True, enable_log_requests=False
+        )
 
 
 def _scheduler_class(vllm_config: VllmConfig) -> str:

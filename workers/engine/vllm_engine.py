@@ -4,6 +4,7 @@ import asyncio
 import logging
 from collections.abc import Mapping
 from dataclasses import replace
+from multiprocessing.context import BaseContext
 from types import ModuleType
 from typing import Any
 
@@ -66,13 +67,16 @@ class VllmEngine:
             self._private.install_front_end(self._llm, self._on_state)
 
     @classmethod
-    async def start(cls, config: EngineConfig) -> "VllmEngine":
+    async def start(
+        cls, config: EngineConfig, processes: BaseContext | None = None
+    ) -> "VllmEngine":
         """Start the engine core and wait until it takes requests.
 
-        The environment (`engine_environment`) is set before this module is imported. Raises
+        `processes`: of which context the core is one, as that of a warm process; else it is
+        spawned. The environment (`engine_environment`) is set before this module is imported. Raises
         `EngineDied` when the engine does not come up.
         """
-        return cls(await start_engine(config), config)
+        return cls(await start_engine(config, processes), config)
 
     @property
     def fingerprint(self) -> str:

@@ -8,6 +8,7 @@ vLLM's own it watches the session of the engine core, and remembers what its pro
 Only the standard library, in a session of its own. Run as a script by `start_janitor`.
 """
 
+import multiprocessing
 import os
 import re
 import select
@@ -67,10 +68,17 @@ def start_janitor(token: str = "") -> "subprocess.Popen[bytes]":
     Without a token it needs no pids: it watches the session that this process leads.
     """
     return subprocess.Popen(
-        [sys.executable, "-I", "-S", __file__, str(os.getpid()), str(os.getppid()), token],
+        [sys.executable, "-I", "-S", __file__, str(os.getpid()), str(_starter()), token],
         stdin=subprocess.PIPE,
         start_new_session=True,
     )
+
+
+def _starter() -> int:
+    """Who had this process started; its parent may be the warm process that forked it."""
+    starter = multiprocessing.parent_process()
+    pid = starter.pid if starter is not None else None
+    return os.getppid() if pid is None else pid
 
 
 def watch_janitor(janitor: "subprocess.Popen[bytes]") -> None:

@@ -1,0 +1,48 @@
+"""What a process does that was just forked from a warm one."""
+
+import importlib
+import logging
+import os
+import sys
+from typing import Any
+
+from workers.warm.fitness import ImportedWith
+from workers.warm.fork_server import Run
+from workers.warm.nursery import open_nursery
+from workers.warm.popen import run_process
+
+
+def run_child(imported: ImportedWith) -> Run:
+    """Of the warm process with these imports: its children may have nurseries of their own."""
+
+    def run(request: dict[str, Any], descriptors: list[int]) -> int:
+        _forget_logging()
+        # Each leads a session, as an engine core does that was spawned: who ends it ends its
+        # children with it.
+        os.setsid()
+        if request["forks"]:
+            open_nursery(imported, run_rank)
+        return _run(request, descriptors)
+
+    return run
+
+
+def run_rank(request: dict[str, Any], descriptors: list[int]) -> int:
+    """Of a nursery: in the session of the process that the nursery belongs to."""
+    return _run(request, descriptors)
+
+
+def _run(request: dict[str, Any], descriptors: list[int]) -> int:
+    if request["kind"] == "process":
+        return run_process(descriptors)
+    module = importlib.import_module(request["module"])
+    sys.argv = [module.__file__ or request["module"], *request["arguments"]]
+    return int(module.main(request["arguments"]))
+
+
+def _forget_logging() -> None:
+    """The warm process's own: a child that logs says how itself."""
+    root = logging.getLogger()
+    for handler in list(root.handlers):
+        root.removeHandler(handler)
+    root.setLevel(logging.WARNING)
