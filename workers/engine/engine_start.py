@@ -46,9 +46,7 @@ class StartedEngine:
     """Directory of its Unix sockets."""
 
 
-async def start_engine(
-    config: EngineConfig, processes: BaseContext | None = None
-) -> StartedEngine:
+async def start_engine(config: EngineConfig, processes: BaseContext | None = None) -> StartedEngine:
     """Build the engine beside the event loop. Raises `EngineDied` when it does not come up.
 
     Its core is a process of the multiprocessing context `processes`, or spawned.

@@ -72,9 +72,9 @@ class VllmEngine:
     ) -> "VllmEngine":
         """Start the engine core and wait until it takes requests.
 
-        `processes`: of which context the core is one, as that of a warm process; else it is
-        spawned. The environment (`engine_environment`) is set before this module is imported. Raises
-        `EngineDied` when the engine does not come up.
+        Its core is a process of the multiprocessing context `processes`, as that of a warm process,
+        or spawned. The environment (`engine_environment`) is set before this module is imported.
+        Raises `EngineDied` when the engine does not come up.
         """
         return cls(await start_engine(config, processes), config)
 

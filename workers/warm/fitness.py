@@ -14,6 +14,8 @@ IMPORT_TIME = (
 """Beginnings of variables that libraries read when they are loaded or imported."""
 _NOT_DECIDED = ("PYTHONPATH", "PYTHONUNBUFFERED", "LD_LIBRARY_PATH")
 """Of these, the ones that a process which has imported everything no longer needs."""
+_FORKED_IN_ORDER = ("jemalloc_bg_thd",)
+"""pyarrow's allocator takes its locks around a fork, and starts its thread anew in the child."""
 _CUDA_DEVICE = "/dev/nvidia-uvm"
 """Opened by cuInit, by NVML never."""
 
@@ -47,14 +49,22 @@ def unfit_for_fork(imported: ImportedWith, environ: Mapping[str, str]) -> str:
     """Why a process of that environment must not be forked from this one; empty when it may."""
     if different := imported.difference(environ):
         return different
-    if (threads := len(os.listdir("/proc/self/task"))) > 1:
-        return f"it has {threads} threads, whose locks a fork would keep for ever"
+    if threads := other_threads():
+        return f"it has threads, whose locks a fork would keep for ever: {', '.join(threads)}"
     torch = sys.modules.get("torch")
     if torch is not None and torch.cuda.is_initialized():
         return "CUDA was touched in it"
     if _CUDA_DEVICE in open_files():
         return f"it has {_CUDA_DEVICE} open: CUDA was touched in it"
     return ""
+
+
+def other_threads() -> list[str]:
+    """Names of the threads besides the main one that a fork would cut off in the middle."""
+    tasks = Path("/proc/self/task")
+    others = (task for task in tasks.iterdir() if task.name != str(os.getpid()))
+    names = [(task / "comm").read_text().strip() for task in others]
+    return [name for name in names if name not in _FORKED_IN_ORDER]
 
 
 def open_files() -> set[str]:

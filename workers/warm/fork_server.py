@@ -5,6 +5,7 @@ import select
 import signal
 import socket
 import sys
+import traceback
 from collections.abc import Callable, Mapping
 from contextlib import suppress
 from dataclasses import dataclass, field
@@ -68,9 +69,7 @@ class ForkServer:
             for descriptor in descriptors:
                 os.close(descriptor)
 
-    def _fork(
-        self, client: socket.socket, request: dict[str, Any], descriptors: list[int]
-    ) -> None:
+    def _fork(self, client: socket.socket, request: dict[str, Any], descriptors: list[int]) -> None:
         sys.stdout.flush()
         sys.stderr.flush()
         pid = os.fork()
@@ -102,8 +101,8 @@ class ForkServer:
             code = self.run(request, descriptors[3:])
         except SystemExit as leaving:
             code = leaving.code if isinstance(leaving.code, int) else int(bool(leaving.code))
-        except BaseException:
-            sys.excepthook(*sys.exc_info())
+        except BaseException:  # noqa: BLE001  the edge of a process: what rises is shown and ends it
+            traceback.print_exc()
         finally:
             with suppress(OSError, ValueError):
                 sys.stdout.flush()

@@ -5,11 +5,9 @@ import logging
 import os
 import signal
 import socket
-import socket
 from collections.abc import Callable
 from contextlib import suppress
 from multiprocessing import (
-    context,
     forkserver,
     popen_forkserver,
     popen_spawn_posix,
@@ -20,6 +18,7 @@ from multiprocessing import (
     util,
 )
 from multiprocessing.connection import wait
+from multiprocessing.context import BaseContext, SpawnProcess, set_spawning_popen
 from typing import Any
 
 from workers.owner_socket import ChannelError, receive, send
@@ -86,6 +85,7 @@ class WarmPopen(popen_forkserver.Popen):
     """As multiprocessing's own for its fork server, whose descriptors' numbering it uses."""
 
     def __init__(self, process_obj: process.BaseProcess, dial: Dial, *, forks: bool) -> None:
+        self._fds: list[int] = []
         self._dial = dial
         self._request = {"kind": "process", "forks": forks}
         super().__init__(process_obj)
@@ -93,12 +93,12 @@ class WarmPopen(popen_forkserver.Popen):
     def _launch(self, process_obj: Any) -> None:
         preparation = spawn.get_preparation_data(process_obj._name)
         buffer = io.BytesIO()
-        context.set_spawning_popen(self)
+        set_spawning_popen(self)
         try:
             reduction.dump(preparation, buffer)
             reduction.dump(process_obj, buffer)
         finally:
-            context.set_spawning_popen(None)
+            set_spawning_popen(None)
         data, writer = os.pipe()
         try:
             descriptors = [data, resource_tracker.getfd(), *self._fds]
@@ -120,7 +120,6 @@ class WarmPopen(popen_forkserver.Popen):
             self.returncode = self._child.poll(0.0 if flag == os.WNOHANG else None)
         return self.returncode
 
-
     def _send_signal(self, sig: int) -> None:
         self._child.send_signal(sig)
 
@@ -130,7 +129,7 @@ def _close(child: ForkedChild, life: int) -> None:
     os.close(life)
 
 
-class WarmContext(context.BaseContext):
+class WarmContext(BaseContext):
     """A multiprocessing context whose processes are forked from the warm process behind `dial`.
 
     With `forks`, each of them may fork others in its turn (`workers.warm.nursery`). `cold` is told
@@ -151,7 +150,7 @@ class WarmContext(context.BaseContext):
                 cold(str(error))
                 return popen_spawn_posix.Popen(process_obj)
 
-        class Process(context.SpawnProcess):
+        class Process(SpawnProcess):
             _Popen = staticmethod(popen)
 
             def __reduce__(self) -> Any:
@@ -161,8 +160,8 @@ class WarmContext(context.BaseContext):
         self.Process = Process  # type: ignore[assignment]
 
 
-def _spawned(state: dict[str, Any]) -> context.SpawnProcess:
-    arrived = context.SpawnProcess.__new__(context.SpawnProcess)
+def _spawned(state: dict[str, Any]) -> SpawnProcess:
+    arrived = SpawnProcess.__new__(SpawnProcess)
     arrived.__dict__.update(state)
     return arrived
 

@@ -84,5 +84,6 @@ def engine_variables(environ: Mapping[str, str]) -> dict[str, str]:
 
 def _package(name: str) -> Path:
     spec = importlib.util.find_spec(name)
-    assert spec is not None and spec.origin is not None, f"{name} is installed"
+    assert spec is not None, f"{name} is installed"
+    assert spec.origin is not None, f"{name} is a package with code"
     return Path(spec.origin).parent

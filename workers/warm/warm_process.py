@@ -37,7 +37,7 @@ class WarmProcess:
     _number: int = field(default=0)
 
     @property
-    def socket(self) -> Path:
+    def door(self) -> Path:
         """Of the newest; another name for each, so that nobody waits for one that is gone."""
         assert self._directory is not None, "start() first"
         return self._directory / f"warm-{self._number}"
@@ -49,7 +49,7 @@ class WarmProcess:
 
     def dial(self) -> socket.socket:
         """A connection to the one that lives. Raises `ChannelError`."""
-        return connect(self.socket, timeout_s=_ANSWER_S)
+        return connect(self.door, timeout_s=_ANSWER_S)
 
     def start(self) -> None:
         """Have one that lives: does nothing where the last one does."""
@@ -63,7 +63,7 @@ class WarmProcess:
         self._number += 1
         added = engine_variables(self.environ)
         before = {name: self.environ.get(name) for name in added}
-        with listen(self.socket) as listener:
+        with listen(self.door) as listener:
             command = [sys.executable, "-m", "workers.warm", str(listener.fileno())]
             command += ["--asked", json.dumps(before), "--import", ",".join(self.modules)]
             self._process = subprocess.Popen(
