@@ -9,8 +9,10 @@ import sys
 import threading
 import time
 import uuid
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
 from datetime import UTC, datetime
+from pathlib import Path
 
 from shunt.aws.imds import IMDS_URL, Imds
 from shunt.job.job import Job
@@ -32,6 +34,7 @@ from workers.node.partners import Partners
 from workers.patience import driver_watch, once_reached
 from workers.settings import DRAIN_LIMIT_S, ExitCode
 from workers.setup import sharing_device, threads_per_rank, with_pipeline, worker_of
+from workers.warm.warm_process import WarmDoor, WarmProcess, WarmSource
 
 log = logging.getLogger("workers")
 
@@ -56,7 +59,8 @@ def main(argv: Sequence[str]) -> int:
                 kv_cache_gib=manifest.job.model.engine.cpu_kv_cache_gib,
             )
         )
-        ending.code = asyncio.run(_run(store, manifest, options))
+        with _warm(manifest.job, options) as warm:
+            ending.code = asyncio.run(_run(store, manifest, options, warm))
     log.info("worker ends exit=%d (%s)", ending.code, ending.code.name.lower())
     return ending.code
 
@@ -70,6 +74,22 @@ def _manifest(store: Store, options: argparse.Namespace) -> Manifest:
     if options.pipeline:
         job = with_pipeline(job, Pipeline.model_validate_json(options.pipeline))
     return manifest.model_copy(update={"job": job})
+
+
+@contextmanager
+def _warm(job: Job, options: argparse.Namespace) -> Iterator[WarmSource | None]:
+    """The node's warm process, or one of our own, which imports vllm while we do."""
+    if job.model.engine_kind != "vllm" or options.cold:
+        yield None
+    elif options.warm is not None:
+        yield WarmDoor(options.warm)
+    else:
+        own = WarmProcess(dict(os.environ))
+        own.start()
+        try:
+            yield own
+        finally:
+            own.close()
 
 
 def _partners(store: Store, manifest: Manifest, options: argparse.Namespace) -> Partners | None:
@@ -103,11 +123,15 @@ def _options(argv: Sequence[str]) -> argparse.Namespace:
     parser.add_argument("--watch-imds", action="store_true", help="drain at a notice of EC2")
     parser.add_argument("--imds-url", default=IMDS_URL, help="where EC2's metadata are served")
     parser.add_argument("--recheck", action="store_true", help="do not trust done markers")
+    parser.add_argument("--warm", type=Path, help="socket of the node's warm process")
+    parser.add_argument("--cold", action="store_true", help="spawn every process of the engine")
     parser.add_argument("--log-level", default="info")
     return parser.parse_args(argv)
 
 
-async def _run(store: Store, manifest: Manifest, options: argparse.Namespace) -> ExitCode:
+async def _run(
+    store: Store, manifest: Manifest, options: argparse.Namespace, warm: WarmSource | None
+) -> ExitCode:
     partners = _partners(store, manifest, options)
     worker = worker_of(
         store,
@@ -120,6 +144,7 @@ async def _run(store: Store, manifest: Manifest, options: argparse.Namespace) ->
         rng=random.Random(),
         pid=os.getpid(),
         partners=partners,
+        warm=warm,
     )
 
     if options.watch_imds:

@@ -4,6 +4,8 @@ import logging
 import random
 from collections.abc import Awaitable, Callable
 from datetime import datetime
+from functools import partial
+from multiprocessing.context import BaseContext
 
 from shunt import keys
 from shunt.checkpoint.lease import Lease, LeaseObserver
@@ -26,6 +28,7 @@ from workers.settings import WorkerSettings
 from workers.shards.cadence import Cadence
 from workers.shards.opening import OpenedShard, hold_shard
 from workers.shards.supply import ShardSupply
+from workers.warm.warm_process import WarmSource
 from workers.worker import Worker
 
 log = logging.getLogger(__name__)
@@ -46,9 +49,10 @@ def worker_of(
     rng: random.Random,
     pid: int,
     partners: Partners | None = None,
+    warm: WarmSource | None = None,
 ) -> Worker:
     """The worker of one node for one run. `owner` is unique to this process. `partners`: where its
-    engine has stages on other nodes."""
+    engine has stages on other nodes. `warm`: what its engine cores are forked from."""
     job = manifest.job
     settings = WorkerSettings(
         run_id=manifest.run_id,
@@ -60,8 +64,8 @@ def worker_of(
         max_deaths=job.errors.max_engine_deaths_per_prompt,
     )
 
-    def tell(detail: str) -> None:
-        event = Event(at=now(), kind=EventKind.UNLIKE_PLAN, node_id=node_id, detail=detail)
+    def tell(kind: EventKind, detail: str) -> None:
+        event = Event(at=now(), kind=kind, node_id=node_id, detail=detail)
         try:
             record(store, manifest.run_id, event)
         except AWAY as error:
@@ -75,7 +79,7 @@ def worker_of(
         store,
         supply=ShardSupply(observer, shard_ids, owner, rng, trust_done),
         open_shard=_shard_opener(job),
-        start_engine=engine_starter(job, tell=tell, partners=partners),
+        start_engine=engine_starter(job, tell=tell, partners=partners, warm=warm),
         now=now,
         monotonic=monotonic,
         pid=pid,
@@ -167,21 +171,28 @@ def threads_per_rank(job: Job, num_cores: int) -> int:
 def engine_starter(
     job: Job,
     *,
-    tell: Callable[[str], None] = lambda _detail: None,
+    tell: Callable[[EventKind, str], None] = lambda _kind, _detail: None,
     partners: Partners | None = None,
+    warm: WarmSource | None = None,
 ) -> Callable[[], Awaitable[Engine]]:
-    """What starts the engine that the job asks for. `tell` is told what is unlike its plan."""
+    """What starts the engine that the job asks for. `tell` is told what is unlike its plan, and of
+    what was not started warm though there is a warm process."""
     if job.model.engine_kind == "fake":
         return lambda: _fake_engine(job, partners)
     config = engine_config(job)
+
+    def processes() -> BaseContext | None:
+        return None if warm is None else warm.context(partial(tell, EventKind.COLD_START))
+
     # Both import vllm and torch: ten seconds and a gigabyte that the fake engine does without.
     if (pipeline := job.model.engine.pipeline) is not None:
         from workers.pipeline.engine import PipelineStarter
 
-        return PipelineStarter(config, pipeline, tell, partners).start
+        unlike = partial(tell, EventKind.UNLIKE_PLAN)
+        return PipelineStarter(config, pipeline, unlike, partners, processes).start
     from workers.engine.vllm_engine import VllmEngine
 
-    return lambda: VllmEngine.start(config)
+    return lambda: VllmEngine.start(config, processes())
 
 
 async def _fake_engine(job: Job, partners: Partners | None) -> Engine:

@@ -26,6 +26,8 @@ class EventKind(StrEnum):
     PROMPT_ISOLATED = "prompt_isolated"
     UNLIKE_PLAN = "unlike_plan"
     """Something is not as the plan said, such as the size of the KV cache."""
+    COLD_START = "cold_start"
+    """A process of an engine was started without the warm process, and why."""
     REBALANCE = "rebalance"
     """The provider advised to leave a node; the policy is to wait for a notice."""
     MARKET = "market"

@@ -5,6 +5,7 @@ import logging
 import socket
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
+from multiprocessing.context import BaseContext
 from typing import Protocol
 
 from vllm.platforms import current_platform
@@ -62,6 +63,8 @@ class PipelineStarter:
     tell: Callable[[str], None]
     """Told of what is not as the plan said."""
     others: OtherNodes | None = None
+    processes: Callable[[], BaseContext | None] = lambda: None
+    """Of which context the next core is one, as that of a warm process; None: it is spawned."""
 
     async def start(self) -> PipelineEngine:
         """One launch. Raises `PipelineRefused` before, `EngineDied` where it does not come up."""
@@ -88,7 +91,7 @@ class PipelineStarter:
             followers = LocalFollowers(self.config, stages, device)
             followers.start()
         try:
-            started = await start_engine(config)
+            started = await start_engine(config, self.processes())
         except BaseException:
             if followers is not None:
                 await asyncio.to_thread(followers.close)

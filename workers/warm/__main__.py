@@ -9,9 +9,11 @@ import gc
 import json
 import logging
 import os
+import shutil
 import socket
 import sys
 from collections.abc import Sequence
+from pathlib import Path
 
 from workers.owner_socket import accept
 from workers.warm.children import run_child
@@ -52,6 +54,8 @@ def main(argv: Sequence[str]) -> int:
     log.info("warm process ready pid=%d", os.getpid())
     listener = socket.socket(fileno=options.listener)
     ForkServer(listener, _admit, lifeline, run_child(imported), imported).serve()
+    # Here and not by the owner, who may have been killed.
+    shutil.rmtree(Path(listener.getsockname()).parent, ignore_errors=True)
     return 0
 
 

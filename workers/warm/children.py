@@ -13,7 +13,8 @@ from workers.warm.popen import run_process
 
 
 def run_child(imported: ImportedWith) -> Run:
-    """Of the warm process with these imports: its children may have nurseries of their own."""
+    """Of the warm process with these imports: its children may have nurseries of their own, whose
+    children stay in the session of the process that the nursery belongs to."""
 
     def run(request: dict[str, Any], descriptors: list[int]) -> int:
         _forget_logging()
@@ -21,15 +22,10 @@ def run_child(imported: ImportedWith) -> Run:
         # children with it.
         os.setsid()
         if request["forks"]:
-            open_nursery(imported, run_rank)
+            open_nursery(imported, _run)
         return _run(request, descriptors)
 
     return run
-
-
-def run_rank(request: dict[str, Any], descriptors: list[int]) -> int:
-    """Of a nursery: in the session of the process that the nursery belongs to."""
-    return _run(request, descriptors)
 
 
 def _run(request: dict[str, Any], descriptors: list[int]) -> int:

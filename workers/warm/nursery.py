@@ -9,9 +9,9 @@ import ctypes
 import os
 import signal
 import socket
+import sys
 from dataclasses import dataclass
 
-from workers.engine.private.processes import start_ranks_by
 from workers.owner_socket import ChannelError, receive, send
 from workers.warm.fitness import ImportedWith
 from workers.warm.fork_server import ForkServer, Run
@@ -35,7 +35,11 @@ def open_nursery(imported: ImportedWith, run: Run) -> None:
             os._exit(0)
     its.close()
     os.close(lifeline)
-    start_ranks_by(WarmContext(_Dial(ours), forks=False, cold=lambda _: None))
+    if "vllm" in sys.modules:
+        # Where the warm process could not import it, nothing of it is to be replaced.
+        from workers.engine.private.processes import start_ranks_by
+
+        start_ranks_by(WarmContext(_Dial(ours), forks=False, cold=lambda _: None))
 
 
 def _hand_in(door: socket.socket) -> socket.socket:

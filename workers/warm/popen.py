@@ -3,8 +3,6 @@
 import io
 import logging
 import os
-import signal
-import socket
 from collections.abc import Callable
 from contextlib import suppress
 from multiprocessing import (
@@ -17,68 +15,13 @@ from multiprocessing import (
     spawn,
     util,
 )
-from multiprocessing.connection import wait
 from multiprocessing.context import BaseContext, SpawnProcess, set_spawning_popen
 from typing import Any
 
-from workers.owner_socket import ChannelError, receive, send
-from workers.warm.fork_server import surroundings
+from workers.owner_socket import ChannelError
+from workers.warm.forked import Dial, ForkedChild
 
 log = logging.getLogger(__name__)
-
-Dial = Callable[[], socket.socket]
-"""Opens a connection to the warm process. Raises `ChannelError`."""
-_EXIT_CODE_S = 1.0
-"""From a child's end to the warm process's word about it, where that still lives."""
-LOST = 255
-"""Exit code of a child that ended after the warm process did: nobody knows its own."""
-
-
-class ForkRefused(ChannelError):
-    """The warm process lives, and may not be forked for this."""
-
-
-class ForkedChild:
-    """A child that a warm process forked for us: not our child, but ours to watch and to end."""
-
-    def __init__(self, dial: Dial, request: dict[str, Any], descriptors: list[int]) -> None:
-        """Raises `ForkRefused`, and `ChannelError` where nobody answers."""
-        self._channel = dial()
-        try:
-            send(self._channel, surroundings() | request, [0, 1, 2, *descriptors])
-            reply, handles = receive(self._channel)
-        except BaseException:
-            self._channel.close()
-            raise
-        if "pid" not in reply or len(handles) != 1:
-            self._channel.close()
-            raise ForkRefused(str(reply.get("refused", "an answer without a process")))
-        self.pid: int = reply["pid"]
-        self.sentinel = handles[0]
-        """A pidfd: ready when the process has ended, whatever became of the warm one."""
-        self._code: int | None = None
-
-    def poll(self, timeout_s: float | None = 0.0) -> int | None:
-        """Its exit code once it has ended; negative: the signal."""
-        if self._code is None and wait([self.sentinel], timeout_s):
-            self._code = self._told()
-        return self._code
-
-    def _told(self) -> int:
-        self._channel.settimeout(_EXIT_CODE_S)
-        with suppress(ChannelError):
-            return int(receive(self._channel)[0]["exit"])
-        return LOST
-
-    def send_signal(self, number: int) -> None:
-        """To this process and to no later one of its pid; nothing where it has ended."""
-        with suppress(ProcessLookupError):
-            signal.pidfd_send_signal(self.sentinel, number)
-
-    def close(self) -> None:
-        self._channel.close()
-        with suppress(OSError):
-            os.close(self.sentinel)
 
 
 class WarmPopen(popen_forkserver.Popen):
@@ -101,7 +44,7 @@ class WarmPopen(popen_forkserver.Popen):
             set_spawning_popen(None)
         data, writer = os.pipe()
         try:
-            descriptors = [data, resource_tracker.getfd(), *self._fds]
+            descriptors = [0, 1, 2, data, resource_tracker.getfd(), *self._fds]
             self._child = ForkedChild(self._dial, self._request, descriptors)
         except BaseException:
             os.close(writer)

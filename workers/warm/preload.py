@@ -62,14 +62,17 @@ def is_cpu_build() -> bool:
 
 
 def engine_variables(environ: Mapping[str, str]) -> dict[str, str]:
-    """What vLLM 0.32 itself sets before it starts an engine core, and libraries read as they load.
+    """What vLLM 0.32 itself sets before it starts an engine core, and libraries read as they load;
+    and what keeps them from starting threads.
 
     Where a later vLLM sets something else, the first request shows a difference and is refused.
     """
+    # NumPy's would start its threads as it is imported; an engine multiplies nothing with it.
+    variables = {"OPENBLAS_NUM_THREADS": "1"}
     if not is_cpu_build():
-        return {}
+        return variables
     # vllm/platforms/cpu.py, check_and_update_config.
-    variables = {"TORCHINDUCTOR_CPP_DYNAMIC_THREADS": "1"}
+    variables["TORCHINDUCTOR_CPP_DYNAMIC_THREADS"] = "1"
     preloaded = environ.get("LD_PRELOAD", "")
     if not any(name in preloaded for name in ("libomp", "libgomp", "libiomp")):
         torch = _package("torch")

@@ -7,8 +7,9 @@ import socket
 import subprocess
 import sys
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from pathlib import Path
+from typing import Protocol
 
 from workers.owner_socket import connect, listen, private_directory
 from workers.warm.popen import WarmContext
@@ -19,6 +20,26 @@ log = logging.getLogger(__name__)
 _ANSWER_S = 120.0
 """A warm process that was just started imports first, on a busy machine for a minute."""
 _LEAVE_S = 5.0
+
+
+class WarmSource(Protocol):
+    """Where a worker's engine cores come from."""
+
+    def context(self, cold: Callable[[str], None]) -> WarmContext: ...
+
+
+@dataclass(frozen=True, slots=True)
+class WarmDoor:
+    """The warm process behind a socket, which another process of this node owns."""
+
+    path: Path
+
+    def dial(self) -> socket.socket:
+        """A connection to the one that lives. Raises `ChannelError`."""
+        return connect(self.path, timeout_s=_ANSWER_S)
+
+    def context(self, cold: Callable[[str], None]) -> WarmContext:
+        return WarmContext(self.dial, forks=True, cold=cold)
 
 
 @dataclass(slots=True)
@@ -34,22 +55,17 @@ class WarmProcess:
     """To be imported besides what every engine needs, as the class of the model."""
     _directory: Path | None = None
     _process: "subprocess.Popen[bytes] | None" = None
-    _number: int = field(default=0)
 
     @property
     def door(self) -> Path:
-        """Of the newest; another name for each, so that nobody waits for one that is gone."""
+        """Its socket: the same for one after another."""
         assert self._directory is not None, "start() first"
-        return self._directory / f"warm-{self._number}"
+        return self._directory / "warm"
 
     @property
     def pid(self) -> int:
         assert self._process is not None, "start() first"
         return self._process.pid
-
-    def dial(self) -> socket.socket:
-        """A connection to the one that lives. Raises `ChannelError`."""
-        return connect(self.door, timeout_s=_ANSWER_S)
 
     def start(self) -> None:
         """Have one that lives: does nothing where the last one does."""
@@ -60,7 +76,8 @@ class WarmProcess:
             self._end()
         if self._directory is None:
             self._directory = private_directory("shunt-warm-")
-        self._number += 1
+        self.door.parent.mkdir(mode=0o700, exist_ok=True)
+        self.door.unlink(missing_ok=True)
         added = engine_variables(self.environ)
         before = {name: self.environ.get(name) for name in added}
         with listen(self.door) as listener:
@@ -76,8 +93,10 @@ class WarmProcess:
             )
 
     def context(self, cold: Callable[[str], None]) -> WarmContext:
-        """Whose processes the warm one forks. `cold` is told of every one that it could not."""
-        return WarmContext(self.dial, forks=True, cold=cold)
+        """Whose processes it forks; one that died is started again. `cold` is told of every process
+        that had to be spawned."""
+        self.start()
+        return WarmDoor(self.door).context(cold)
 
     def close(self) -> None:
         """End it. Its children live on."""

@@ -4,7 +4,7 @@ import gc
 import importlib.util
 import os
 import warnings
-from collections.abc import AsyncGenerator, Callable
+from collections.abc import AsyncGenerator, Callable, Iterator
 from pathlib import Path
 from typing import Any
 
@@ -14,6 +14,7 @@ import pytest_asyncio
 from shunt.checkpoint.request import Request
 from shunt.job.sampling import Sampling
 from workers.engine.config import EngineConfig, engine_environment
+from workers.warm.warm_process import WarmProcess
 
 MODEL = Path(__file__).parents[3] / ".cache" / "models" / "SmolLM2-135M-Instruct"
 HAS_VLLM = importlib.util.find_spec("vllm") is not None
@@ -69,16 +70,28 @@ def engine_config() -> Callable[..., EngineConfig]:
     return small_engine
 
 
+@pytest.fixture(scope="session")
+def warm() -> Iterator[WarmProcess]:
+    """What the engines of the session are forked from: each start saves its imports."""
+    process = WarmProcess(dict(os.environ))
+    yield process
+    process.close()
+
+
 @pytest_asyncio.fixture(scope="session", loop_scope="session")
-async def engine() -> AsyncGenerator[Any]:
+async def engine(warm: WarmProcess) -> AsyncGenerator[Any]:
     """A real engine, shared by the session."""
     from workers.engine.vllm_engine import VllmEngine
 
-    started = await VllmEngine.start(small_engine())
+    started = await VllmEngine.start(small_engine(), warm.context(_not_cold))
     yield started
     await started.stop()
     del started
     gc.collect()
+
+
+def _not_cold(reason: str) -> None:
+    raise AssertionError(f"the engine was not started warm: {reason}")
 
 
 @pytest.fixture(scope="session")

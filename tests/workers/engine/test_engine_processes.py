@@ -21,6 +21,7 @@ from shunt.run.audit import compare
 from workers.engine.config import EngineConfig
 from workers.testing.moves import move
 from workers.testing.option_cases import CASES, PROMPTS
+from workers.warm.warm_process import WarmProcess
 
 psutil = pytest.importorskip("psutil", reason="comes with vLLM")
 
@@ -50,23 +51,28 @@ if __name__ == "__main__":
 
 async def test_death_loses_no_token_and_another_engine_goes_on(
     engine: Any,
+    warm: WarmProcess,
     engine_config: Callable[..., EngineConfig],
     new_request: Callable[..., Request],
 ) -> None:
     """Moved between two engines of unequal layout; then one is killed under its requests.
 
     What was peeked last is still there after the death, and continues on the other engine. The dead
-    one leaves neither a process nor shared memory.
+    one leaves neither a process nor shared memory. Both were forked from a warm process, whose own
+    end neither notices.
     """
     from workers.engine.vllm_engine import VllmEngine
 
     greedy = await engine.generate(new_request(PROMPTS[1], CASES["greedy"](1, "")))
     requests = [new_request(PROMPTS[1], CASES[n](1, greedy.finish.text)) for n in MOVED]
     expected = await asyncio.gather(*(engine.generate(request) for request in requests))
-    children_before = set(psutil.Process().children(recursive=True))
+    cold: list[str] = []
     other = await VllmEngine.start(
-        engine_config(max_num_seqs=4, extra={"block_size": 64}, enable_prefix_caching=False)
+        engine_config(max_num_seqs=4, extra={"block_size": 64}, enable_prefix_caching=False),
+        warm.context(cold.append),
     )
+    assert cold == []
+    os.kill(warm.pid, signal.SIGKILL)
     try:
         moved = await asyncio.gather(
             *(move([engine, other], request, (5, 11, 17)) for request in requests)
@@ -77,7 +83,8 @@ async def test_death_loses_no_token_and_another_engine_goes_on(
         tasks = [asyncio.create_task(other.generate(request)) for request in requests[:4]]
         await _until(lambda: _all_have(other, 6, 4))
         before = other.progress()
-        core = _engine_core(children_before)
+        core = other._private.core_processes(other._llm)[0]
+        family = [core.pid, *(c.pid for c in psutil.Process(core.pid).children(recursive=True))]
         memory = set(re.findall(r"/dev/shm/psm_\w+", Path(f"/proc/{core.pid}/maps").read_text()))
         core.kill()
         results = await asyncio.gather(*tasks, return_exceptions=True)
@@ -94,7 +101,7 @@ async def test_death_loses_no_token_and_another_engine_goes_on(
     finally:
         await other.stop()
     await other.stop()
-    await _until(lambda: not _engine_processes(children_before))
+    await _until(lambda: not any(_runs(pid) for pid in family))
     assert memory, "the engine core talks to its worker through shared memory"
     await _until(lambda: not any(Path(name).exists() for name in memory))
 
@@ -104,14 +111,11 @@ def _all_have(engine: Any, num_tokens: int, num_requests: int) -> bool:
     return sum(len(generation.token_ids) >= num_tokens for generation in live) == num_requests
 
 
-def _engine_processes(known: set[Any]) -> list[Any]:
-    children = set(psutil.Process().children(recursive=True)) - known
-    return [c for c in children if "resource_tracker" not in " ".join(c.cmdline())]
-
-
-def _engine_core(known: set[Any]) -> Any:
-    me = os.getpid()
-    return next(child for child in _engine_processes(known) if child.ppid() == me)
+def _runs(pid: int) -> bool:
+    try:
+        return psutil.Process(pid).status() != psutil.STATUS_ZOMBIE
+    except psutil.NoSuchProcess:
+        return False
 
 
 async def _until(holds: Callable[[], bool]) -> None:

@@ -18,12 +18,14 @@ from vllm.logprobs import FlatLogprobs
 from vllm.utils import network_utils
 from vllm.v1.core.sched.scheduler import Scheduler
 from vllm.v1.core.sched.utils import check_stop
+from vllm.v1.engine import utils as engine_utils
 from vllm.v1.engine.async_llm import AsyncLLM
 from vllm.v1.engine.core import EngineCoreProc
 from vllm.v1.engine.core_client import AsyncMPClient, MPClient
 from vllm.v1.engine.detokenizer import IncrementalDetokenizer
 from vllm.v1.engine.logprobs import LogprobsProcessor
 from vllm.v1.engine.output_processor import OutputProcessor, RequestState
+from vllm.v1.executor import multiproc_executor
 from vllm.v1.executor.multiproc_executor import MultiprocExecutor, WorkerProc
 from vllm.v1.request import Request
 from vllm.v1.sample.sampler import Sampler
@@ -128,6 +130,8 @@ _INSTANCE_ATTRIBUTES: tuple[tuple[type, str], ...] = (
 
 
 _MODULE_ATTRIBUTES: tuple[tuple[ModuleType, str], ...] = (
+    (engine_utils, "get_mp_context"),
+    (multiproc_executor, "get_mp_context"),
     (network_utils, "tempfile get_file_store_init_method"),
     (parallel_state, "_TP _ETP _DCP _PCP _PP _DP _EP _INNER_DP_WORLD TensorMetadata"),
 )

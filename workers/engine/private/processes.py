@@ -3,9 +3,13 @@
 from collections.abc import Iterator
 from contextlib import contextmanager
 from multiprocessing.context import BaseContext
+from unittest.mock import patch
 
 from vllm.v1.engine import utils
 from vllm.v1.executor import multiproc_executor
+
+_CHOICE = "get_mp_context"
+"""What both modules ask for the context of the processes that they start."""
 
 
 @contextmanager
@@ -14,14 +18,10 @@ def cores_started_by(context: BaseContext) -> Iterator[None]:
 
     vLLM accepts the names of two start methods only, and asks one function which to use.
     """
-    original = utils.get_mp_context
-    utils.get_mp_context = lambda: context  # type: ignore[assignment]
-    try:
+    with patch.object(utils, _CHOICE, lambda: context):
         yield
-    finally:
-        utils.get_mp_context = original
 
 
 def start_ranks_by(context: BaseContext) -> None:
     """Ranks that this process starts from now on are processes of `context`."""
-    multiproc_executor.get_mp_context = lambda: context  # type: ignore[assignment]
+    setattr(multiproc_executor, _CHOICE, lambda: context)
