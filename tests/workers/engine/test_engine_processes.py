@@ -83,7 +83,9 @@ async def test_death_loses_no_token_and_another_engine_goes_on(
         tasks = [asyncio.create_task(other.generate(request)) for request in requests[:4]]
         await _until(lambda: _all_have(other, 6, 4))
         before = other.progress()
-        core = other._private.core_processes(other._llm)[0]
+        private = other._private
+        assert private is not None
+        core = private.core_processes(other._llm)[0]
         family = [core.pid, *(c.pid for c in psutil.Process(core.pid).children(recursive=True))]
         memory = set(re.findall(r"/dev/shm/psm_\w+", Path(f"/proc/{core.pid}/maps").read_text()))
         core.kill()
