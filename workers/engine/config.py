@@ -36,6 +36,9 @@ class EngineConfig:
     adapters: Mapping[str, str] = field(default_factory=dict[str, str])
     """LoRA adapters by name: local directories."""
     max_lora_rank: int = 16
+    store_socket: str = ""
+    """Of the node's tensor store, through which engines share their weights; empty: each has its
+    own."""
     extra: Mapping[str, Any] = field(default_factory=dict[str, Any])
     """Any other field of vLLM's `AsyncEngineArgs`, under its own name."""
 
@@ -62,6 +65,11 @@ def engine_arguments(config: EngineConfig) -> dict[str, Any]:
             "enable_lora": True,
             "max_loras": len(config.adapters),
             "max_lora_rank": config.max_lora_rank,
+        }
+    if config.store_socket:
+        arguments |= {
+            "load_format": "shunt",
+            "model_loader_extra_config": {"socket": config.store_socket},
         }
     return arguments | dict(config.extra)
 

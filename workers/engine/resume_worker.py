@@ -9,6 +9,9 @@ from typing import Any
 from workers.engine.private.worker import describe_worker, install_v1_hook
 from workers.engine.sampler_repair import mend_sampler
 
+# Makes vLLM know the load format `shunt`: this module is the first of ours that a rank imports.
+from workers.weights import vllm_loader as vllm_loader
+
 
 class ResumeWorker:
     """`worker_extension_cls`: its methods are called by the front end over collective RPC."""
