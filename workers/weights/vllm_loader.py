@@ -245,8 +245,8 @@ def _owner(name: str) -> str:
 
 def _bytes_of(parameter: torch.nn.Parameter) -> tuple[memoryview, str, list[int]]:
     data = parameter.data.detach().cpu().contiguous()
-    flat = memoryview(data.view(-1).view(torch.uint8).numpy())
-    return flat, str(parameter.dtype).removeprefix("torch."), list(parameter.shape)
+    array: Any = data.view(-1).view(torch.uint8).numpy()
+    return memoryview(array), str(parameter.dtype).removeprefix("torch."), list(parameter.shape)
 
 
 def _as_stock(load_config: Any) -> Any:
