@@ -127,12 +127,17 @@ def _svg_box(box: Box) -> list[str]:
         f'<rect x="{box.x:.1f}" y="{box.y}" width="{box.width - 2:.1f}" height="{_HEIGHT}" '
         f'fill="none" stroke="{frame}" stroke-width="2"/>'
     )
-    if box.width > 60:
+    if _fits(box, 6.2):
         for i, line in enumerate(box.lines):
             parts.append(
                 f'<text x="{box.x + 5:.1f}" y="{box.y + 16 + 14 * i}">{escape(line)}</text>'
             )
     return [f"<g><title>{escape(', '.join(box.lines))}</title>", *parts, "</g>"]
+
+
+def _fits(box: Box, per_letter: float) -> bool:
+    """Whether the longest line stands inside the box; else it is left to the tooltip."""
+    return max(len(line) for line in box.lines) * per_letter + 8 <= box.width
 
 
 def draw_png(answer: Answer, path: Path) -> None:
@@ -162,7 +167,7 @@ def draw_png(answer: Answer, path: Path) -> None:
         axes.add_patch(
             Rectangle((box.x, box.y), box.width - 2, _HEIGHT, fill=False, edgecolor=edge, lw=1.5)
         )
-        if box.width > 60:
+        if _fits(box, 5.6):
             axes.text(box.x + 4, box.y + 5, "\n".join(box.lines), fontsize=7, va="top")
     figure.suptitle(drawing.title, fontsize=11)
     axes.legend(

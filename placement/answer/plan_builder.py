@@ -5,6 +5,7 @@ from dataclasses import dataclass, replace
 
 from placement.answer.forecast import Forecast, Quantiles, forecast
 from placement.answer.layout import PlacedPipeline, Seating, place_pipeline, seat_pipelines
+from placement.catalogue.constants import ENGINE
 from placement.errors import Infeasible
 from placement.question.objective import Constraints, Kind
 from placement.question.question import Question
@@ -31,6 +32,8 @@ class Answer:
     plan: Plan
 
 
+# Cards of benchmarks/data/vllm_v1_published.csv, which the host time of the engine is fitted to.
+_MEASURED_ON_V1 = ("A100-40GB-SXM", "H100-SXM", "L40S")
 # A run whose drain is a larger share of it than this is short: depth and concurrency are tried too.
 _SHORT_RUN_DRAIN = 0.08
 _SHORTER_STAGES = (0.5, 0.25)
@@ -43,6 +46,11 @@ def answer(question: Question, *, version: int = 1) -> Answer:
     The search maximises steady throughput. Where the drain is a good part of the run, plans with
     shallower pipelines or fewer sequences are solved too, and the quickest to the last row wins.
     """
+    if question.objective.kind is Kind.COST:
+        # Late: it stands on this module.
+        from placement.answer.on_time import on_time
+
+        return on_time(question, lambda asked: build(asked, solve(asked), version=version))
     best = build(question, solve(question), version=version)
     median = best.forecast.duration_s.p50
     kind = question.objective.kind
@@ -149,8 +157,27 @@ def _plan(
             bound=solution.bound,
             gap=solution.gap,
         ),
-        notes=solution.notes,
+        notes=(*solution.notes, *_trust(question, seating)),
     )
+
+
+def _trust(question: Question, seating: Seating) -> list[str]:
+    """How far the figures of the plan's cards can be trusted, where that is not far."""
+    cards = sorted({offering.instance.gpu.name for offering in seating.nodes})
+    unknown = [card for card in cards if card not in question.constants.gpus]
+    notes: list[str] = []
+    if unknown:
+        notes.append(
+            f"never measured: {', '.join(unknown)}; planned as the average card of its data sheet"
+        )
+    if question.engine == ENGINE:
+        others = [card for card in cards if card not in (*_MEASURED_ON_V1, *unknown)]
+        if others:
+            notes.append(
+                f"measured on older engines only: {', '.join(others)}; vLLM V1 has published "
+                f"figures here of {', '.join(_MEASURED_ON_V1)}, of one model of 8B"
+            )
+    return notes
 
 
 def _pipeline(

@@ -51,7 +51,8 @@ class _HuggingFaceConfig(BaseModel):
     ffn_hidden_size: int | None = Field(default=None, gt=0)
     vocab_size: int = Field(gt=0)
     tie_word_embeddings: bool | None = None
-    max_position_embeddings: int = Field(default=4096, gt=0)
+    max_position_embeddings: int | None = Field(default=None, gt=0)
+    rope_scaling: dict[str, object] | None = None
     sliding_window: int | None = None
     use_sliding_window: bool = True
     layer_types: list[str] | None = None
@@ -180,7 +181,7 @@ def _shape(config: _HuggingFaceConfig, *, name: str, kv_cache_dtype: str) -> Mod
         mlp_matrices=2 if config.model_type in _UNGATED else 3,
         vocab=config.vocab_size,
         tied_embeddings=_tied(config),
-        max_position=config.max_position_embeddings,
+        max_position=_positions(config),
         weight_format=_weight_format(config.quantization_config, name),
         kv_bytes_per_number=_kv_bytes(config.quantization_config, kv_cache_dtype),
         latent=_latent(config, name),
@@ -188,6 +189,19 @@ def _shape(config: _HuggingFaceConfig, *, name: str, kv_cache_dtype: str) -> Mod
         window=config.sliding_window if window_layers else None,
         window_layers=window_layers,
     )
+
+
+def _positions(config: _HuggingFaceConfig) -> int:
+    """Longest context; where the file does not say, there is no limit that is known."""
+    if config.max_position_embeddings is None:
+        return 1 << 30
+    scaling = config.rope_scaling or {}
+    factor = scaling.get("factor")
+    # Llama 3's figure is the scaled one already.
+    kind = scaling.get("rope_type", scaling.get("type"))
+    if kind in ("yarn", "linear", "dynamic") and isinstance(factor, int | float):
+        return round(config.max_position_embeddings * max(1.0, float(factor)))
+    return config.max_position_embeddings
 
 
 def _kv_heads(config: _HuggingFaceConfig) -> int:

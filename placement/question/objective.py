@@ -22,8 +22,19 @@ class Objective:
     kind: Kind
     deadline_s: float | None = None
     usd_per_hour: float | None = None
+    confidence: float | None = None
+    """How sure the deadline is to be kept; None: 0.9 where the pool allows it, else 0.5."""
 
     def __post_init__(self) -> None:
+        if self.deadline_s is not None and self.kind is not Kind.COST:
+            raise BadInput(f"objective {self.kind}: deadline_hours goes with cost only")
+        if self.usd_per_hour is not None and self.kind is not Kind.BUDGET:
+            raise BadInput(f"objective {self.kind}: usd_per_hour goes with budget only")
+        if self.confidence is not None:
+            if self.kind is not Kind.COST:
+                raise BadInput(f"objective {self.kind}: confidence goes with cost only")
+            if not 0.5 <= self.confidence < 1:
+                raise BadInput("objective: confidence lies in 0.5 to below 1")
         if self.kind is Kind.COST and not (self.deadline_s and self.deadline_s > 0):
             raise BadInput("objective cost: give a deadline above zero")
         if self.kind is Kind.BUDGET and not (self.usd_per_hour and self.usd_per_hour > 0):

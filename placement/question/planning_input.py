@@ -63,6 +63,8 @@ class ObjectiveInput(_Section):
     kind: Kind = Kind.THROUGHPUT
     deadline_hours: float | None = None
     usd_per_hour: float | None = None
+    confidence: float | None = None
+    """With a deadline: how sure it is to be kept, start-up and drain counted."""
 
 
 class ConstraintsInput(_Section):
@@ -141,14 +143,22 @@ def make_question(
             "objective value: prompts per USD have no limit where an offering costs nothing; ask "
             "for throughput instead"
         )
+    shape = _shape(plan, model, folder)
+    workload = _workload(plan.workload, folder)
+    if workload.max_context > shape.max_position:
+        raise BadInput(
+            f"workload: {workload.max_context:.0f} tokens of context, and {shape.name} has "
+            f"{shape.max_position} positions; shorten the prompts or set workload.max_context"
+        )
     return Question(
-        shape=_shape(plan, model, folder),
-        workload=_workload(plan.workload, folder),
+        shape=shape,
+        workload=workload,
         offerings=offerings,
         objective=Objective(
             wanted.kind,
             wanted.deadline_hours * 3600.0 if wanted.deadline_hours else None,
             wanted.usd_per_hour,
+            wanted.confidence,
         ),
         constants=load_constants(folder / own if own else None),
         engine=plan.engine,

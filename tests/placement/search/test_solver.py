@@ -213,7 +213,7 @@ def test_the_deadline_decides_how_many_nodes(ask: Ask, offer: Offer) -> None:
     offers = [offer("g6e.xlarge", 8)]
     single = solve(ask([offer("g6e.xlarge", 1)])).requests_per_s
     prompts = int(10 * 3600 * single)
-    deadline = Objective(Kind.COST, deadline_s=4 * 3600 + 200.0)
+    deadline = Objective(Kind.COST, deadline_s=4 * 3600 + 200.0, confidence=0.5)
     found = answer(ask(offers, objective=deadline, num_prompts=prompts))
     assert len(found.plan.nodes) == 3
     with pytest.raises(Infeasible, match="deadline") as raised:
