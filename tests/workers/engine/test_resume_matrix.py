@@ -14,7 +14,11 @@ from shunt.run.audit import compare
 from workers.testing.moves import cut, move, naive_resume
 from workers.testing.option_cases import CASES, PROMPTS
 
-pytestmark = [pytest.mark.vllm, pytest.mark.asyncio(loop_scope="session")]
+pytestmark = [
+    pytest.mark.vllm,
+    pytest.mark.asyncio(loop_scope="session"),
+    pytest.mark.timeout(1200),  # the first test's covers the engine's start and all generations
+]
 
 LOGPROB_TOLERANCE = 1e-3
 """fp32 on CPU: a prefill over tokens that were decoded moves logprobs by some 1e-5."""
@@ -43,6 +47,21 @@ async def undisturbed(
 ) -> dict[tuple[str, int], tuple[Request, Generation]]:
     """Every case with every prompt of the default matrix, never interrupted."""
     return await run_undisturbed(engine, new_request, [0])
+
+
+@pytest_asyncio.fixture(scope="session", loop_scope="session")
+async def resumed(
+    engine: Any, undisturbed: Any, tokenizer: Any
+) -> dict[tuple[str, int], Generation]:
+    """Every case from each of its cuts: all at once, as a batch of many costs little more than of
+    few."""
+    wanted = {
+        (name, point): replace(request, request_id=f"{name}@{point}", saved=cut(whole, point))
+        for (name, _), (request, whole) in undisturbed.items()
+        for point in cut_points(name, whole, tokenizer)
+    }
+    generations = await asyncio.gather(*map(engine.generate, wanted.values()))
+    return dict(zip(wanted, generations, strict=True))
 
 
 async def run_undisturbed(
@@ -89,19 +108,14 @@ def _inside_number(ids: tuple[int, ...], tokenizer: Any) -> list[int]:
 
 @pytest.mark.parametrize("name", CASES)
 async def test_resumed_generation_is_the_undisturbed_one(
-    name: str, engine: Any, undisturbed: Any, tokenizer: Any
+    name: str, undisturbed: Any, resumed: Any, tokenizer: Any
 ) -> None:
     """Tokens, text, finish, logprobs and usage are equal from every cut."""
-    request, expected = undisturbed[name, 0]
+    _, expected = undisturbed[name, 0]
     points = cut_points(name, expected, tokenizer)
     assert points, "the undisturbed run is too short to be cut"
-    resumed = await asyncio.gather(
-        *(
-            engine.generate(replace(request, request_id=f"{name}@{n}", saved=cut(expected, n)))
-            for n in points
-        )
-    )
-    for point, generation in zip(points, resumed, strict=True):
+    for point in points:
+        generation = resumed[name, point]
         comparison = compare(expected, generation)
         assert comparison.exact(LOGPROB_TOLERANCE), f"cut at {point}: {comparison}"
         assert generation.resumption is Resumption.STATE_EXACT
