@@ -28,7 +28,7 @@ LOGPROB_TOLERANCE = 1e-3
 RANK_TOLERANCE = 0.01
 
 
-def write_job(directory: Path, *, num_prompts: int) -> Path:
+def write_job(directory: Path, *, num_prompts: int, workers: int) -> Path:
     """One row per class of options and prompt, and some with several choices."""
     rows: list[dict[str, Any]] = []
     for number, prompt in enumerate(PROMPTS[:num_prompts]):
@@ -46,7 +46,7 @@ def write_job(directory: Path, *, num_prompts: int) -> Path:
             "engine": {"enforce_eager": True, "max_num_seqs": 8},
         },
         "store": {"uri": "runs"},
-        "fleet": {"workers": 2, "max_crashes": 100},
+        "fleet": {"workers": workers, "max_crashes": 100},
         "shard_prompts": 8,
         "checkpoint_interval_s": 0.3,
         "lease_term_s": 4,
@@ -89,16 +89,17 @@ def _same_position(one: Mapping[str, Any], other: Mapping[str, Any]) -> bool:
 
 
 @pytest.mark.parametrize(
-    ("kills", "num_prompts"),
+    ("kills", "num_prompts", "workers"),
     [
-        pytest.param(2, 1, marks=pytest.mark.timeout(900)),
-        pytest.param(20, 3, marks=[pytest.mark.timeout(5400), pytest.mark.soak]),
+        pytest.param(1, 1, 1, marks=pytest.mark.timeout(900)),
+        pytest.param(20, 3, 2, marks=[pytest.mark.timeout(5400), pytest.mark.soak]),
     ],
 )
-def test_kills_change_no_option(tmp_path: Path, kills: int, num_prompts: int) -> None:
-    quiet = write_job(tmp_path / "quiet", num_prompts=num_prompts)
+def test_kills_change_no_option(tmp_path: Path, kills: int, num_prompts: int, workers: int) -> None:
+    """A start of real vLLM is half a minute of CPU: by default there are three."""
+    quiet = write_job(tmp_path / "quiet", num_prompts=num_prompts, workers=1)
     assert start(quiet).wait(600) == 0
-    wild = write_job(tmp_path / "wild", num_prompts=num_prompts)
+    wild = write_job(tmp_path / "wild", num_prompts=num_prompts, workers=workers)
     rng = random.Random(kills)
     done = run_with_kills(
         wild,
