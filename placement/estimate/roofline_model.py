@@ -11,7 +11,7 @@ from numpy.typing import NDArray
 from placement.catalogue.constants import Constants, EngineConstants, Rates, rates_of
 from placement.catalogue.model_shape import BYTES_16_BIT, ModelShape
 from placement.catalogue.offering import SupplyGroup
-from placement.estimate.goodput import goodput_share, lost_s_per_interruption
+from placement.estimate.goodput import lost_s_per_interruption
 from placement.estimate.memory import kv_bytes_free
 from placement.estimate.stage_table import Array, Caps, StageTable, Times, Unit
 from placement.estimate.stage_time import NO_TIME, StageRole, Step, StepTime, step_time
@@ -35,6 +35,7 @@ class RooflineModel:
     max_sequences: int
     cost: InterruptionCost
     _rates: tuple[Rates, ...] = field(init=False)
+    _prefill_layer_s: tuple[float, ...] = field(init=False)
     _known_times: dict[tuple[int, int, int], Times] = field(
         init=False, default_factory=dict[tuple[int, int, int], Times]
     )
@@ -51,6 +52,8 @@ class RooflineModel:
             for unit in self.unit_list
         )
         object.__setattr__(self, "_rates", rates)
+        alone = tuple(self._layer_prefill_s(i) for i in range(len(self.unit_list)))
+        object.__setattr__(self, "_prefill_layer_s", alone)
 
     @property
     def units(self) -> Sequence[Unit]:
@@ -104,16 +107,38 @@ class RooflineModel:
         for i, unit in enumerate(self.unit_list):
             node_rates[unit.group] = rates[i]
         per_hour = np.ceil(per_group - 1e-9) @ node_rates
-        lost = (
-            lost_s_per_interruption(self.cost, self.workload, concurrency=0.0, prefill_s=0.0)
-            + self._prefill_again_s
-        )
-        return 1.0 / (1.0 + per_hour * lost / 3600.0)
+        return 1.0 / (1.0 + per_hour * self._lost_s(counts) / 3600.0)
 
-    @property
-    def _prefill_again_s(self) -> float:
-        """A bound of the second prefill: every sequence a pipeline holds, at a typical stage."""
-        return 20.0
+    def _lost_s(self, counts: NDArray[np.int64]) -> Array:
+        """Pipeline-seconds that an interruption costs, by column: with the prefill of everything
+        that was in flight, which takes minutes where many sequences meet slow GPUs."""
+        layers_per_s = counts @ (1.0 / np.array(self._prefill_layer_s))
+        prefill_s = self.shape.num_layers / np.maximum(layers_per_s, 1e-9)
+        down_s = lost_s_per_interruption(self.cost, self.workload, concurrency=0.0, prefill_s=0.0)
+        one = lost_s_per_interruption(self.cost, self.workload, concurrency=1.0, prefill_s=1.0)
+        return down_s + self._in_flight(counts) * prefill_s * (one - down_s)
+
+    def _in_flight(self, counts: NDArray[np.int64]) -> Array:
+        """Sequences that such a pipeline holds: as many as it may, or as its memory has room for
+        beside one copy of the weights."""
+        gpus = [self.groups[unit.group].instance.gpu for unit in self.unit_list]
+        memory = counts @ np.array(
+            [unit.tp * gpu.memory_bytes for unit, gpu in zip(self.unit_list, gpus, strict=True)]
+        )
+        free = np.maximum(0.0, memory - self.shape.layer_bytes * self.shape.num_layers)
+        one = self.workload.mean_context * self.shape.num_layers * self.shape.kv_bytes(1)
+        return np.minimum(float(self.max_sequences), free / max(one, 1.0))
+
+    def _layer_prefill_s(self, index: int) -> float:
+        """Of one layer, for one prompt of mean length alone on this unit."""
+        work, tp = self.workload, self.unit_list[index].tp
+        prompt = Step(prompt_tokens=work.mean_input, prompt_pairs=work.prompt_pairs, prompts=1.0)
+
+        def seconds(layers: int) -> float:
+            role = StageRole(layers, tp, first=False, last=False)
+            return float(self._step(index, role, prompt, 1).total)
+
+        return max(seconds(1) - seconds(0), 1e-9)
 
     def seconds_per_request(
         self,
@@ -230,14 +255,6 @@ class RooflineModel:
             return math.floor(free / layer)
 
         return cap(False, False), cap(True, False), cap(False, True), cap(True, True)
-
-    def interruption_share(self, per_hour: float) -> float:
-        """Goodput share of a pipeline whose nodes are interrupted this often together."""
-        lost = (
-            lost_s_per_interruption(self.cost, self.workload, concurrency=0.0, prefill_s=0.0)
-            + self._prefill_again_s
-        )
-        return goodput_share(per_hour, lost)
 
 
 def _at_least_one(number: float) -> float:
