@@ -2,13 +2,14 @@
 
 import json
 import runpy
+from datetime import UTC, datetime
 from pathlib import Path
 
 import pytest
 
 from deployments.catalogue import DEPLOYMENTS
 from flows.commands.plan import read_sections
-from flows.drive.drive import renderer_of
+from shunt.dataset.rendering import renderer_of
 from shunt.job.job_file import job_schema, load_job
 from shunt.job.sampling import Sampling
 from shunt.run.prepare import preflight
@@ -46,7 +47,7 @@ def test_demo_prompts_are_unique_and_their_sampling_is_valid() -> None:
 def test_a_job_file_loads_and_its_rows_are_good(path: Path) -> None:
     job = load_job(path, ["model.engine_kind=fake"])
 
-    report = preflight(job, renderer_of(job))
+    report = preflight(job, renderer_of(job, clock=datetime(2026, 1, 1, tzinfo=UTC)))
     assert report.num_rows > 0
     assert report.num_error_rows == 0
 

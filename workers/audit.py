@@ -14,6 +14,7 @@ from dataclasses import asdict
 
 from shunt.checkpoint.generation import Generation
 from shunt.checkpoint.request import Request
+from shunt.dataset.rendering import renderer_of
 from shunt.dataset.shard import prompts_of
 from shunt.errors import RunIncomplete
 from shunt.results.summary import read_summary
@@ -23,7 +24,7 @@ from shunt.store.config import StoreConfig, open_configured_store
 from shunt.store.protocol import Store
 from workers.engine.config import engine_environment
 from workers.engine.rerun import rerun
-from workers.setup import engine_starter, renderer_of, threads_per_rank
+from workers.setup import engine_starter, threads_per_rank
 from workers.shards.opening import choice_sampling
 
 Moved = tuple[Request, Generation]
@@ -61,15 +62,17 @@ def resumed_requests(store: Store, manifest: Manifest) -> Iterator[Moved]:
     summary = read_summary(store, manifest.run_id)
     if summary is None:
         raise RunIncomplete(manifest.run_id, "is not collected yet; audit it when it is")
-    render = renderer_of(manifest.job).render
+    renderer = renderer_of(manifest.job, clock=manifest.created_at)
     for shard in read_outcomes(store, manifest, summary.cuts):
         prompts = prompts_of(shard.table, defaults=manifest.job.sampling)
         for prompt, outcome in zip(prompts, shard.outcomes, strict=True):
             for choice, generation in enumerate(outcome.generations):
                 if outcome.error is None and generation.num_resumes:
-                    sampling = choice_sampling(manifest.run_id, prompt, choice)
+                    token_ids = renderer.render(prompt)
+                    room = renderer.max_model_len - len(token_ids)
+                    sampling = choice_sampling(manifest.run_id, prompt, choice, room)
                     request_id = f"{prompt.index}.{choice}"
-                    yield Request(request_id, render(prompt), sampling), generation
+                    yield Request(request_id, token_ids, sampling), generation
 
 
 def sample(items: Sequence[Moved], fraction: float, rng: random.Random) -> list[Moved]:

@@ -9,7 +9,7 @@ from multiprocessing.context import BaseContext
 
 from shunt import keys
 from shunt.checkpoint.lease import Lease, LeaseObserver
-from shunt.dataset.rendering import Renderer, renderer_for
+from shunt.dataset.rendering import renderer_of
 from shunt.dataset.shard import read_shard
 from shunt.job.job import Job
 from shunt.plan.plan import Pipeline
@@ -78,7 +78,7 @@ def worker_of(
         settings,
         store,
         supply=ShardSupply(observer, shard_ids, owner, rng, trust_done),
-        open_shard=_shard_opener(job),
+        open_shard=_shard_opener(job, manifest.created_at),
         start_engine=engine_starter(job, tell=tell, partners=partners, warm=warm),
         now=now,
         monotonic=monotonic,
@@ -140,25 +140,21 @@ def _engines_a_device(job: Job) -> int:
     return job.fleet.workers if job.fleet.kind == "local" else 1
 
 
-def _shard_opener(job: Job) -> Callable[[Lease, Cadence], OpenedShard]:
-    renderer = renderer_of(job)
+def _shard_opener(job: Job, clock: datetime) -> Callable[[Lease, Cadence], OpenedShard]:
+    renderer = renderer_of(job, clock=clock)
 
     def open_shard(lease: Lease, cadence: Cadence) -> OpenedShard:
         data = lease.store.get(keys.shard_prompts(lease.run_id, lease.shard_id))
         prompts = read_shard(data, defaults=job.sampling)
-        return hold_shard(lease, prompts, render=renderer.render, cadence=cadence)
+        return hold_shard(
+            lease,
+            prompts,
+            render=renderer.render,
+            cadence=cadence,
+            context_tokens=renderer.max_model_len,
+        )
 
     return open_shard
-
-
-def renderer_of(job: Job) -> Renderer:
-    """What makes token ids of the job's prompts."""
-    return renderer_for(
-        job.model.path,
-        revision=job.model.revision,
-        max_model_len=job.model.max_model_len_tokens,
-        fake=job.model.engine_kind == "fake",
-    )
 
 
 def threads_per_rank(job: Job, num_cores: int) -> int:

@@ -14,13 +14,14 @@ from typing import Annotated
 import typer
 from pydantic import TypeAdapter
 
-from flows.drive.drive import Ending, Watcher, check_job, drive, go_on_command, renderer_of, resume
+from flows.drive.drive import Ending, Watcher, check_job, drive, go_on_command, resume
 from flows.exit_code import ExitCode
 from flows.screen.run_view import show_runs, show_status
 from flows.screen.view import LiveView, PlainView, show_ending, show_preflight
 from flows.screen.words import console as console_of
 from flows.surroundings import surroundings
 from shunt.dataset.preflight import PreflightReport
+from shunt.dataset.rendering import renderer_of
 from shunt.errors import JobError, RunMissing
 from shunt.job.job import Job
 from shunt.job.job_file import job_schema, load_job, override_job
@@ -283,7 +284,7 @@ def _preflight(job: Job, *, as_json: bool) -> None:
 
 def _preflight_report(job: Job) -> PreflightReport:
     check_job(job)
-    return preflight_job(job, renderer_of(job))
+    return preflight_job(job, renderer_of(job, clock=datetime.now(UTC)))
 
 
 def _store(job: Job) -> Store:

@@ -1,13 +1,14 @@
 """What a drill in virtual time takes of a job: how much work, and how fast a node."""
 
 from dataclasses import dataclass
+from datetime import UTC, datetime
 from pathlib import Path
 
 from flows.drill.market import DrillMarket
-from flows.drive.drive import renderer_of
 from placement.answer.plan_builder import answer
 from placement.errors import BadInput
 from placement.question.planning_input import PlanningInput, make_question
+from shunt.dataset.rendering import FAKE_MODEL_LEN, renderer_of
 from shunt.drill.simulation import DrillSettings
 from shunt.errors import JobError
 from shunt.job.job import Job
@@ -62,12 +63,12 @@ def settings_of(job: Job, market: DrillMarket, speed: Speed, *, startup_s: float
 
 def shard_s(job: Job, speed: Speed) -> float:
     """How long a node works on a shard: what is lost of it where nothing is saved between."""
-    rows = max(1, preflight(job, renderer_of(job)).num_good_rows)
+    rows = max(1, preflight(job, renderer_of(job, clock=datetime.now(UTC))).num_good_rows)
     return job.shard_prompts * speed.total_tokens / rows / speed.node_tokens_per_s
 
 
 def _tokens(job: Job) -> tuple[float, str]:
-    report = preflight(job, renderer_of(job))
+    report = preflight(job, renderer_of(job, clock=datetime.now(UTC)))
     if not report.num_good_rows:
         raise JobError("the job's input has no good row; nothing to drill")
     if job.model.engine_kind == "fake":
@@ -78,11 +79,12 @@ def _tokens(job: Job) -> tuple[float, str]:
 
 def fake_mean_tokens(sampling: Sampling) -> float:
     """Mean length where each token from `min_tokens` on ends with odds of 1 in 64."""
+    limit = FAKE_MODEL_LEN if sampling.max_tokens is None else sampling.max_tokens
     if sampling.ignore_eos:
-        return float(sampling.max_tokens)
+        return float(limit)
     going_on = 1.0 - 1.0 / FAKE_END_ODDS
-    free = max(0, sampling.max_tokens - sampling.min_tokens)
-    return min(sampling.min_tokens, sampling.max_tokens) + FAKE_END_ODDS * (1 - going_on**free)
+    free = max(0, limit - sampling.min_tokens)
+    return min(sampling.min_tokens, limit) + FAKE_END_ODDS * (1 - going_on**free)
 
 
 def _tokens_per_s(job: Job, folder: Path) -> tuple[float, str]:

@@ -13,7 +13,7 @@ from flows.exit_code import ExitCode
 from flows.surroundings import Surroundings
 from shunt.dataset.files import find_files
 from shunt.dataset.preflight import PreflightReport
-from shunt.dataset.rendering import Renderer, renderer_for, require_model
+from shunt.dataset.rendering import renderer_of, require_model
 from shunt.errors import RunError
 from shunt.job.job import Job
 from shunt.results.publishing import check_writable
@@ -97,21 +97,18 @@ def prepare_run(
 ) -> Manifest:
     """The run's manifest, carrying what this invocation says of fleet, cadence and output."""
     check_job(job)
+    now = around.now()
     manifest = prepare(
-        job, store, renderer_of(job), now=around.now(), sample=sample, saw=watcher.preflighted
+        job,
+        store,
+        renderer_of(job, clock=now),
+        now=now,
+        sample=sample,
+        saw=watcher.preflighted,
     )
     manifest = manifest.model_copy(update={"job": job})
     watcher.prepared(manifest)
     return manifest
-
-
-def renderer_of(job: Job) -> Renderer:
-    return renderer_for(
-        job.model.path,
-        revision=job.model.revision,
-        max_model_len=job.model.max_model_len_tokens,
-        fake=job.model.engine_kind == "fake",
-    )
 
 
 def resume(manifest: Manifest, store: Store, around: Surroundings, watcher: Watcher) -> Ending:

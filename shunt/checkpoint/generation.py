@@ -61,6 +61,8 @@ class Generation:
     resume_reason: str = ""
     fingerprint: str = ""
     """Numerics fingerprint of the engine that made the tokens; `mixed` after unequal ones."""
+    prompt_digest: str = ""
+    """Of the prompt's token ids (`request.digest_of`); saved once. Empty: not known."""
     finish: Finish | None = None
 
 
@@ -72,4 +74,5 @@ def tail(generation: Generation, base: int) -> Generation:
         token_ids=generation.token_ids[base:],
         logprobs=None if logprobs is None else logprobs[base:],
         prompt_logprobs=generation.prompt_logprobs if base == 0 else None,
+        prompt_digest=generation.prompt_digest if base == 0 else "",
     )

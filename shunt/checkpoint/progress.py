@@ -46,15 +46,21 @@ class ShardProgress:
     num_segments: int = 0
 
     def finished(self, index: int, num_choices: int) -> bool:
-        """Whether the prompt is terminal: every choice finished, or one of them failed."""
-        finishes = [
-            generation.finish
+        """Whether the prompt is terminal: every choice finished, or one of them failed.
+
+        Choices that answer two prompts are not: some of them are about to be restarted.
+        """
+        generations = [
+            generation
             for choice in range(num_choices)
             if (generation := self.generations.get((index, choice))) is not None
         ]
+        finishes = [generation.finish for generation in generations]
         if any(finish is not None and finish.error is not None for finish in finishes):
             return True
-        return len(finishes) == num_choices and all(finish is not None for finish in finishes)
+        if len(finishes) < num_choices or any(finish is None for finish in finishes):
+            return False
+        return len({g.prompt_digest for g in generations if g.prompt_digest}) <= 1
 
 
 def replay(
@@ -127,6 +133,7 @@ def _grow(draft: _Draft, tail: Generation) -> None:
         tail,
         fingerprint=fingerprint,
         prompt_logprobs=tail.prompt_logprobs or draft.last.prompt_logprobs,
+        prompt_digest=tail.prompt_digest or draft.last.prompt_digest,
     )
 
 

@@ -20,7 +20,9 @@ from shunt.dataset.row_error import RowError, RowErrorCode
 from shunt.errors import CorruptSegment
 from shunt.keys import Position
 
-FORMAT_VERSION = 1
+FORMAT_VERSION = 2
+"""Version 1 has no `prompt_digest`."""
+_READABLE = (1, 2)
 _MAGIC = b"SHSG"
 _PREFIX = struct.Struct(">4sBQQ")
 _HEADER_KEY = b"shunt.segment"
@@ -70,6 +72,7 @@ _SCHEMA = pa.schema(
         ("resumption", pa.string()),
         ("resume_reason", pa.string()),
         ("fingerprint", pa.string()),
+        ("prompt_digest", pa.binary(8)),
         ("finish_reason", pa.string()),
         ("stop_token", pa.int64()),
         ("stop_string", pa.string()),
@@ -111,7 +114,7 @@ def decode_segment(key: str, data: bytes) -> tuple[SegmentHeader, list[Gain]]:
     magic, version, digest, size = _PREFIX.unpack_from(data)
     if magic != _MAGIC:
         raise CorruptSegment(key, "is not a segment")
-    if version != FORMAT_VERSION:
+    if version not in _READABLE:
         raise CorruptSegment(
             key, f"has format version {version}; this shunt reads {FORMAT_VERSION}: upgrade it"
         )
@@ -146,6 +149,7 @@ def _to_row(gain: Gain) -> dict[str, object]:
         "resumption": generation.resumption.value,
         "resume_reason": generation.resume_reason,
         "fingerprint": generation.fingerprint,
+        "prompt_digest": bytes.fromhex(generation.prompt_digest) or None,
     }
     finish = generation.finish
     if finish is not None:
@@ -195,6 +199,7 @@ def _from_row(row: dict[str, Any]) -> Gain:
             resumption=Resumption(row["resumption"]),
             resume_reason=row["resume_reason"],
             fingerprint=row["fingerprint"],
+            prompt_digest=(row.get("prompt_digest") or b"").hex(),
             finish=finish,
         ),
     )

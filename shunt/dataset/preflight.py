@@ -18,6 +18,8 @@ class PreflightReport:
 
     files: list[str]
     input_format: str
+    context_tokens: int = 0
+    """What prompt and answer may have together: the most that a row without max_tokens makes."""
     num_bytes: int = 0
     num_rows: int = 0
     num_prompt_bytes: int = 0
@@ -47,7 +49,8 @@ class PreflightReport:
             self.count_error(prompt.error)
             return
         self.num_prompt_bytes += num_bytes or _BYTES_PER_TOKEN * len(prompt.token_ids or ())
-        self.max_output_tokens += prompt.sampling.max_tokens * prompt.sampling.n
+        limit = prompt.sampling.max_tokens or self.context_tokens
+        self.max_output_tokens += limit * prompt.sampling.n
 
     def count_error(self, error: RowError) -> None:
         self.errors[error.code] += 1

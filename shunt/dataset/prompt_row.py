@@ -13,7 +13,9 @@ import jinja2
 import jinja2.sandbox
 from pydantic import ValidationError
 
+from shunt.dataset.chat_template import TEMPLATE_ERRORS
 from shunt.dataset.input_row import InputRow
+from shunt.dataset.messages import pattern_of, read_messages
 from shunt.dataset.openai_batch import translate
 from shunt.dataset.plain_row import PlainRows
 from shunt.dataset.prompt import Prompt
@@ -25,19 +27,11 @@ from shunt.errors import JobError, RequestRefused
 from shunt.job.job import Columns, Job
 from shunt.job.sampling import Sampling
 
-_ROLES = {"system", "user", "assistant", "developer", "tool"}
 _SOURCES = ("prompt", "messages", "token_ids")
 _MAX_TOKEN_ID = 2**31 - 1
 """Shards hold token ids in 32 bits, as engines do."""
-_TEMPLATE_ERRORS = (
-    jinja2.TemplateError,
-    ArithmeticError,  # also of a range that the sandbox refuses
-    AttributeError,
-    LookupError,
-    TypeError,
-    ValueError,
-)
-"""What an expression of a template can raise over a row that it was not made for."""
+_MAX_PATTERNS = 10_000
+"""Of roles in chats. Chats of still other patterns are rendered one by one."""
 _DEFAULT_ID_COLUMNS = ("custom_id", "id")
 
 
@@ -73,8 +67,10 @@ class PromptReader:
         self._template = _compiled(job.input.template)
         self._id_columns = _id_columns(job.input.columns, openai_batch)
         self._needs_id = openai_batch or job.input.columns.id is not None
-        self.default_output_tokens = job.sampling.max_tokens * job.sampling.n
+        limit = job.sampling.max_tokens or renderer.max_model_len
+        self.default_output_tokens = limit * job.sampling.n
         self.plain = self._plain_rows()
+        self._patterns: set[tuple[object, ...]] = set()
 
     def read(self, row: InputRow, index: int) -> PromptRow:
         """The prompt of the row; what is wrong with it stands in `prompt.error`."""
@@ -119,16 +115,25 @@ class PromptReader:
     def _prompt(
         self, row: InputRow, index: int, prompt_id: str
     ) -> tuple[Prompt, Mapping[str, Any]]:
-        columns, own = self._columns_and_sampling(row.columns)
+        columns, own = self._columns_and_sampling(row)
         sampling = self._sampling(own)
         prompt = Prompt(index, prompt_id, sampling, **self._source(columns, row.columns))
-        if self._renderer.may_overflow(prompt):
+        if self._renderer.may_overflow(prompt) or self._is_new_pattern(prompt):
             self._renderer.render(prompt)
+            self._know_pattern(prompt)
         return prompt, own
 
-    def _columns_and_sampling(
-        self, columns: Mapping[str, Any]
-    ) -> tuple[Mapping[str, Any], Mapping[str, Any]]:
+    def _is_new_pattern(self, prompt: Prompt) -> bool:
+        """Whether no chat of these roles has been rendered: a template may refuse them."""
+        messages = prompt.messages
+        return messages is not None and pattern_of(messages) not in self._patterns
+
+    def _know_pattern(self, prompt: Prompt) -> None:
+        if prompt.messages is not None and len(self._patterns) < _MAX_PATTERNS:
+            self._patterns.add(pattern_of(prompt.messages))
+
+    def _columns_and_sampling(self, row: InputRow) -> tuple[Mapping[str, Any], Mapping[str, Any]]:
+        columns = row.columns
         if self._openai_batch:
             return self._translated(columns)
         names = self._columns
@@ -137,17 +142,23 @@ class PromptReader:
             "messages": columns.get(names.messages),
             "token_ids": columns.get(names.token_ids),
         }
-        own = _from_json_text(columns.get(names.sampling), names.sampling)
+        cell = columns.get(names.sampling)
+        own = _from_json_text(cell, names.sampling)
         own = {} if own is None else own
         if not isinstance(own, dict):
             _refuse(RowErrorCode.INVALID_PARAMETER, f"{names.sampling}: must be an object")
         given = cast("dict[str, Any]", own)
-        # Parquet structs hold every field of every row; null means "not given".
-        return renamed, {name: value for name, value in given.items() if value is not None}
+        # Parquet structs hold every field of every row; null means "not given". In JSON, a limit
+        # of null was written down.
+        is_json = row.raw is not None or isinstance(cell, str)
+        kept = {"max_tokens"} if is_json else set[str]()
+        return renamed, {n: value for n, value in given.items() if value is not None or n in kept}
 
     def _translated(self, line: Mapping[str, Any]) -> tuple[Mapping[str, Any], Mapping[str, Any]]:
         """A request line; its `model` may name an adapter, as in vLLM's server."""
         columns, own = translate(line)
+        if "max_tokens" not in own and "max_tokens" not in self._defaults.model_fields_set:
+            own["max_tokens"] = None  # OpenAI's default for a chat: what the context has room for
         model = line["body"].get("model")
         known = isinstance(model, str) and model in self._adapters
         return columns, own | {"adapter": model} if known else own
@@ -163,7 +174,7 @@ class PromptReader:
         if "token_ids" in given:
             return {"token_ids": _token_ids(_from_json_text(columns["token_ids"], "token_ids"))}
         if "messages" in given:
-            return {"messages": _messages(columns["messages"])}
+            return {"messages": read_messages(columns["messages"])}
         if (text := columns.get("prompt")) is not None:
             return self._text(text)
         names = self._columns
@@ -188,7 +199,7 @@ class PromptReader:
         assert self._template is not None
         try:
             return self._template.render(row)
-        except _TEMPLATE_ERRORS as error:
+        except TEMPLATE_ERRORS as error:
             _refuse(RowErrorCode.MISSING_PROMPT, f"input.template: {error}")
 
     def _sampling(self, own: Mapping[str, Any]) -> Sampling:
@@ -242,48 +253,6 @@ def _from_json_text(value: Any, name: str) -> Any:
         return json.loads(value)
     except ValueError:
         _refuse(RowErrorCode.INVALID_PARAMETER, f"{name}: is text, but not JSON")
-
-
-def _messages(given: Any) -> tuple[dict[str, Any], ...]:
-    messages = given
-    if isinstance(given, str):  # tabular files hold lists as JSON text
-        try:
-            messages = json.loads(given)
-        except ValueError:
-            _refuse(RowErrorCode.INVALID_MESSAGES, "messages: is text, but not a JSON list")
-    if not isinstance(messages, list):
-        _refuse(RowErrorCode.INVALID_MESSAGES, "messages: must be a list")
-    if not messages:
-        _refuse(RowErrorCode.EMPTY_PROMPT, "messages: is empty")
-    checked: list[dict[str, Any]] = []
-    for number, message in enumerate(cast("list[Any]", messages)):
-        if not isinstance(message, dict):
-            _refuse(RowErrorCode.INVALID_MESSAGES, f"messages[{number}]: must be an object")
-        given = {k: v for k, v in cast("dict[str, Any]", message).items() if v is not None}
-        if given.get("role") not in _ROLES:
-            _refuse(
-                RowErrorCode.INVALID_MESSAGES,
-                f"messages[{number}].role: must be one of {', '.join(sorted(_ROLES))}",
-            )
-        checked.append({**given, "content": _content(given.get("content"), number)})
-    if not any(str(message["content"]).strip() for message in checked):
-        _refuse(RowErrorCode.EMPTY_PROMPT, "messages: have no text")
-    return tuple(checked)
-
-
-def _content(content: Any, number: int) -> str:
-    """Text, from text or from a list of text parts."""
-    if isinstance(content, str):
-        return content
-    if isinstance(content, list):
-        parts = cast("list[Any]", content)
-        if all(isinstance(p, dict) and isinstance(p.get("text"), str) for p in parts):
-            return "".join(part["text"] for part in parts)
-        _refuse(
-            RowErrorCode.UNSUPPORTED_PARAMETER,
-            f"messages[{number}].content: only text parts are supported",
-        )
-    _refuse(RowErrorCode.INVALID_MESSAGES, f"messages[{number}].content: must be text")
 
 
 def _token_ids(token_ids: Any) -> tuple[int, ...]:

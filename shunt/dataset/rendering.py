@@ -7,6 +7,7 @@
 import json
 from collections.abc import Sequence
 from dataclasses import dataclass
+from datetime import datetime
 from functools import cached_property
 from pathlib import Path
 from typing import Any, Protocol
@@ -15,9 +16,12 @@ import jinja2
 from huggingface_hub import try_to_load_from_cache
 from huggingface_hub.errors import HFValidationError
 
+from shunt.dataset.chat_template import TEMPLATE_ERRORS, ChatTemplate
+from shunt.dataset.conversation import conversation
 from shunt.dataset.prompt import Prompt
 from shunt.dataset.row_error import RowErrorCode
 from shunt.errors import JobError, RequestRefused
+from shunt.job.job import Job
 
 TEMPLATE_MARGIN_TOKENS = 256
 """Room for a chat template's own tokens where a prompt's length is only bounded, not counted."""
@@ -29,6 +33,11 @@ class Tokenizer(Protocol):
     def encode(self, text: str) -> list[int]: ...
 
     def apply_chat_template(self, messages: Sequence[dict[str, Any]]) -> list[int]: ...
+
+    @property
+    def begins_with(self) -> str:
+        """The text of the token that `encode` puts before every prompt; empty: none."""
+        ...
 
 
 @dataclass(frozen=True, slots=True)
@@ -74,7 +83,7 @@ class Renderer:
             return tuple(self.tokenizer.encode(prompt.text or ""))
         try:
             return tuple(self.tokenizer.apply_chat_template(prompt.messages))
-        except (jinja2.TemplateError, TypeError, KeyError) as error:
+        except TEMPLATE_ERRORS as error:
             raise RequestRefused(
                 RowErrorCode.INVALID_MESSAGES, f"the chat template refused the messages: {error}"
             ) from error
@@ -83,19 +92,43 @@ class Renderer:
 class HuggingFaceTokenizer:
     """The tokenizer of a model directory or hub id, as transformers loads it."""
 
-    def __init__(self, path: str, revision: str | None = None) -> None:
+    def __init__(
+        self,
+        path: str,
+        revision: str | None = None,
+        *,
+        clock: datetime | None = None,
+        add_special_tokens: bool = True,
+    ) -> None:
+        """`clock`: what time it is for a chat template that asks (`strftime_now`), always; without
+        it, such a template is refused. `add_special_tokens`: around plain prompts."""
         self._path = path
+        self._add_special_tokens = add_special_tokens
         self._revision = revision
+        self._clock = clock
 
     def encode(self, text: str) -> list[int]:
         """With the special tokens that the model puts around a plain prompt, as vLLM does."""
-        return self._tokenizer.encode(text)
+        return self._tokenizer.encode(text, add_special_tokens=self._add_special_tokens)
 
     def apply_chat_template(self, messages: Sequence[dict[str, Any]]) -> list[int]:
-        rendered = self._tokenizer.apply_chat_template(
-            list(messages), add_generation_prompt=True, tokenize=False
-        )
+        rendered = self._chat_template.render(messages)
         return self._tokenizer.encode(rendered, add_special_tokens=False)
+
+    @property
+    def begins_with(self) -> str:
+        bos = self._tokenizer.bos_token_id
+        first = self.encode("a")[:1]
+        return str(self._tokenizer.bos_token) if bos is not None and first == [bos] else ""
+
+    @cached_property
+    def _chat_template(self) -> ChatTemplate:
+        try:
+            source = self._tokenizer.get_chat_template()
+        except ValueError as error:
+            why = f"there is none: {self._path} is no chat model"
+            raise jinja2.TemplateError(why) from error
+        return ChatTemplate(source, self._tokenizer.special_tokens_map, self._clock)
 
     @cached_property
     def _tokenizer(self) -> Any:
@@ -115,19 +148,49 @@ class ByteTokenizer:
         return [1 + byte for byte in text.encode()]
 
     def apply_chat_template(self, messages: Sequence[dict[str, Any]]) -> list[int]:
-        return self.encode("".join(f"<{m['role']}>{m['content']}" for m in messages))
+        shown = conversation(messages, "", as_parts=False)
+        return self.encode("".join(f"<{m['role']}>{m['content']}" for m in shown))
+
+    @property
+    def begins_with(self) -> str:
+        return ""
 
 
 FAKE_MODEL_LEN = 8192
 
 
+def renderer_of(job: Job, *, clock: datetime) -> Renderer:
+    """What makes token ids of the job's prompts.
+
+    `clock` is the instant at which the run was prepared: a chat template that asks for the date
+    gives the same prompt on every node and on every day. Raises `JobError` as `renderer_for`.
+    """
+    return renderer_for(
+        job.model.path,
+        revision=job.model.revision,
+        max_model_len=job.model.max_model_len_tokens,
+        fake=job.model.engine_kind == "fake",
+        clock=clock,
+        add_special_tokens=job.input.add_special_tokens,
+    )
+
+
 def renderer_for(
-    path: str, *, revision: str | None, max_model_len: int | None, fake: bool
+    path: str,
+    *,
+    revision: str | None,
+    max_model_len: int | None,
+    fake: bool,
+    clock: datetime | None = None,
+    add_special_tokens: bool = True,
 ) -> Renderer:
-    """The renderer of a job's model. Raises `JobError` when the model cannot be read."""
+    """The renderer of a model. Raises `JobError` when the model cannot be read."""
     if fake:
         return Renderer(ByteTokenizer(), max_model_len or FAKE_MODEL_LEN)
-    return Renderer(HuggingFaceTokenizer(path, revision), max_model_len or context_length(path))
+    tokenizer = HuggingFaceTokenizer(
+        path, revision, clock=clock, add_special_tokens=add_special_tokens
+    )
+    return Renderer(tokenizer, max_model_len or context_length(path))
 
 
 def require_model(path: str, revision: str | None) -> None:

@@ -98,6 +98,9 @@ class Input(_Section):
     """With it, prompt texts become chats of this system message and the prompt as user message."""
     chat: bool = False
     """Make a chat with one user message of each prompt text."""
+    add_special_tokens: bool = True
+    """Put around a plain prompt what the model's tokenizer puts there (a BOS token, say). Off where
+    the texts hold it already. Chats have it from their template."""
     endpoint_url: str | None = None
     """Of an S3 server that is not AWS."""
 

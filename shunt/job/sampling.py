@@ -88,8 +88,9 @@ class Sampling(BaseModel):
 
     model_config = ConfigDict(extra="forbid", frozen=True)
 
-    max_tokens: Annotated[int, Field(ge=1)] = 256
-    """Most output tokens of one generation."""
+    max_tokens: Annotated[int, Field(ge=1)] | None = 256
+    """Most output tokens of one generation; null: as many as the context has room for behind the
+    prompt."""
     min_tokens: Annotated[int, Field(ge=0)] = 0
     n: Annotated[int, Field(ge=1, le=128)] = 1
     """Generations per prompt; choice c is sampled with seed + c, as in vLLM."""
@@ -100,7 +101,7 @@ class Sampling(BaseModel):
     """0 or -1: no limit."""
     min_p: Annotated[float, Field(ge=0.0, le=1.0)] = 0.0
     seed: Annotated[int, Field(ge=-(2**63), le=2**63 - 128)] | None = None
-    """Unset with temperature > 0: derived from run id, prompt and choice, so a rerun repeats.
+    """Unset or -1 with temperature > 0: derived from run id, prompt and choice, so a rerun repeats.
     Choice c adds c; the sum must fit 64 bits, or torch refuses it and the engine ends."""
     stop: list[str] | str | None = None
     stop_token_ids: list[int] | None = None
@@ -137,7 +138,7 @@ class Sampling(BaseModel):
 
     @model_validator(mode="after")
     def _lengths(self) -> "Sampling":
-        if self.min_tokens > self.max_tokens:
+        if self.max_tokens is not None and self.min_tokens > self.max_tokens:
             raise ValueError(
                 f"min_tokens ({self.min_tokens}) must not be above max_tokens ({self.max_tokens})"
             )

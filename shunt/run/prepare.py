@@ -154,6 +154,7 @@ class _Pass:
         job, dataset = self.job, self.dataset
         report = PreflightReport([file.uri for file in dataset.files], dataset.input_format)
         report.num_bytes = dataset.num_bytes
+        report.context_tokens = self.renderer.max_model_len
         batch = dataset.input_format == "openai-batch"
         reader = PromptReader(job, self.renderer, openai_batch=batch)
         cutter = ShardCutter(reader, job.shard_prompts, report, self._register)

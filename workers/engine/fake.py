@@ -17,6 +17,8 @@ from shunt.checkpoint.request import Request
 from shunt.dataset.row_error import RowErrorCode
 from shunt.errors import EngineDied, RequestRefused
 from shunt.job.sampling import Sampling
+from workers.engine.live_request import weakest
+from workers.engine.resume_plan import OTHER_PROMPT
 
 VOCABULARY_SIZE = 4096
 END_TOKEN_ID = 0
@@ -91,7 +93,7 @@ class FakeEngine:
         live = {name: replace(live, finish=None) for name, live in self._live.items()}
         if since is None:
             return live
-        return {name: tail(live[name], first) for name, first in since.items() if name in live}
+        return {name: _from(live[name], first) for name, first in since.items() if name in live}
 
     def num_new(self, since: Mapping[str, int]) -> int:
         return sum(
@@ -130,19 +132,23 @@ class FakeEngine:
 
     def _begin(self, request: Request) -> Generation:
         saved = request.saved
-        if saved is None or not saved.token_ids:
+        if saved is None or not saved.token_ids or request.has_other_prompt:
             wants_logprobs = request.sampling.logprobs is not None
             return Generation(
                 logprobs=() if wants_logprobs else None,
                 num_prompt_tokens=len(request.prompt_token_ids),
                 fingerprint=self.fingerprint,
+                num_resumes=saved.num_resumes + 1 if saved and saved.token_ids else 0,
+                resumption=Resumption.RESTARTED if saved and saved.token_ids else Resumption.NONE,
+                resume_reason=OTHER_PROMPT if saved and saved.token_ids else "",
             )
         same = saved.fingerprint == self.fingerprint
         exact = same and saved.resumption in (Resumption.NONE, Resumption.BIT_EXACT)
+        moved = Resumption.BIT_EXACT if exact else Resumption.STATE_EXACT
         return replace(
             saved,
             num_resumes=saved.num_resumes + 1,
-            resumption=Resumption.BIT_EXACT if exact else Resumption.STATE_EXACT,
+            resumption=weakest(saved.resumption, moved),
             fingerprint=saved.fingerprint if same else "mixed",
             finish=finish_of(saved.token_ids, request.sampling),
         )
@@ -163,6 +169,11 @@ class FakeEngine:
     def _die_under(self, request: Request) -> None:
         self.die()
         raise EngineDied(f"the fake engine was told to die under {request.request_id}")
+
+
+def _from(generation: Generation, first: int) -> Generation:
+    restarted = generation.resumption is Resumption.RESTARTED
+    return generation if restarted else tail(generation, first)
 
 
 def expected_generation(request: Request) -> Generation:
@@ -212,7 +223,7 @@ def finish_of(token_ids: tuple[int, ...], sampling: Sampling) -> Finish | None:
         return Finish("stop", None, detokenise(token_ids[:-1]))
     if len(token_ids) > sampling.min_tokens and last in (sampling.stop_token_ids or ()):
         return Finish("stop", last, detokenise(token_ids[:-1]))
-    if len(token_ids) >= sampling.max_tokens:
+    if sampling.max_tokens is not None and len(token_ids) >= sampling.max_tokens:
         return Finish("length", None, detokenise(token_ids))
     return None
 

@@ -23,9 +23,11 @@ def sampling_params(sampling: Sampling) -> SamplingParams:
         fields["repetition_detection"] = RepetitionDetectionParams(
             **sampling.repetition_detection.model_dump()
         )
-    return SamplingParams(
+    params = SamplingParams(
         n=1, output_kind=RequestOutputKind.FINAL_ONLY, flat_logprobs=True, **fields
     )
+    params.seed = sampling.seed  # it takes -1 for none: choice 1 of seed -2
+    return params
 
 
 def _structured_outputs(structured: StructuredOutput) -> StructuredOutputsParams:

@@ -31,6 +31,10 @@ class EngineTraits:
     """Why the engine's structured-output backend would end the engine core; empty when it works."""
 
 
+OTHER_PROMPT = "the prompt has other tokens than when it was begun"
+"""Another chat template, tokenizer or clock than the worker before had."""
+
+
 def refusal(
     request: Request, traits: EngineTraits, adapters: Collection[str]
 ) -> tuple[RowErrorCode, str] | None:
@@ -71,6 +75,8 @@ def reason_to_restart(request: Request, traits: EngineTraits) -> str | None:
     """Why the saved tokens of `request` cannot be continued from here, or None."""
     saved, sampling = request.saved, request.sampling
     assert saved is not None
+    if request.has_other_prompt:
+        return OTHER_PROMPT
     if traits.cannot_resume:
         return traits.cannot_resume
     if sampling.thinking_token_budget is not None:

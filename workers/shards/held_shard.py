@@ -7,7 +7,7 @@ from dataclasses import dataclass, field, replace
 from shunt.checkpoint.done import ShardDone
 from shunt.checkpoint.generation import Finish, Generation, Resumption, tail
 from shunt.checkpoint.log import CheckpointLog
-from shunt.checkpoint.request import Request
+from shunt.checkpoint.request import Request, digest_of
 from shunt.checkpoint.segment import Gain
 from shunt.dataset.row_error import RowError
 from workers.shards.cadence import Cadence
@@ -141,7 +141,7 @@ class HeldShard:
             if live.resumption is Resumption.RESTARTED:
                 gains.append(self._gain(request_id, live))
             elif live.token_ids:
-                gains.append(_added(request_id, self._saved[request_id], live))
+                gains.append(self._added(request_id, self._saved[request_id], live))
         return [gain for gain in gains if gain is not None]
 
     def _gain(self, request_id: str, whole: Generation) -> Gain | None:
@@ -153,16 +153,25 @@ class HeldShard:
             return None
         if base > len(whole.token_ids):
             return None  # a restarted request that has not yet come as far as what is saved
-        return _added(request_id, base, tail(whole, base))
+        return self._added(request_id, base, tail(whole, base))
+
+    def _added(self, request_id: str, base: int, added: Generation) -> Gain:
+        prompt = self.open[request_id].prompt_token_ids
+        if base == 0 and prompt:
+            added = replace(added, prompt_digest=digest_of(prompt))
+        index, choice = request_id.split(".")
+        return Gain(int(index), int(choice), base, added)
 
     def _continues(self, request_id: str, generation: Generation, saved: int) -> bool:
         """Whether the saved tokens are a prefix of the generation: always, unless restarted."""
-        before = self.open[request_id].saved
-        if before is None or generation.resumption is not Resumption.RESTARTED:
+        request = self.open[request_id]
+        if request.saved is None or generation.resumption is not Resumption.RESTARTED:
             return True
+        if request.has_other_prompt:
+            return False  # equal tokens would still be answers to another prompt
         if len(generation.token_ids) < saved:
             return generation.finish is None
-        ours = before.token_ids[:saved]
+        ours = request.saved.token_ids[:saved]
         return generation.token_ids[: len(ours)] == ours
 
     def _mark_saved(self, gains: Sequence[Gain]) -> None:
@@ -189,8 +198,3 @@ class HeldShard:
         self._open_choices[row] -= 1
         if self._open_choices[row] == 0:
             del self._open_choices[row]
-
-
-def _added(request_id: str, base: int, added: Generation) -> Gain:
-    index, choice = request_id.split(".")
-    return Gain(int(index), int(choice), base, added)

@@ -1,7 +1,7 @@
 """From a won lease to a shard ready for the engine: replay, render, order."""
 
 from collections.abc import Callable, Iterable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 from shunt.checkpoint.lease import Lease, past_suspects
 from shunt.checkpoint.log import CheckpointLog
@@ -34,11 +34,19 @@ Render = Callable[[Prompt], tuple[int, ...]]
 
 
 def hold_shard(
-    lease: Lease, prompts: Sequence[Prompt], *, render: Render, cadence: Cadence
+    lease: Lease,
+    prompts: Sequence[Prompt],
+    *,
+    render: Render,
+    cadence: Cadence,
+    context_tokens: int | None = None,
 ) -> OpenedShard:
-    """Replay the shard's log and make requests of the prompts that are unfinished. Blocking."""
+    """Replay the shard's log and make requests of the prompts that are unfinished. Blocking.
+
+    `context_tokens` is what a prompt and its answer may have together, where `max_tokens` is null.
+    """
     progress = replay(lease.store, lease.run_id, lease.shard_id)
-    requests, refused = _unfinished(lease.run_id, prompts, progress, render)
+    requests, refused = _unfinished(lease.run_id, prompts, progress, render, context_tokens)
     ordered = {request.request_id: request for request in in_serving_order(requests)}
     shard = HeldShard(CheckpointLog(lease, progress), cadence, ordered, _counts(prompts, progress))
     for request_id, error in refused.items():
@@ -54,7 +62,11 @@ def hold_shard(
 
 
 def _unfinished(
-    run_id: str, prompts: Sequence[Prompt], progress: ShardProgress, render: Render
+    run_id: str,
+    prompts: Sequence[Prompt],
+    progress: ShardProgress,
+    render: Render,
+    context_tokens: int | None,
 ) -> tuple[list[Request], dict[str, RowError]]:
     requests: list[Request] = []
     refused: dict[str, RowError] = {}
@@ -62,13 +74,18 @@ def _unfinished(
         if prompt.error is not None or progress.finished(prompt.index, prompt.sampling.n):
             continue
         token_ids, error = _render(prompt, render)
+        room = None if context_tokens is None else max(1, context_tokens - len(token_ids))
         for choice in range(prompt.sampling.n):
             saved = progress.generations.get((prompt.index, choice))
-            if saved is not None and saved.finish is not None:
-                continue
             request_id = f"{prompt.index}.{choice}"
-            sampling = choice_sampling(run_id, prompt, choice)
-            requests.append(Request(request_id, token_ids, sampling, saved))
+            sampling = choice_sampling(run_id, prompt, choice, room)
+            request = Request(request_id, token_ids, sampling, saved)
+            if saved is not None and saved.finish is not None:
+                if error is not None or not request.has_other_prompt:
+                    continue
+                # One row answers one prompt: what has finished is begun again with the others.
+                request = replace(request, saved=replace(saved, finish=None))
+            requests.append(request)
             if error is not None:
                 refused[request_id] = error
     return requests, refused
@@ -81,14 +98,18 @@ def _render(prompt: Prompt, render: Render) -> tuple[tuple[int, ...], RowError |
         return (), RowError(RowErrorCode(refusal.code), str(refusal))
 
 
-def choice_sampling(run_id: str, prompt: Prompt, choice: int) -> Sampling:
-    """One choice's sampling: n is 1, and it has its own seed whenever it samples at all."""
+def choice_sampling(run_id: str, prompt: Prompt, choice: int, room: int | None = None) -> Sampling:
+    """One choice's sampling: n is 1, and it has its own seed whenever it samples at all.
+
+    `room` is the number of tokens that the context has behind the prompt.
+    """
     sampling = prompt.sampling
-    seed = sampling.seed
+    seed = None if sampling.seed == -1 else sampling.seed  # to vLLM, -1 is no seed
     if sampling.temperature > 0:
         seed = seed_for(run_id, prompt.prompt_id) if seed is None else seed
         seed += choice
-    return sampling.model_copy(update={"n": 1, "seed": seed})
+    max_tokens = room if sampling.max_tokens is None else sampling.max_tokens
+    return sampling.model_copy(update={"n": 1, "seed": seed, "max_tokens": max_tokens})
 
 
 def _counts(prompts: Sequence[Prompt], progress: ShardProgress) -> ShardCounts:

@@ -9,6 +9,8 @@ PREFIX_TOKENS = 32
 _SHARING = 0.75
 """Fewer groups per request than this: prefixes are worth bringing together over shards."""
 
+_UNLIMITED = 1 << 30
+
 
 def in_serving_order(requests: Iterable[Request]) -> list[Request]:
     """Longest expected first, with requests that share a prefix side by side.
@@ -43,4 +45,5 @@ def _inside(group: Sequence[Request]) -> list[Request]:
 def _expected_tokens(request: Request) -> int:
     """Tokens still to be generated at most: the only forecast that needs no model."""
     saved = len(request.saved.token_ids) if request.saved else 0
-    return request.sampling.max_tokens - saved
+    limit = request.sampling.max_tokens
+    return (_UNLIMITED if limit is None else limit) - saved

@@ -62,7 +62,7 @@ async def naive_resume(engine: Engine, request: Request, saved: Generation) -> G
     rest = Sampling.model_validate(
         sampling.model_dump(by_alias=True)
         | {
-            "max_tokens": max(1, sampling.max_tokens - num_saved),
+            "max_tokens": max(1, (sampling.max_tokens or 1) - num_saved),
             "min_tokens": max(0, sampling.min_tokens - num_saved),
         }
     )

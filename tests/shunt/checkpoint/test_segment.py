@@ -1,5 +1,8 @@
 """Segments: what goes in comes out, and damage never passes for data."""
 
+from base64 import b64decode
+from pathlib import Path
+
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
@@ -36,6 +39,7 @@ generations = st.builds(
     resumption=st.sampled_from(Resumption),
     resume_reason=st.text(),
     fingerprint=st.text(),
+    prompt_digest=st.just("") | st.binary(min_size=8, max_size=8).map(bytes.hex),
     finish=st.none() | finishes,
 )
 gains = st.builds(
@@ -74,6 +78,16 @@ def test_a_cut_segment_is_refused(data: st.DataObject) -> None:
 
 def test_a_newer_format_says_upgrade() -> None:
     encoded = bytearray(encode_segment(HEADER, []))
-    encoded[4] = 2
-    with pytest.raises(CorruptSegment, match=r"format version 2.*upgrade"):
+    encoded[4] = 3
+    with pytest.raises(CorruptSegment, match=r"format version 3.*upgrade"):
         decode_segment("key", bytes(encoded))
+
+
+def test_a_segment_of_the_first_format_is_read() -> None:
+    data = b64decode((Path(__file__).parent / "segment_v1.b64").read_text())
+    header, [gain] = decode_segment("key", data)
+    assert header == HEADER
+    finish = Finish("stop", None, "abc")
+    assert gain.generation == Generation(
+        token_ids=(1, 2, 3), num_prompt_tokens=5, fingerprint="f", finish=finish
+    )

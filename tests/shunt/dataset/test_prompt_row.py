@@ -8,7 +8,7 @@ import pytest
 
 from shunt.dataset.shard import prompts_of
 from shunt.errors import JobError
-from tests.shunt.dataset.rows import cut, make_job
+from tests.shunt.dataset.rows import cut, make_job, renderer
 
 
 def prompt_of(tmp_path: Path, row: dict[str, Any], **sections: Any) -> Any:
@@ -87,10 +87,11 @@ def test_a_bad_row_has_its_code(tmp_path: Path, row: dict[str, Any], code: str) 
     assert prompt.prompt_id == "own"
 
 
-def test_text_parts_of_a_message_are_joined(tmp_path: Path) -> None:
+def test_text_parts_of_a_message_are_kept_and_rendered_as_lines(tmp_path: Path) -> None:
     parts = [{"type": "text", "text": "a"}, {"type": "text", "text": "b"}]
     prompt = prompt_of(tmp_path, {"messages": [{"role": "user", "content": parts}]})
-    assert prompt.messages == ({"role": "user", "content": "ab"},)
+    assert prompt.messages == ({"role": "user", "content": parts},)
+    assert bytes(i - 1 for i in renderer().render(prompt)).decode() == "<user>a\nb"
 
 
 @pytest.mark.parametrize(

@@ -3,6 +3,7 @@
 import asyncio
 from collections.abc import Iterable, Mapping
 from contextlib import nullcontext
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -11,7 +12,7 @@ from shunt.checkpoint.generation import Finish, Generation, Resumption, tail
 from shunt.checkpoint.lease import LeaseObserver
 from shunt.checkpoint.log import CheckpointLog
 from shunt.checkpoint.progress import replay
-from shunt.checkpoint.request import Request
+from shunt.checkpoint.request import Request, digest_of
 from shunt.dataset.row_error import RowError, RowErrorCode
 from shunt.errors import Fenced
 from shunt.job.sampling import Sampling
@@ -165,3 +166,17 @@ def test_a_second_restart_of_a_row_may_diverge_again(store: Store) -> None:
     shard.replace(request(saved=first))  # its engine died
     flush(shard, r0_0=Generation(token_ids=second, resumption=Resumption.RESTARTED))
     assert tokens_of(store) == second
+
+
+def test_answers_to_another_prompt_are_begun_again_in_the_log(store: Store) -> None:
+    """Even where the tokens are equal at first; and what is new is then appended as ever."""
+    flush(hold(store, request()), r0_0=Generation(token_ids=(1, 2)))
+    saved = replay(store, RUN, SHARD).generations[0, 0]
+    other = replace(request(), prompt_token_ids=(1, 9), saved=saved)
+    assert other.has_other_prompt
+    shard = hold(store, other)
+    again = Generation(token_ids=(1, 2), resumption=Resumption.RESTARTED)
+    assert flush(shard, r0_0=again) == 2
+    assert flush(shard, r0_0=replace(again, token_ids=(1, 2, 3))) == 1
+    found = replay(store, RUN, SHARD).generations[0, 0]
+    assert (found.token_ids, found.prompt_digest) == ((1, 2, 3), digest_of((1, 9)))
