@@ -35,6 +35,8 @@ from shunt.store.protocol import Store
 _RECHECKS = 3
 CANCELLED = "cancelled"
 """Reason of a drive that `shunt cancel` ended."""
+_UNLIMITED_ANSWER_TOKENS = 1024
+"""A first guess of what a row without `max_tokens` makes, until rows have ended."""
 
 
 class Watcher(Protocol):
@@ -149,7 +151,7 @@ def _generate(
     """
     run_id = manifest.run_id
     reader, pace = StatusReader(store, run_id), Pace()
-    effort = Effort(manifest.job.sampling.max_tokens)
+    effort = Effort(manifest.job.sampling.max_tokens or _UNLIMITED_ANSWER_TOKENS)
     status = reader.read()
     timeline = Timeline(store, run_id, watcher.happened)
     if status.state is RunState.GENERATED and not recheck:
