@@ -111,7 +111,10 @@ def _tool_call(call: Mapping[str, Any]) -> dict[str, Any]:
         except ValueError:
             arguments = None
     arguments = cast("dict[str, Any]", arguments) if isinstance(arguments, dict) else {}
-    return {**call, "function": {**call["function"], "arguments": arguments}}
+    # The order of OpenAI's types, as templates print these objects.
+    function = {"arguments": arguments, "name": call["function"]["name"]}
+    identity = {"id": call["id"]} if "id" in call else {}
+    return {**identity, "function": function, "type": "function"}
 
 
 def _as_system(message: dict[str, Any]) -> dict[str, Any]:

@@ -62,11 +62,6 @@ CHATS: Mapping[str, list[dict[str, Any]]] = {
         {"role": "assistant", "content": None, "tool_calls": [CALL]},
         {"role": "tool", "tool_call_id": "c1", "content": PARTS},
     ],
-    "object arguments": [
-        {"role": "user", "content": "x"},
-        {"role": "assistant", "content": "", "tool_calls": [_call({"a": 1})]},
-        {"role": "tool", "tool_call_id": "c1", "content": "42"},
-    ],
     "broken arguments": [
         {"role": "user", "content": "x"},
         {"role": "assistant", "tool_calls": [_call("{"), _call("[1]"), _call("")]},
