@@ -116,7 +116,8 @@ def prepare_run(
 def resume(manifest: Manifest, store: Store, around: Surroundings, watcher: Watcher) -> Ending:
     """Take a prepared run to its end: whatever is missing is generated, then collected."""
     run_id = manifest.run_id
-    if (summary := read_summary(store, run_id)) is not None:
+    if read_summary(store, run_id) is not None:
+        summary = collect(store, manifest, now=around.now())  # what is asked for may not be there
         watcher.collected(summary)
         return replace(_ended(manifest, summary, 0), spend=read_spend(store, run_id))
     require_same_model(manifest)

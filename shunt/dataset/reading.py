@@ -7,7 +7,7 @@ from typing import Literal
 from shunt.dataset.files import SourceFile
 from shunt.dataset.input_row import Chunk
 from shunt.dataset.jsonl import read_jsonl
-from shunt.dataset.tabular import read_csv, read_parquet
+from shunt.dataset.tabular import one_schema, read_csv, read_parquet
 from shunt.errors import InputError
 from shunt.job.job import Input
 
@@ -35,9 +35,10 @@ def read_chunks(
 ) -> Iterator[Chunk]:
     """All rows of all files in order."""
     wanted = _prompt_columns(job_input)
+    schema = one_schema(files) if file_format == "parquet" else None
     for source in files:
-        if file_format == "parquet":
-            yield from read_parquet(source, wanted)
+        if schema is not None:
+            yield from read_parquet(source, wanted, schema)
         elif file_format == "csv":
             yield from read_csv(source)
         else:

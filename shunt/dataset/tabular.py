@@ -21,8 +21,42 @@ CHUNK_BYTES = 8 << 20
 _LARGEST_FIELD_BYTES = 64 << 20
 
 
-def read_parquet(source: SourceFile, wanted: Sequence[str] | None) -> Iterator[TableChunk]:
-    """All rows; `columns` holds the wanted ones (None: all), `carried` all with their types.
+def one_schema(sources: Sequence[SourceFile]) -> pa.Schema:
+    """The columns of all files together, by name; types that differ are widened.
+
+    Raises `InputError` for a file that is no Parquet or names a column twice, and for two files
+    whose types of a column cannot meet.
+    """
+    together, first = pa.schema([]), dict[str, SourceFile]()
+    for source in sources:
+        schema = _schema_of(source).remove_metadata()
+        for field in schema:
+            one, other = first.setdefault(field.name, source), source
+            try:
+                met = pa.unify_schemas([together, pa.schema([field])], promote_options="permissive")
+            except pa.ArrowException as error:
+                kinds = f"{together.field(field.name).type} in {one.uri}, {field.type} in"
+                raise InputError(
+                    f"column {field.name}: is {kinds} {other.uri}; give it one type in both"
+                ) from error
+            together = met
+    return together
+
+
+def _schema_of(source: SourceFile) -> pa.Schema:
+    with source.open_raw() as raw:
+        try:
+            schema = pq.ParquetFile(raw).schema_arrow
+        except (pa.ArrowException, OSError) as error:
+            raise InputError(f"{source.uri}: is not a readable Parquet file: {error}") from error
+    _refuse_repeated(source, schema.names)
+    return schema
+
+
+def read_parquet(
+    source: SourceFile, wanted: Sequence[str] | None, schema: pa.Schema
+) -> Iterator[TableChunk]:
+    """All rows; `columns` holds the wanted ones (None: all), `carried` all those of `schema`.
 
     Raises `InputError` when the file is no Parquet.
     """
@@ -31,7 +65,7 @@ def read_parquet(source: SourceFile, wanted: Sequence[str] | None) -> Iterator[T
             file = pq.ParquetFile(raw)
             first = 1
             for batch in file.iter_batches(_chunk_rows(file.metadata)):
-                table = pa.Table.from_batches([batch])
+                table = _as(schema, pa.Table.from_batches([batch]))
                 names = [n for n in table.column_names if wanted is None or n in wanted]
                 rows = [
                     InputRow(f"{source.name}:{number}", columns)
@@ -41,6 +75,23 @@ def read_parquet(source: SourceFile, wanted: Sequence[str] | None) -> Iterator[T
                 yield TableChunk(rows, table)
         except pa.ArrowException as error:
             raise InputError(f"{source.uri}: is not a readable Parquet file: {error}") from error
+
+
+def _as(schema: pa.Schema, table: pa.Table) -> pa.Table:
+    """The table with all columns of the schema, null where it has none."""
+    columns = [
+        table.column(field.name).cast(field.type)
+        if field.name in table.column_names
+        else pa.nulls(table.num_rows, field.type)
+        for field in schema
+    ]
+    return pa.table(columns, schema=schema)
+
+
+def _refuse_repeated(source: SourceFile, names: Sequence[str]) -> None:
+    repeated = sorted({name for name in names if names.count(name) > 1})
+    if repeated:
+        raise InputError(f"{source.uri}: names a column twice: {', '.join(repeated)}")
 
 
 def _chunk_rows(metadata: pq.FileMetaData) -> int:
@@ -58,7 +109,10 @@ def read_csv(source: SourceFile) -> Iterator[TableChunk]:
     """
     csv.field_size_limit(_LARGEST_FIELD_BYTES)
     with source.open() as raw:
-        reader = csv.reader(io.TextIOWrapper(raw, encoding="utf-8-sig", newline=""))
+        text = io.TextIOWrapper(raw, encoding="utf-8-sig", newline="")
+        # Strictly: a quote that nobody closes would swallow the rows behind it without a word.
+        reader = csv.reader(text, strict=True)
+        began = 1
         try:
             names = next(reader, None)
             if names is None:
@@ -68,7 +122,9 @@ def read_csv(source: SourceFile) -> Iterator[TableChunk]:
             rows: list[list[str]] = []
             places: list[int] = []
             num_bytes = 0
+            began = reader.line_num + 1
             for fields in reader:
+                began = reader.line_num + 1
                 if fields:
                     rows.append(fields)
                     places.append(reader.line_num)
@@ -81,7 +137,8 @@ def read_csv(source: SourceFile) -> Iterator[TableChunk]:
         except UnicodeDecodeError as error:
             raise InputError(f"{source.uri}: is not UTF-8 text: {error}") from error
         except csv.Error as error:
-            raise InputError(f"{source.uri}:{reader.line_num}: is not CSV: {error}") from error
+            why = f"the row that begins here is not CSV ({error}); is a quote left open?"
+            raise InputError(f"{source.uri}:{began}: {why}") from error
 
 
 def _csv_chunk(
@@ -105,4 +162,12 @@ def _csv_chunk(
 
 
 def _dicts(table: pa.Table) -> list[dict[str, object]]:
-    return table.to_pylist() if table.num_columns else [{} for _ in range(table.num_rows)]
+    if not table.num_columns:
+        return [{} for _ in range(table.num_rows)]
+    try:
+        return table.to_pylist()
+    except (ArithmeticError, ValueError, KeyError) as error:
+        names = ", ".join(table.column_names)
+        raise InputError(
+            f"a value of {names} is none that a prompt can be made of: {error}"
+        ) from error

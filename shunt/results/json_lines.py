@@ -12,6 +12,8 @@ from datetime import date, datetime, time
 from decimal import Decimal
 from typing import Any, cast
 
+import pyarrow as pa
+
 from shunt.dataset.shard import CARRIED_PREFIX
 from shunt.results.columns import AddedColumns
 from shunt.results.outcome import ShardOutcomes
@@ -53,9 +55,24 @@ def _carried(shard: ShardOutcomes) -> Iterator[str]:
         for raw in table.column("row").to_pylist():
             yield raw or "{}"
         return
-    for row in table.select(native).to_pylist():
-        named = {name.removeprefix(CARRIED_PREFIX): value for name, value in row.items()}
+    columns = {name.removeprefix(CARRIED_PREFIX): _values(table.column(name)) for name in native}
+    for row in zip(*columns.values(), strict=True):
+        named = dict(zip(columns, row, strict=True))
         yield json.dumps(_finite(named), ensure_ascii=False, default=_plain, allow_nan=False)
+
+
+def _values(column: Any) -> list[Any]:
+    """As Python has them; as exact text where it cannot: nanoseconds, years before 1 and after
+    9999, time zones that are unknown here."""
+    try:
+        return column.to_pylist()
+    except (ArithmeticError, ValueError, KeyError, pa.ArrowException):
+        pass  # told as text below
+    try:
+        return column.cast(pa.string()).to_pylist()
+    except pa.ArrowException:
+        kind = column.type
+        return [None if not v.is_valid else f"{v.value} {kind}" for v in column]
 
 
 def _with(row: str, added: Mapping[str, Any]) -> str:

@@ -2,7 +2,8 @@
 
 import os
 import shutil
-from collections.abc import Generator, Sequence
+import uuid
+from collections.abc import Collection, Generator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 from tempfile import TemporaryDirectory
@@ -33,7 +34,7 @@ def publish(paths: Sequence[Path], summary: ResultSummary, directory: str) -> No
         (local / SUMMARY_NAME).unlink(missing_ok=True)
         for path in paths:
             _move_in(path, local / path.name)
-        beside = local / f".{SUMMARY_NAME}.new"
+        beside = _beside(local / SUMMARY_NAME)
         beside.write_text(_text(summary), encoding="utf-8")
         beside.replace(local / SUMMARY_NAME)
     except OSError as error:
@@ -59,6 +60,23 @@ def result_copy(directory: str, name: str) -> Generator[Path | None]:
         yield copy
 
 
+def is_whole(summary: ResultSummary, formats: Collection[str]) -> bool:
+    """Whether the files of the summary are all there, at their sizes, in these formats.
+
+    On S3 the summary, which is written last and removed first, stands for them.
+    """
+    names = {file.name for file in summary.files}
+    if any(f"results.{name}" not in names for name in formats):
+        return False
+    local = directory_of(summary.directory)
+    if local is None:
+        return names | {SUMMARY_NAME} <= set(open_store(summary.directory).list(""))
+    sizes = {local / file.name: file.num_bytes for file in summary.files}
+    return (local / SUMMARY_NAME).is_file() and all(
+        path.is_file() and path.stat().st_size == size for path, size in sizes.items()
+    )
+
+
 def check_writable(directory: str) -> None:
     """Raises `JobError` when a local output directory cannot be made or written."""
     local = directory_of(directory)
@@ -67,17 +85,27 @@ def check_writable(directory: str) -> None:
     standing = local
     while not standing.exists():
         standing = standing.parent
-    if not standing.is_dir() or not os.access(standing, os.W_OK):
-        raise JobError(f"output.path: {local} cannot be written; change it or its permissions")
+    probe = standing / f".shunt-{uuid.uuid4().hex}"
+    try:
+        probe.mkdir()  # permissions tell only half: a full or virtual file system says no as well
+        probe.rmdir()
+    except OSError as error:
+        why = f"{local} cannot be written ({error.strerror}); change it or its permissions"
+        raise JobError(f"output.path: {why}") from error
 
 
 def _move_in(path: Path, target: Path) -> None:
     """Copy beside the target, then rename: the temporary directory may be on another disk."""
-    beside = target.with_name(f".{target.name}.new")
+    beside = _beside(target)
     shutil.copyfile(path, beside)
     with beside.open("rb") as copied:
         os.fsync(copied.fileno())
     beside.replace(target)
+
+
+def _beside(target: Path) -> Path:
+    """A name of this writer alone: two drivers of one run may end together."""
+    return target.with_name(f".{target.name}.{uuid.uuid4().hex}.new")
 
 
 def _text(summary: ResultSummary) -> str:

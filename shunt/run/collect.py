@@ -21,7 +21,7 @@ from shunt.dataset.shard import prompts_of, read_shard_table
 from shunt.errors import CorruptSegment, JobError, RunIncomplete
 from shunt.job.job import Job
 from shunt.results.outcome import Outcome, ShardOutcomes
-from shunt.results.publishing import publish
+from shunt.results.publishing import is_whole, publish
 from shunt.results.summary import SUMMARY_NAME, ResultSummary, read_summary, result_file
 from shunt.results.writing import Layout, learn_layout, write_results
 from shunt.run.manifest import Manifest, ShardEntry
@@ -71,7 +71,7 @@ class KeptCuts(BaseModel):
 def collect(
     store: Store, manifest: Manifest, *, output: str | None = None, now: datetime
 ) -> ResultSummary:
-    """Write the result files, or return the summary of those that were written before.
+    """Write the result files, or return the summary of those that are there already.
 
     `output` overrides the job's directory. The files are made in a directory beside it and moved in
     at the end, the summary last. Raises `ShardsOpen` when a prompt is not terminal, and
@@ -79,8 +79,9 @@ def collect(
     """
     run_id = manifest.run_id
     standing = read_summary(store, run_id)
-    directory = output_directory(manifest.job, run_id) if output is None else output
-    if standing is not None and output is None:
+    directory = output_directory(manifest.job, run_id, output)
+    formats = manifest.job.output.formats
+    if standing is not None and standing.directory == directory and is_whole(standing, formats):
         return standing
     cuts = kept_cuts(store, manifest) if standing is None else standing.cuts
     layout = run_layout(store, manifest)
@@ -90,7 +91,7 @@ def collect(
                 lambda: read_outcomes(store, manifest, cuts),
                 Path(made_in),
                 layout,
-                formats=manifest.job.output.formats,
+                formats=formats,
                 openai_batch=manifest.input_format == "openai-batch",
                 run_id=run_id,
                 created_at=manifest.created_at,
@@ -114,13 +115,14 @@ def collect(
             cuts=cuts,
         )
         publish(paths, summary, directory)
-    store.put_if_absent(keys.result(run_id, SUMMARY_NAME), summary.model_dump_json().encode())
+    # Written again where files were written again: every writer says the same of the same log.
+    store.put(keys.result(run_id, SUMMARY_NAME), summary.model_dump_json().encode())
     return summary
 
 
-def output_directory(job: Job, run_id: str) -> str:
-    """`output.path`, made the run's own."""
-    path = job.output.path
+def output_directory(job: Job, run_id: str, path: str | None = None) -> str:
+    """`output.path`, or another one, made the run's own."""
+    path = job.output.path if path is None else path
     return path.replace("{run_id}", run_id) if "{run_id}" in path else f"{path}/{run_id}"
 
 

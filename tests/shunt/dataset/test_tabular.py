@@ -9,7 +9,7 @@ import pytest
 from shunt.dataset import tabular
 from shunt.dataset.files import find_files
 from shunt.dataset.shard import CARRIED_PREFIX, prompts_of
-from shunt.dataset.tabular import read_csv, read_parquet
+from shunt.dataset.tabular import one_schema, read_csv, read_parquet
 from shunt.errors import InputError
 from tests.shunt.dataset.rows import cut, make_job
 
@@ -94,7 +94,7 @@ def test_a_file_that_is_no_parquet_is_refused(tmp_path: Path) -> None:
     path.write_bytes(b"PAR1 no PAR1")
     [source] = find_files(str(path))
     with pytest.raises(InputError, match="is not a readable Parquet file"):
-        list(read_parquet(source, None))
+        list(read_parquet(source, None, one_schema([source])))
 
 
 def test_long_rows_are_read_fewer_at_a_time(
@@ -105,5 +105,5 @@ def test_long_rows_are_read_fewer_at_a_time(
     pq.write_table(pa.table({"prompt": texts}), tmp_path / "rows.parquet")
     path = csv(tmp_path, "prompt\n" + "\n".join(texts))
     [parquet], [lines] = find_files(str(tmp_path / "rows.parquet")), find_files(str(path))
-    assert max(len(chunk) for chunk in read_parquet(parquet, None)) <= 4
+    assert max(len(chunk) for chunk in read_parquet(parquet, None, one_schema([parquet]))) <= 4
     assert max(len(chunk) for chunk in read_csv(lines)) <= 4
