@@ -7,14 +7,11 @@ from pathlib import Path
 
 import pytest
 
-from shunt.checkpoint.generation import Generation
-from shunt.demo_model.tiny_llama import tiny_llama
 from shunt.job.job import EngineOptions, Model
-from shunt.job.sampling import Sampling
 from tests.workers.node.site import Site, site_of, wait_until
 from tests.workers.pipeline.holding import assert_nothing_kept
 from tests.workers.pipeline.processes import Told, assert_same
-from tests.workers.pipeline.running import pipeline_of
+from tests.workers.pipeline.running import pipeline_of, requests
 
 pytestmark = [
     pytest.mark.vllm,
@@ -24,14 +21,9 @@ pytestmark = [
     ),
 ]
 
-SAMPLING = Sampling(max_tokens=160, temperature=0.0, ignore_eos=True, logprobs=5)
-ROWS = [{"token_ids": list(range(50 + 7 * n, 70 + 11 * n))} for n in range(6)]
-
-
-@pytest.fixture(scope="module")
-def model(tmp_path_factory: pytest.TempPathFactory) -> str:
-    path = tmp_path_factory.mktemp("models") / "tiny"
-    return str(tiny_llama(path, layers=6, heads=4, kv_heads=2, hidden=128, tie=False, seed=3))
+SAMPLING = requests(max_tokens=160)[0].sampling
+ROWS = [{"token_ids": request.prompt_token_ids} for request in requests(max_tokens=160)]
+"""Those that fixture `alone` has generated."""
 
 
 @pytest.fixture
@@ -51,28 +43,15 @@ def site_at(directory: Path, model: str) -> Site:
     )
 
 
-@pytest.fixture(scope="module")
-def one_rank(model: str, tmp_path_factory: pytest.TempPathFactory) -> list[Generation]:
-    """The rows of a node that runs the whole model alone."""
-    site = site_at(tmp_path_factory.mktemp("one"), model)
-    site.plan(pipeline_of([1], [6], [0]))
-    site.start("i-0", "n-0")
-    try:
-        assert site.codes(300) == {"i-0": 0}
-        return site.generations()
-    finally:
-        site.end()
-
-
 @pytest.mark.parametrize(
     "notice",
     [pytest.param(True, id="notice"), pytest.param(False, id="sudden", marks=pytest.mark.soak)],
 )
 def test_a_pipeline_over_two_nodes_outlives_the_loss_of_one(
-    site: Site, one_rank: list[Generation], notice: bool
+    site: Site, alone: Told, notice: bool
 ) -> None:
     """A notice costs no token; a node that is gone without a word costs no row."""
-    site.plan(pipeline_of([2, 1], [4, 2], [0, 1]))
+    site.plan(pipeline_of([1, 1], [4, 2], [0, 1]))
     site.start("i-0", "n-0")
     site.start("i-1", "n-1")
     wait_until(lambda: site.tokens() > 60, 300)
@@ -84,7 +63,7 @@ def test_a_pipeline_over_two_nodes_outlives_the_loss_of_one(
     codes = site.codes(400)
     assert codes == {"i-0": 0, "i-2": 0} | ({"i-1": 75} if notice else {})
     found = site.generations()
-    assert_same(Told(one_rank, []), Told(found, []))
+    assert_same(alone, Told(found, []))
     launch = site.launch("n-0.0", after=1)
     assert launch is not None
     assert [seat.node_id for seat in launch.seats] == ["i-0", "i-2"]

@@ -5,8 +5,9 @@ from pathlib import Path
 
 import pytest
 
-from shunt.demo_model.tiny_llama import tiny_llama
-from tests.workers.pipeline.processes import Told, run
+from tests.workers.pipeline.processes import Told
+from tests.workers.pipeline.running import NUM_TOKENS
+from workers.testing.moves import cut
 
 HAS_VLLM = importlib.util.find_spec("vllm") is not None
 
@@ -20,13 +21,6 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
 
 
 @pytest.fixture(scope="session")
-def model(tmp_path_factory: pytest.TempPathFactory) -> str:
-    """Six layers, four attention heads, two key-value heads; embedding and head of their own."""
-    path = tmp_path_factory.mktemp("models") / "tiny"
-    return str(tiny_llama(path, layers=6, heads=4, kv_heads=2, hidden=128, tie=False, seed=3))
-
-
-@pytest.fixture(scope="session")
-def one_rank(model: str) -> Told:
-    """What the model generates without a pipeline."""
-    return run({"model": model, "tp": [1], "layers": [6], "nodes": [0]})
+def one_rank(alone: Told) -> Told:
+    """What the model generates without a pipeline; greedily, so the first tokens of it."""
+    return Told([cut(generation, NUM_TOKENS) for generation in alone.generations], [])

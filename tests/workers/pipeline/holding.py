@@ -13,7 +13,7 @@ from pathlib import Path
 from typing import Any
 
 from shunt.testing.processes import is_running
-from tests.workers.pipeline.processes import scratch, start
+from tests.workers.pipeline.processes import Told, scratch, start, told_in
 from workers.pipeline.janitor import POLL_S
 from workers.pipeline.network import PORTS
 
@@ -34,6 +34,8 @@ class Held:
     """`worker`, `core`, `head janitor`, `head rank 0`, `follower 1`, `follower 1 janitor`..."""
     memory: set[str]
     """What of /dev/shm they have mapped."""
+    told: Told
+    """What the pipeline generated before it went on without end."""
 
     def says(self) -> str:
         """The head's next word: `died` once it has noticed."""
@@ -56,16 +58,17 @@ class holding:
 
     def __enter__(self) -> Held:
         assert self._head.stdout is not None
-        words = self._head.stdout.readline().split()
-        if words[:1] != ["started"]:
+        words, told = self._head.stdout.readline().split(), self._head.stdout.readline()
+        if words[:1] != ["started"] or not told.startswith("{"):
             self.__exit__()
-            raise AssertionError(f"the head said {words}")
+            raise AssertionError(f"the head said {words}, {told}")
         core = int(words[1])
         pids = {"worker": self._head.pid, "core": core} | _parts("head", core)
         for node, follower in enumerate(self._followers, start=1):
             name = f"follower {node}"
             pids |= {name: follower.pid} | _parts(name, follower.pid)
-        return Held(self._head, self._followers, pids, _mapped(pids.values()))
+        mapped = _mapped(pids.values())
+        return Held(self._head, self._followers, pids, mapped, told_in(told))
 
     def __exit__(self, *_: object) -> None:
         for process in (self._head, *self._followers):

@@ -63,7 +63,12 @@ def run(spec: dict[str, Any], *prefix: str) -> Told:
     process = start("head", spec, *prefix)
     output, _ = process.communicate(timeout=RUN_LIMIT_S)
     assert process.returncode == 0
-    told = json.loads(output.splitlines()[-1])
+    return told_in(output.splitlines()[-1])
+
+
+def told_in(line: str) -> Told:
+    """What a head has printed."""
+    told = json.loads(line)
     return Told([_generation(fields) for fields in told["generations"]], told["batch_starts"])
 
 

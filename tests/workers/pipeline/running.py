@@ -1,7 +1,8 @@
 """`python running.py ROLE SPEC`: one node of a pipeline as a process, told what to do in JSON.
 
 ROLE `head` starts the engine, prints `started PID_OF_CORE`, generates, prints generations and batch
-counts as JSON, and stops; with `hold` it generates until it is killed or the engine dies (`died`).
+counts as JSON, and stops; with `hold` it first generates until it is killed or the engine dies
+(`died`).
 ROLE `follow` runs another node's part. ROLE `moves` generates on one rank, moves the same requests
 between that engine and a pipeline whose slots are all here, and prints what differs.
 """
@@ -24,6 +25,8 @@ from shunt.run.audit import compare
 from workers.engine.config import EngineConfig, engine_environment
 from workers.testing.moves import move
 
+NUM_TOKENS = 24
+"""Of each request, unless told otherwise."""
 SAMPLINGS = {
     "greedy": Sampling(max_tokens=24, temperature=0.0, ignore_eos=True, logprobs=5),
     "seeded": Sampling(max_tokens=24, temperature=0.8, seed=7, ignore_eos=True, logprobs=5),
@@ -95,15 +98,14 @@ async def head(spec: dict[str, Any]) -> None:
     private = engine._private
     assert private is not None
     print("started", private.core_processes(engine._llm)[0].pid, flush=True)
-    hold = spec.get("hold", False)
     adapter = next(iter(config.adapters), None)
-    work = requests(max_tokens=200 if hold else 24, adapter=adapter)
+    work = requests(max_tokens=spec.get("max_tokens", NUM_TOKENS), adapter=adapter)
     try:
-        while True:
-            done = await asyncio.gather(*(engine.generate(request) for request in work))
-            if not hold:
-                print(json.dumps(await _told(engine, config, done)), flush=True)
-                break
+        done = await asyncio.gather(*(engine.generate(request) for request in work))
+        print(json.dumps(await _told(engine, config, done)), flush=True)
+        work = requests(max_tokens=200, adapter=adapter)
+        while spec.get("hold", False):
+            await asyncio.gather(*(engine.generate(request) for request in work))
     except EngineDied:
         print("died", flush=True)
     await engine.stop()

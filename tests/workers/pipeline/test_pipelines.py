@@ -15,7 +15,7 @@ from tests.workers.pipeline.holding import (
 )
 from tests.workers.pipeline.processes import Told, assert_same, run
 
-pytestmark = [pytest.mark.vllm, pytest.mark.timeout(600)]
+pytestmark = [pytest.mark.vllm, pytest.mark.timeout(900)]
 
 NOTICE_LIMIT_S = 2.0
 STOPPED_LIMIT_S = 10.0
@@ -23,27 +23,6 @@ BUSY_MACHINE = 3.0
 """Factor on both, for a machine that also runs everything else."""
 FULL_SHARE = 0.8
 """Of the batches that start when every stage has one; the others fill and empty the pipeline."""
-
-
-@pytest.mark.parametrize(
-    ("tp", "layers"),
-    [
-        ([1, 2], [4, 2]),
-        pytest.param([2, 1], [4, 2], marks=pytest.mark.soak),
-        pytest.param([1, 4, 1], [1, 3, 2], marks=pytest.mark.soak),
-        pytest.param([1, 1], [4, 2], marks=pytest.mark.soak),
-    ],
-)
-def test_unequal_stages_give_the_tokens_of_one_rank(
-    model: str, one_rank: Told, tp: list[int], layers: list[int]
-) -> None:
-    """And every stage has a batch. With chunks of 32 tokens prefill and decoding share batches."""
-    told = run({"model": model, "tp": tp, "layers": layers, "nodes": [0] * len(tp)})
-    assert_same(one_rank, told)
-    if told.batch_starts:
-        assert len(told.batch_starts) == len(tp) + 1
-        assert told.batch_starts[-1] > FULL_SHARE * sum(told.batch_starts)
-    assert_nothing_kept()
 
 
 @pytest.mark.parametrize(
@@ -59,13 +38,35 @@ def test_unequal_stages_give_the_tokens_of_one_rank(
         pytest.param("head janitor", signal.SIGSTOP, STOPPED_LIMIT_S, marks=pytest.mark.soak),
     ],
 )
-def test_a_lost_process_ends_the_pipeline_and_leaves_nothing(
-    model: str, victim: str, number: signal.Signals, limit_s: float
+def test_unequal_stages_give_the_tokens_of_one_rank_and_a_lost_process_leaves_nothing(
+    model: str, one_rank: Told, victim: str, number: signal.Signals, limit_s: float
 ) -> None:
     spec = {"model": model, "tp": [2, 1], "layers": [4, 2], "nodes": [0, 0]}
     with holding(spec) as held:
+        assert_same(one_rank, held.told)
+        assert_full(held.told, num_stages=2)
         assert strike(held, victim, number) < limit_s * BUSY_MACHINE
         assert_nothing_left(held)
+
+
+@pytest.mark.soak
+@pytest.mark.parametrize(
+    ("tp", "layers"), [([1, 2], [4, 2]), ([1, 4, 1], [1, 3, 2]), ([1, 1], [4, 2])]
+)
+def test_other_stages_give_the_tokens_of_one_rank(
+    model: str, one_rank: Told, tp: list[int], layers: list[int]
+) -> None:
+    told = run({"model": model, "tp": tp, "layers": layers, "nodes": [0] * len(tp)})
+    assert_same(one_rank, told)
+    if told.batch_starts:
+        assert_full(told, num_stages=len(tp))
+    assert_nothing_kept()
+
+
+def assert_full(told: Told, *, num_stages: int) -> None:
+    """Every stage had a batch. With chunks of 32 tokens prefill and decoding share batches."""
+    assert len(told.batch_starts) == num_stages + 1
+    assert told.batch_starts[-1] > FULL_SHARE * sum(told.batch_starts)
 
 
 VLLMS_OWN = {"tp": [1, 1], "layers": [4, 2], "nodes": [0, 0]}
