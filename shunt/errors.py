@@ -7,7 +7,7 @@ ShuntError
 |- RunError            the run is not what the caller thought
 |  |- RunMissing       no manifest under this run id
 |  |- RunIncomplete    asked to collect or verify, but prompts are still open
-|- Fenced              a newer epoch owns the shard; stop writing to it   (worker exit 76)
+|- Fenced              a newer epoch owns the shard; stop writing to it
 |- CorruptSegment      a stored object fails its checksum or its format version
 |- EngineDied          the inference engine is gone; build a new one
 |- RequestAborted      the engine lives, and dropped one request        (admitted again)

@@ -15,6 +15,7 @@ from datetime import UTC, datetime
 from pathlib import Path
 
 from shunt.aws.imds import IMDS_URL, Imds
+from shunt.fleet.worker_exit import WorkerExit
 from shunt.job.job import Job
 from shunt.plan.plan import Pipeline
 from shunt.plan.seat import Seat
@@ -32,7 +33,7 @@ from workers.interruption import (
 )
 from workers.node.partners import Partners
 from workers.patience import driver_watch, once_reached
-from workers.settings import DRAIN_LIMIT_S, ExitCode
+from workers.settings import DRAIN_LIMIT_S
 from workers.setup import sharing_device, threads_per_rank, with_pipeline, worker_of
 from workers.warm.warm_process import WarmDoor, WarmProcess, WarmSource
 
@@ -131,7 +132,7 @@ def _options(argv: Sequence[str]) -> argparse.Namespace:
 
 async def _run(
     store: Store, manifest: Manifest, options: argparse.Namespace, warm: WarmSource | None
-) -> ExitCode:
+) -> WorkerExit:
     partners = _partners(store, manifest, options)
     worker = worker_of(
         store,
@@ -152,7 +153,7 @@ async def _run(
 
     def told_to_leave(reason: str) -> None:
         if not worker.leave.is_set():
-            leave_at_the_latest(DRAIN_LIMIT_S, ExitCode.BUG)
+            leave_at_the_latest(DRAIN_LIMIT_S, WorkerExit.BUG)
         worker.told_to_leave(reason)
 
     on_signals(told_to_leave)

@@ -8,12 +8,12 @@ from dataclasses import dataclass
 from datetime import UTC, datetime
 
 from shunt.errors import ShuntError
+from shunt.fleet.worker_exit import WorkerExit
 from shunt.model.errors import ModelError, ModelUnavailable
 from shunt.run.node_status import write_failure
 from shunt.store.errors import StoreError
 from shunt.store.protocol import Store
 from workers.node.fitness import NodeUnfit
-from workers.settings import ExitCode
 
 log = logging.getLogger("workers")
 
@@ -22,7 +22,7 @@ log = logging.getLogger("workers")
 class Ending:
     """The exit code of the process."""
 
-    code: ExitCode = ExitCode.BUG
+    code: WorkerExit = WorkerExit.BUG
 
 
 @contextmanager
@@ -38,17 +38,17 @@ def ending_told(store: Store, run_id: str, node_id: str) -> Generator[Ending]:
         _tell(store, run_id, node_id, ending.code, str(error))
     except Exception as error:  # the process edge: whatever it is, it is told
         log.exception("the worker failed")
-        ending.code = ExitCode.BUG
+        ending.code = WorkerExit.BUG
         _tell(store, run_id, node_id, ending.code, f"{type(error).__name__}: {error}")
 
 
-def _code_of(error: ShuntError) -> ExitCode:
+def _code_of(error: ShuntError) -> WorkerExit:
     """Whether another start on the same machine may do better."""
     lasting = isinstance(error, NodeUnfit | ModelError) and not isinstance(error, ModelUnavailable)
-    return ExitCode.UNFIT if lasting else ExitCode.BUG
+    return WorkerExit.UNFIT if lasting else WorkerExit.BUG
 
 
-def _tell(store: Store, run_id: str, node_id: str, code: ExitCode, failure: str) -> None:
+def _tell(store: Store, run_id: str, node_id: str, code: WorkerExit, failure: str) -> None:
     try:
         write_failure(
             store,

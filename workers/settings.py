@@ -1,24 +1,12 @@
 """What one worker process is told: everything that argv, environment and manifest say, resolved."""
 
 from dataclasses import dataclass
-from enum import IntEnum
 
+from shunt.run.node_status import HEARTBEAT_S
 from shunt.store.patience import STORE_PATIENCE_S
 
 DRAIN_LIMIT_S = 90.0
 """A drain that takes longer has hung: inside the two minutes of a spot notice."""
-
-
-class ExitCode(IntEnum):
-    """How a worker process ends. The fleet reads these and nothing else."""
-
-    DONE = 0
-    """No shard of the run is left to do."""
-    BUG = 1
-    DRAINED = 75
-    """Told to go; everything generated is saved. Run again (EX_TEMPFAIL)."""
-    UNFIT = 78
-    """The machine cannot do the work, whoever starts it again (EX_CONFIG)."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -36,7 +24,7 @@ class WorkerSettings:
     """Workers of the run, as far as the job says: none of them takes others' share ahead of time.
     None: unknown; nothing is taken ahead."""
     flush_tick_s: float = 0.25
-    status_interval_s: float = 2.0
+    status_interval_s: float = HEARTBEAT_S
     idle_poll_s: float = 1.0
     store_patience_s: float = STORE_PATIENCE_S
     """Give up when nothing could be stored for so long."""

@@ -10,6 +10,7 @@ from datetime import datetime
 from shunt.checkpoint.request import Request
 from shunt.dataset.row_error import RowError, RowErrorCode
 from shunt.errors import ShuntError
+from shunt.fleet.worker_exit import WorkerExit
 from shunt.run.cancellation import is_cancelled
 from shunt.run.driver import SILENT_S, DriverWatch
 from shunt.run.event import Event, EventKind, record
@@ -18,7 +19,7 @@ from shunt.store.patience import AWAY
 from shunt.store.protocol import Store
 from workers.admission import Admission
 from workers.engine_room import EngineRoom
-from workers.settings import ExitCode, WorkerSettings
+from workers.settings import WorkerSettings
 from workers.shards.desk import ShardDesk
 from workers.shards.tally import Tally
 
@@ -66,7 +67,7 @@ class Worker:
     def __post_init__(self) -> None:
         self.started_at = self.now()
 
-    async def run(self) -> ExitCode:
+    async def run(self) -> WorkerExit:
         """Work until no shard is left, or told to leave. A shard that is fenced away is another's;
         the worker takes the next one.
 
@@ -293,11 +294,11 @@ class Worker:
     async def _renew(self) -> None:
         await self.desk.renew(self.room.running)
 
-    async def _depart(self) -> ExitCode:
+    async def _depart(self) -> WorkerExit:
         """Save and give back what is held, and say goodbye."""
-        code = ExitCode.DONE
+        code = WorkerExit.DONE
         if self.desk.shards or self.leave.is_set():
-            code = ExitCode.DRAINED
+            code = WorkerExit.DRAINED
             await self._tell(NodeState.DRAINING)
             await self._save_all()
             await self.desk.release(list(self.desk.shards))
@@ -347,7 +348,7 @@ class Worker:
         self.desk.supply.stopped = True
         self.room.changed.set()
 
-    async def _tell(self, state: NodeState, exit_code: ExitCode | None = None) -> None:
+    async def _tell(self, state: NodeState, exit_code: WorkerExit | None = None) -> None:
         status = NodeStatus(
             node_id=self.settings.node_id,
             pid=self.pid,

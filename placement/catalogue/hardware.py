@@ -102,25 +102,21 @@ def load_catalogue(
     """The shipped catalogue, with the rows of the user's files added or put in its place."""
     gpus: dict[str, Gpu] = {}
     for file in (SHIPPED / "gpus.csv", *gpu_files):
-        for where, row in _rows(file):
+        for where, row in rows_of(file):
             gpu = _gpu(where, row)
             for name in (gpu.name, *row.get("aliases", "").split()):
                 gpus[name.lower()] = gpu
     known = Catalogue(gpus, {})
     instances: dict[str, InstanceType] = {}
     for file in (SHIPPED / "instances.csv", *instance_files):
-        for where, row in _rows(file):
+        for where, row in rows_of(file):
             instance = _instance(where, row, known)
             instances[instance.name] = instance
     return Catalogue(gpus, instances)
 
 
 def rows_of(file: Path) -> Iterator[tuple[str, dict[str, str]]]:
-    """Rows of a CSV with a header, each with its place for error texts."""
-    return _rows(file)
-
-
-def _rows(file: Path) -> Iterator[tuple[str, dict[str, str]]]:
+    """Rows of a CSV with a header, each with its place for error texts. Raises `BadInput`."""
     try:
         text = file.read_text(encoding="utf-8")
     except OSError as error:

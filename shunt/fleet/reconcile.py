@@ -10,13 +10,8 @@ from dataclasses import dataclass, field
 from datetime import datetime
 
 from shunt.fleet.protocol import Fleet, FleetNode, NotLaunched
+from shunt.fleet.worker_exit import EXPECTED_EXITS, WorkerExit
 from shunt.run.event import Event, EventKind
-
-EXIT_DONE = 0
-EXIT_DRAINED = 75
-EXIT_FENCED = 76
-EXIT_UNFIT = 78
-_EXPECTED_EXITS = (EXIT_DONE, EXIT_DRAINED, EXIT_FENCED)
 
 MAX_FAULTS = 2
 """A node of a slot that ends by our own fault is bought once more: the second proves it."""
@@ -194,7 +189,7 @@ class Reconciler:
                     self._leaving[node.node_id] = self.monotonic()
                 else:
                     slot.node_id = node.node_id
-            elif node.exit_code == EXIT_DONE and slot is not None and slot.node_id is None:
+            elif node.exit_code == WorkerExit.DONE and slot is not None and slot.node_id is None:
                 slot.finished = True
 
     def _see_off(self, observed: Mapping[str, FleetNode]) -> None:
@@ -237,14 +232,14 @@ class Reconciler:
         assert node.exit_code is not None
         slot = self._slots[name]
         slot.node_id = None
-        if node.exit_code == EXIT_DONE:
+        if node.exit_code == WorkerExit.DONE:
             slot.finished = True
-            self._tell(EventKind.WORKER_ENDED, node.node_id, _how_it_ended(EXIT_DONE), name)
+            self._tell(EventKind.WORKER_ENDED, node.node_id, _how_it_ended(WorkerExit.DONE), name)
             return
         slot.faults = slot.faults + 1 if node.fault else 0
         if node.fault:
             self.fault = node.reason
-        crashed = node.exit_code > 0 and node.exit_code not in _EXPECTED_EXITS
+        crashed = node.exit_code > 0 and node.exit_code not in EXPECTED_EXITS
         how = node.reason or _how_it_ended(node.exit_code)
         self._lost(name, node.node_id, how, crashed=crashed)
 
@@ -275,9 +270,8 @@ class Reconciler:
 def _how_it_ended(exit_code: int) -> str:
     if exit_code < 0:
         return f"killed by signal {-exit_code}"
-    reasons = {
-        EXIT_DONE: "done: no shard is left",
-        EXIT_DRAINED: "drained: all its tokens are saved",
-        EXIT_FENCED: "fenced",
+    reasons: dict[int, str] = {
+        WorkerExit.DONE: "done: no shard is left",
+        WorkerExit.DRAINED: "drained: all its tokens are saved",
     }
     return reasons.get(exit_code, f"failed with exit code {exit_code}; see its log")

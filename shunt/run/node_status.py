@@ -13,8 +13,10 @@ from shunt import keys
 from shunt.store.errors import ObjectMissing
 from shunt.store.protocol import Store
 
+HEARTBEAT_S = 2.0
+"""How often a worker, or a node of a plan, writes its status."""
 SILENT_S = 15.0
-"""Seven missed heartbeats."""
+"""Seven missed heartbeats: whoever waits for this one waits no longer."""
 _FETCH_THREADS = 16
 STARTING_S = 600.0
 """An engine that starts says nothing for minutes: it reads weights and compiles."""

@@ -13,6 +13,7 @@ import pytest
 
 from shunt.aws.account.setup import PIPELINE_PORTS
 from shunt.aws.account.stack import stack_template
+from shunt.fleet.worker_exit import EXPECTED_EXITS, FINAL_EXITS
 from workers.pipeline.network import EPHEMERAL, PORTS
 
 AWS = Path(__file__).parents[2] / "deployments" / "aws"
@@ -217,6 +218,16 @@ def test_the_unit_ends_the_machine_in_every_way_it_can_end() -> None:
     unit = (AWS / "shunt-worker.service").read_text()
     for line in ("SuccessAction=poweroff", "FailureAction=poweroff", "StartLimitAction=poweroff"):
         assert line in unit
+
+
+def test_the_unit_goes_by_the_exit_codes_of_workers() -> None:
+    unit = (AWS / "shunt-worker.service").read_text()
+    for setting, codes in (
+        ("SuccessExitStatus", EXPECTED_EXITS),
+        ("RestartPreventExitStatus", FINAL_EXITS),
+    ):
+        (given,) = re.findall(f"^{setting}=(.*)$", unit, re.MULTILINE)
+        assert {0, *map(int, given.split())} == set(codes)
 
 
 def test_the_ports_of_a_pipeline_are_those_that_its_group_admits() -> None:

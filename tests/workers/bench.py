@@ -11,11 +11,12 @@ from shunt.checkpoint.generation import Generation
 from shunt.checkpoint.lease import Lease, LeaseObserver
 from shunt.checkpoint.progress import replay
 from shunt.dataset.prompt import Prompt
+from shunt.fleet.worker_exit import WorkerExit
 from shunt.job.sampling import Sampling
 from shunt.store.protocol import Store
 from workers.assembly import assemble
 from workers.engine.fake import FakeEngine
-from workers.settings import ExitCode, WorkerSettings
+from workers.settings import WorkerSettings
 from workers.shards.cadence import Cadence
 from workers.shards.opening import OpenedShard, hold_shard
 from workers.shards.supply import ShardSupply
@@ -82,8 +83,8 @@ class Bench:
             pid=1,
         )
 
-    def run(self, store: Store, *, term_s: float = 0.0) -> ExitCode:
-        async def main() -> ExitCode:
+    def run(self, store: Store, *, term_s: float = 0.0) -> WorkerExit:
+        async def main() -> WorkerExit:
             return await self.worker(store, term_s=term_s).run()
 
         return asyncio.run(main())

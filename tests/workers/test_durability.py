@@ -6,11 +6,11 @@ import pytest
 
 from shunt.checkpoint.generation import Generation
 from shunt.errors import ShuntError
+from shunt.fleet.worker_exit import WorkerExit
 from shunt.store.protocol import Store
 from shunt.testing.faulty_store import FaultyStore, When, fail_call
 from shunt.testing.memory_store import MemoryStore
 from tests.workers.bench import Bench, dataset
-from workers.settings import ExitCode
 
 ATTEMPTS = 20
 
@@ -23,7 +23,7 @@ def run_to_the_end(bench: Bench, store: Store) -> int:
     """Start workers, one after the other, until one says that the run is done: how many it took."""
     for attempt in range(1, ATTEMPTS + 1):
         try:
-            if bench.run(store) is ExitCode.DONE:
+            if bench.run(store) is WorkerExit.DONE:
                 return attempt
         except (Crash, ShuntError):
             continue

@@ -12,6 +12,7 @@ from shunt.checkpoint.generation import Generation
 from shunt.checkpoint.request import Request
 from shunt.dataset.prompt import Prompt
 from shunt.errors import RequestAborted
+from shunt.fleet.worker_exit import WorkerExit
 from shunt.run.driver import DriverWatch
 from shunt.run.event import EventKind
 from shunt.store.errors import StoreDenied
@@ -20,7 +21,6 @@ from shunt.testing.memory_store import MemoryStore
 from tests.workers.bench import RUN, SETTINGS, Bench, Dataset, dataset
 from tests.workers.test_worker import LONG, assert_whole, kinds, long_prompts
 from workers.engine.fake import FakeEngine
-from workers.settings import ExitCode
 
 
 def long_prompts_of(shard_id: str, first: int, count: int) -> Dataset:
@@ -34,7 +34,7 @@ def long_prompts_of(shard_id: str, first: int, count: int) -> Dataset:
 def test_a_fenced_worker_takes_the_next_shard() -> None:
     """Its machine is sound: a lease that lapsed in a brown-out is no reason to leave."""
 
-    async def main() -> tuple[ExitCode, ExitCode]:
+    async def main() -> tuple[WorkerExit, WorkerExit]:
         first = bench.worker(FaultyStore(store, wait_while_stopped), term_s=60.0, node_id="first")
         stopped = asyncio.create_task(first.run())
         while bench.num_generated < 100:
@@ -58,14 +58,14 @@ def test_a_fenced_worker_takes_the_next_shard() -> None:
 
     bench, store = Bench(long_prompts(4)), MemoryStore()
     bench.make_engine = lambda: FakeEngine(tokens_per_s=1000.0)
-    assert asyncio.run(main()) == (ExitCode.DONE, ExitCode.DRAINED)
+    assert asyncio.run(main()) == (WorkerExit.DONE, WorkerExit.DRAINED)
     assert_whole(bench, store)
 
 
 def test_a_corrupt_shard_is_left_alone_and_the_others_get_done() -> None:
     bench, store = Bench(dataset(3, 4)), MemoryStore()
     store.put(keys.segment(RUN, "000001", keys.Position(1, 0)), b"no segment")
-    assert bench.run(store) is ExitCode.DONE
+    assert bench.run(store) is WorkerExit.DONE
     assert done_shards(store, RUN) == {"000000", "000002"}
     assert kinds(store) == [EventKind.SHARD_CORRUPT]
 
@@ -78,7 +78,7 @@ class Hung(FakeEngine):
 
 
 def test_a_drain_saves_what_a_hung_engine_had_made() -> None:
-    async def main() -> ExitCode:
+    async def main() -> WorkerExit:
         worker = bench.worker(store, term_s=60.0)
         running = asyncio.create_task(worker.run())
         while bench.num_generated < 100:
@@ -91,7 +91,7 @@ def test_a_drain_saves_what_a_hung_engine_had_made() -> None:
     )
     bench, store = Bench(long_prompts(4), settings=late), MemoryStore()
     bench.make_engine = lambda: Hung(tokens_per_s=1000.0)
-    assert asyncio.run(main()) is ExitCode.DRAINED
+    assert asyncio.run(main()) is WorkerExit.DRAINED
     saved = sum(len(g.token_ids) for g in bench.generations(store).values())
     assert saved >= 100
 
@@ -103,7 +103,7 @@ def test_credentials_that_lapse_are_waited_for() -> None:
     def refuse(_call: Call) -> Fault | None:
         return Fault(When.BEFORE, StoreDenied("login has lapsed")) if lapsed.is_set() else None
 
-    async def main() -> ExitCode:
+    async def main() -> WorkerExit:
         running = asyncio.create_task(
             bench.worker(FaultyStore(store, refuse), term_s=60.0, node_id="first").run()
         )
@@ -117,7 +117,7 @@ def test_credentials_that_lapse_are_waited_for() -> None:
 
     bench, store = Bench({**long_prompts(2), **long_prompts_of("000001", 10, 6)}), MemoryStore()
     bench.make_engine = lambda: FakeEngine(max_concurrency=8, tokens_per_s=1000.0)
-    assert asyncio.run(main()) is ExitCode.DONE
+    assert asyncio.run(main()) is WorkerExit.DONE
     assert_whole(bench, store)
     assert bench.num_generated == 200 * 8
 
@@ -145,7 +145,7 @@ def test_a_request_that_the_engine_drops_is_no_death_of_the_engine(drops: int) -
     bench, store = Bench(long_prompts(4)), MemoryStore()
     bench.make_engine = Dropping
     Dropping.drops = drops
-    assert bench.run(store) is ExitCode.DONE
+    assert bench.run(store) is WorkerExit.DONE
     assert len(bench.engines) == 1
     assert_whole(bench, store, but={1} if drops == 99 else set())
     finish = bench.generations(store)[1, 0].finish
@@ -154,7 +154,7 @@ def test_a_request_that_the_engine_drops_is_no_death_of_the_engine(drops: int) -
 
 
 def test_a_node_leaves_when_nobody_keeps_its_cost_limit() -> None:
-    async def main() -> ExitCode:
+    async def main() -> WorkerExit:
         worker = bench.worker(store, term_s=60.0)
         times = iter([0.0, *[float(n) for n in range(0, 10**6, 400)]])
         worker.driver = DriverWatch(store, RUN, lambda: next(times))
@@ -162,4 +162,4 @@ def test_a_node_leaves_when_nobody_keeps_its_cost_limit() -> None:
 
     bench, store = Bench(long_prompts(4)), MemoryStore()
     bench.make_engine = lambda: FakeEngine(tokens_per_s=10.0)
-    assert asyncio.run(main()) is ExitCode.DRAINED
+    assert asyncio.run(main()) is WorkerExit.DRAINED

@@ -15,6 +15,7 @@ from shunt.checkpoint.request import Request
 from shunt.dataset.prompt import Prompt
 from shunt.dataset.row_error import RowError, RowErrorCode
 from shunt.errors import EngineDied
+from shunt.fleet.worker_exit import WorkerExit
 from shunt.job.sampling import Sampling
 from shunt.run.cancellation import cancel
 from shunt.run.event import Event, EventKind, read_events
@@ -24,7 +25,6 @@ from shunt.testing.faulty_store import Call, FaultyStore
 from shunt.testing.memory_store import MemoryStore
 from tests.workers.bench import RUN, SETTINGS, Bench, Dataset, dataset
 from workers.engine.fake import FakeEngine, FakeFaults, expected_generation
-from workers.settings import ExitCode
 from workers.worker import Worker
 
 LONG = Sampling(max_tokens=200, ignore_eos=True)
@@ -58,7 +58,7 @@ def kinds(store: Store) -> list[EventKind]:
 
 def test_a_run_is_done_in_one_go() -> None:
     bench, store = Bench(long_prompts(6)), MemoryStore()
-    assert bench.run(store) is ExitCode.DONE
+    assert bench.run(store) is WorkerExit.DONE
     assert_whole(bench, store)
     assert done_shards(store, RUN) == {"000000"}
     (status,) = read_statuses(store, RUN)
@@ -70,11 +70,11 @@ def test_a_finished_run_is_left_alone() -> None:
     bench, store = Bench(long_prompts(2)), MemoryStore()
     bench.run(store)
     generated = bench.num_generated
-    assert bench.run(store) is ExitCode.DONE
+    assert bench.run(store) is WorkerExit.DONE
     assert bench.num_generated == generated
 
 
-async def _drain_when(bench: Bench, store: Store, tokens: int) -> ExitCode:
+async def _drain_when(bench: Bench, store: Store, tokens: int) -> WorkerExit:
     worker = bench.worker(store)
     running = asyncio.create_task(worker.run())
     while bench.num_generated < tokens:
@@ -87,7 +87,7 @@ def test_a_drain_generates_nothing_twice() -> None:
     bench, store = Bench(long_prompts(6)), MemoryStore()
     drains = 0
     for tokens in range(100, 1200, 100):
-        drains += asyncio.run(_drain_when(bench, store, tokens)) is ExitCode.DRAINED
+        drains += asyncio.run(_drain_when(bench, store, tokens)) is WorkerExit.DRAINED
     assert drains >= 8
     bench.run(store)
     assert_whole(bench, store)
@@ -100,7 +100,7 @@ def test_a_drain_of_many_shards_counts_every_token() -> None:
     slow = replace(SETTINGS, checkpoint_interval_s=60.0, checkpoint_tokens=10**6)
     bench = Bench(prompts, slow, lambda: FakeEngine(max_concurrency=8, tokens_per_s=100))
     store = MemoryStore()
-    assert asyncio.run(_drain_when(bench, store, 100)) is ExitCode.DRAINED
+    assert asyncio.run(_drain_when(bench, store, 100)) is WorkerExit.DRAINED
     (status,) = read_statuses(store, RUN)
     saved = sum(len(generation.token_ids) for generation in bench.generations(store).values())
     assert (status.output_tokens, status.unsaved_tokens) == (saved, 0)
@@ -112,7 +112,7 @@ def test_a_worker_that_is_told_to_leave_while_its_engine_starts_leaves() -> None
         await asyncio.Event().wait()
         raise AssertionError
 
-    async def main() -> ExitCode:
+    async def main() -> WorkerExit:
         worker = Bench(long_prompts(1)).worker(MemoryStore())
         worker.room.start_engine = never
         running = asyncio.create_task(worker.run())
@@ -120,14 +120,14 @@ def test_a_worker_that_is_told_to_leave_while_its_engine_starts_leaves() -> None
         worker.told_to_leave("test")
         return await running
 
-    assert asyncio.run(main()) is ExitCode.DRAINED
+    assert asyncio.run(main()) is WorkerExit.DRAINED
 
 
 def test_a_cancelled_run_drains_its_workers() -> None:
     bench, store = Bench(long_prompts(6)), MemoryStore()
     cancel(store, RUN)
     bench.make_engine = lambda: FakeEngine(tokens_per_s=50.0)
-    assert bench.run(store) is ExitCode.DRAINED
+    assert bench.run(store) is WorkerExit.DRAINED
     assert not done_shards(store, RUN)
 
 
@@ -135,7 +135,7 @@ def test_an_engine_that_dies_costs_no_token() -> None:
     bench, store = Bench(long_prompts(6)), MemoryStore()
     faults = iter([FakeFaults(dies_after_tokens=300), FakeFaults(dies_after_tokens=200)])
     bench.make_engine = lambda: FakeEngine(max_concurrency=4, faults=next(faults, FakeFaults()))
-    assert bench.run(store) is ExitCode.DONE
+    assert bench.run(store) is WorkerExit.DONE
     assert_whole(bench, store)
     assert bench.num_generated == 1200
     assert kinds(store).count(EventKind.ENGINE_DIED) == 2
@@ -146,7 +146,7 @@ def test_a_prompt_that_kills_engines_is_isolated_and_the_rest_finishes() -> None
     faults = FakeFaults(deadly_prompts=frozenset({(5, 7)}))
     bench = Bench(prompts, make_engine=lambda: FakeEngine(max_concurrency=8, faults=faults))
     store = MemoryStore()
-    assert bench.run(store) is ExitCode.DONE
+    assert bench.run(store) is WorkerExit.DONE
     assert_whole(bench, store, but={5})
     finish = bench.generations(store)[5, 0].finish
     assert finish is not None
@@ -166,7 +166,7 @@ def test_a_prompt_that_takes_its_worker_along_is_isolated_too() -> None:
         lease.renew(in_flight=(5,))
     faults = FakeFaults(deadly_prompts=frozenset({(5, 7)}))
     bench = Bench(long_prompts(9), make_engine=lambda: FakeEngine(max_concurrency=8, faults=faults))
-    assert bench.run(store) is ExitCode.DONE
+    assert bench.run(store) is WorkerExit.DONE
     assert_whole(bench, store, but={5})
     assert len(bench.engines) == 2  # it ran alone first, and died once more
 
@@ -175,7 +175,7 @@ def test_a_refused_prompt_becomes_an_error_row() -> None:
     faults = FakeFaults(refused_prompts=frozenset({(1, 7)}))
     bench = Bench(long_prompts(3), make_engine=lambda: FakeEngine(faults=faults))
     store = MemoryStore()
-    assert bench.run(store) is ExitCode.DONE
+    assert bench.run(store) is WorkerExit.DONE
     assert_whole(bench, store, but={1})
     finish = bench.generations(store)[1, 0].finish
     assert finish is not None
@@ -187,7 +187,7 @@ def test_a_prompt_that_preflight_refused_is_never_run() -> None:
     error = RowError(RowErrorCode.EMPTY_PROMPT, "empty")
     prompts = [replace(prompt, error=error) for prompt in long_prompts(2)["000000"]]
     bench, store = Bench({"000000": prompts}), MemoryStore()
-    assert bench.run(store) is ExitCode.DONE
+    assert bench.run(store) is WorkerExit.DONE
     assert bench.num_generated == 0
     assert done_shards(store, RUN) == {"000000"}
 
@@ -200,7 +200,7 @@ def test_a_stalled_worker_finds_itself_fenced_and_its_late_writes_do_not_count()
     def wait_while_stopped(_call: Call) -> None:
         awake.wait()
 
-    async def main() -> tuple[ExitCode, ExitCode]:
+    async def main() -> tuple[WorkerExit, WorkerExit]:
         first = bench.worker(FaultyStore(store, wait_while_stopped), term_s=60.0, node_id="first")
         stopped = asyncio.create_task(first.run())
         while bench.num_generated < 100:
@@ -215,20 +215,20 @@ def test_a_stalled_worker_finds_itself_fenced_and_its_late_writes_do_not_count()
 
     bench, store = Bench(long_prompts(4)), MemoryStore()
     bench.make_engine = lambda: FakeEngine(tokens_per_s=2000.0)
-    assert asyncio.run(main()) == (ExitCode.DONE, ExitCode.DONE)
+    assert asyncio.run(main()) == (WorkerExit.DONE, WorkerExit.DONE)
     assert_whole(bench, store)
     assert EventKind.FENCED in kinds(store)
 
 
 def test_a_fast_worker_takes_more_shards_than_a_slow_one() -> None:
-    async def main() -> list[ExitCode]:
+    async def main() -> list[WorkerExit]:
         workers = [bench.worker(store, term_s=60.0, node_id=name) for name in ("fast", "slow")]
         return list(await asyncio.gather(*(worker.run() for worker in workers)))
 
     bench, store = Bench(dataset(12, 3)), MemoryStore()
     speeds = iter([1e5, 1e3])
     bench.make_engine = lambda: FakeEngine(max_concurrency=2, tokens_per_s=next(speeds))
-    assert asyncio.run(main()) == [ExitCode.DONE, ExitCode.DONE]
+    assert asyncio.run(main()) == [WorkerExit.DONE, WorkerExit.DONE]
     fast, slow = (engine.num_generated for engine in bench.engines)
     assert fast > 2 * slow > 0
 
@@ -243,10 +243,10 @@ class CountingEngine(FakeEngine):
         return super().progress(since)
 
 
-def run_with(bench: Bench, store: Store, start: Callable[[Worker], Awaitable[None]]) -> ExitCode:
+def run_with(bench: Bench, store: Store, start: Callable[[Worker], Awaitable[None]]) -> WorkerExit:
     """Run a worker whose engine is up once `start` returns."""
 
-    async def main() -> ExitCode:
+    async def main() -> WorkerExit:
         worker = bench.worker(store)
 
         async def start_engine() -> FakeEngine:
@@ -273,7 +273,7 @@ def test_the_first_requests_wait_when_the_engine_is_up() -> None:
             await asyncio.sleep(0)
 
     bench, store = Bench(long_prompts(6)), MemoryStore()
-    assert run_with(bench, FaultyStore(store, see), start) is ExitCode.DONE
+    assert run_with(bench, FaultyStore(store, see), start) is WorkerExit.DONE
     assert_whole(bench, store)
 
 
@@ -292,7 +292,7 @@ def test_an_engine_that_starts_for_ages_keeps_the_last_shard_from_nobody() -> No
         lease.release()
 
     bench, store = Bench(long_prompts(6)), MemoryStore()
-    assert run_with(bench, store, start) is ExitCode.DONE
+    assert run_with(bench, store, start) is WorkerExit.DONE
     assert given_back
     assert_whole(bench, store)
 
@@ -323,7 +323,7 @@ def test_a_drain_does_not_wait_for_a_shard_that_is_being_taken() -> None:
                     goes_on.wait(60)
             return super().put_if_absent(key, data)
 
-    async def main() -> ExitCode:
+    async def main() -> WorkerExit:
         worker = bench.worker(store, term_s=60.0)
         running = asyncio.create_task(worker.run())
         while not hangs.is_set() or bench.num_generated < 100:
@@ -337,7 +337,7 @@ def test_a_drain_does_not_wait_for_a_shard_that_is_being_taken() -> None:
 
     prompts = {f"{n:06d}": long_prompts(3)["000000"] for n in range(2)}
     bench, store = Bench(prompts), HangingStore()
-    assert asyncio.run(main()) is ExitCode.DRAINED
+    assert asyncio.run(main()) is WorkerExit.DRAINED
     assert _free(store, won[1]) is not None
     assert len(bench.generations(store)) == 3
 
@@ -350,7 +350,7 @@ def test_the_last_row_is_saved_when_it_ends_and_not_at_a_tick() -> None:
     never = replace(SETTINGS, flush_tick_s=3600.0, checkpoint_interval_s=3600.0)
     prompts = {f"{n:06d}": [Prompt(n, f"row-{n}", LONG, token_ids=(n, 7))] for n in range(3)}
     bench, store = Bench(prompts, never), MemoryStore()
-    assert bench.run(store) is ExitCode.DONE
+    assert bench.run(store) is WorkerExit.DONE
     assert_whole(bench, store)
 
 
@@ -363,7 +363,7 @@ def test_generations_are_read_when_a_segment_is_due_and_never_for_a_heartbeat() 
         return engines[-1]
 
     bench, store = Bench(long_prompts(6), rarely, make_engine), FaultyStore(MemoryStore())
-    assert bench.run(store) is ExitCode.DONE
+    assert bench.run(store) is WorkerExit.DONE
     assert store.traffic.calls["put"] > 4  # heartbeats of the node
     assert engines[0].reads == 1
 

@@ -17,6 +17,7 @@ from datetime import UTC, datetime
 
 from shunt.aws.imds import IMDS_URL, Imds
 from shunt.errors import ShuntError
+from shunt.fleet.worker_exit import WorkerExit
 from shunt.plan.kept_plan import newest_version, read_plan
 from shunt.plan.seat import Seat
 from shunt.run.kept_job import current_job
@@ -30,7 +31,7 @@ from workers.node.instance import InstanceUnknown, read_instance
 from workers.node.node import Node
 from workers.node.part_process import NodeSetting, process_of
 from workers.patience import driver_watch, once_reached
-from workers.settings import DRAIN_LIMIT_S, ExitCode
+from workers.settings import DRAIN_LIMIT_S
 
 log = logging.getLogger("workers.node")
 
@@ -46,14 +47,14 @@ def main(argv: Sequence[str]) -> int:
         options, passed_on = _options(_told_by_instance(argv))
     except InstanceUnknown as error:
         log.error("%s", error)
-        return ExitCode.BUG
+        return WorkerExit.BUG
     worker = ["--store", options.store, "--run", options.run, *passed_on]
     try:
         config = StoreConfig.model_validate_json(options.store)
         store = open_configured_store(config, environment=os.environ)
     except ShuntError as error:
         log.error("%s: %s", type(error).__name__, error)
-        return ExitCode.BUG
+        return WorkerExit.BUG
     with ending_told(store, options.run, options.node) as ending:
         plan_version = once_reached(lambda: newest_version(store, options.run))
         if options.check:
@@ -133,7 +134,7 @@ def _become_worker(worker: list[str], options: argparse.Namespace) -> None:
     os.execv(sys.executable, command)
 
 
-def _run(setting: NodeSetting, options: argparse.Namespace) -> ExitCode:
+def _run(setting: NodeSetting, options: argparse.Namespace) -> WorkerExit:
     node = Node(
         setting=setting,
         process_of=lambda part: process_of(part, setting),
@@ -147,7 +148,7 @@ def _run(setting: NodeSetting, options: argparse.Namespace) -> ExitCode:
 
     def told_to_leave(reason: str) -> None:
         if not node.leaving:
-            leave_at_the_latest(DRAIN_LIMIT_S, ExitCode.BUG)
+            leave_at_the_latest(DRAIN_LIMIT_S, WorkerExit.BUG)
         node.told_to_leave(reason)
 
     for number in (signal.SIGTERM, signal.SIGINT):

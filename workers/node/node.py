@@ -6,18 +6,17 @@ from collections.abc import Callable
 from dataclasses import dataclass, field
 from datetime import datetime
 
+from shunt.fleet.worker_exit import WorkerExit
 from shunt.plan.kept_plan import newest_version, read_plan
 from shunt.plan.seat import take_seat
 from shunt.run.cancellation import is_cancelled
 from shunt.run.driver import SILENT_S, DriverWatch
-from shunt.run.node_status import NodeState, NodeStatus, write_status
+from shunt.run.node_status import HEARTBEAT_S, NodeState, NodeStatus, write_status
 from shunt.store.patience import AWAY
 from workers.node.part_process import NodeSetting, PartProcess
 from workers.node.parts import Part, parts_of
-from workers.settings import ExitCode
 
 TICK_S = 0.5
-BEAT_S = 2.0
 PLAN_POLL_S = 5.0
 
 log = logging.getLogger(__name__)
@@ -54,9 +53,9 @@ class Node:
             log.info("leaving reason=%s", reason)
             self.leaving = reason
 
-    def run(self) -> ExitCode:
+    def run(self) -> WorkerExit:
         """Until the work is done, a part fails, or we are told to leave and everything has."""
-        code: ExitCode | None = None
+        code: WorkerExit | None = None
         try:
             while code is None:
                 self._step()
@@ -80,7 +79,7 @@ class Node:
                 process.leave()
         state = NodeState.DRAINING if self.leaving else NodeState.RUNNING
         if state is not self._state or self.monotonic() >= self._next_beat_s:
-            self._state, self._next_beat_s = state, self.monotonic() + BEAT_S
+            self._state, self._next_beat_s = state, self.monotonic() + HEARTBEAT_S
             self._tell(state)
 
     def _ask_store(self, work: Callable[[], None]) -> None:
@@ -123,22 +122,22 @@ class Node:
     def _is_wanted(self, process: PartProcess) -> bool:
         return any(process.part.like(part) for part in self._wanted)
 
-    def _code(self) -> ExitCode | None:
+    def _code(self) -> WorkerExit | None:
         """How to end, once nothing runs any more."""
         if any(process.lives for process in self._processes):
             return None
         if any(process.crash for process in self._processes):
-            return ExitCode.BUG
+            return WorkerExit.BUG
         if self.leaving:
-            return ExitCode.DRAINED
+            return WorkerExit.DRAINED
         finished = self._processes and all(process.done for process in self._processes)
-        return ExitCode.DONE if finished else None
+        return WorkerExit.DONE if finished else None
 
     @property
     def _slot(self) -> str:
         return self.setting.own.slot
 
-    def _tell(self, state: NodeState, exit_code: ExitCode | None = None) -> None:
+    def _tell(self, state: NodeState, exit_code: WorkerExit | None = None) -> None:
         status = NodeStatus(
             node_id=self.setting.own.node_id,
             slot=self._slot,

@@ -10,6 +10,7 @@ from dataclasses import dataclass, field, replace
 from datetime import datetime
 from typing import Protocol
 
+from shunt.fleet.worker_exit import WorkerExit
 from shunt.job.job import Job
 from shunt.plan.launch import PipelineLaunch, newest_launch
 from shunt.plan.seat import Seat, read_seats
@@ -20,15 +21,13 @@ from workers.node.parts import Part
 from workers.pipeline.checks import PipelineRefused
 from workers.pipeline.follower_spec import FollowerSpec
 from workers.pipeline.launch import stage_map
-from workers.settings import ExitCode
+from workers.pipeline.link import JOIN_DEADLINE_S
 from workers.setup import engine_config, threads_per_rank, with_pipeline
 
-JOIN_WITHIN_S = 300.0
-"""As long as a head waits for those that it has told to join."""
 STORE_POLL_S = 2.0
 """Each look is a request that costs, on every node and for hours."""
 _BLIND_S = 30.0
-_AGAIN = (ExitCode.DRAINED,)
+_AGAIN = (WorkerExit.DRAINED,)
 _BEATING = (NodeState.RUNNING, NodeState.IDLE)
 
 log = logging.getLogger(__name__)
@@ -106,10 +105,10 @@ class HeadProcess:
             _close(self._process)
             self._process = None
             log.info("worker of part %d ended with %d", self.part.number, code)
-            self.done = code == ExitCode.DONE
+            self.done = code == WorkerExit.DONE
             cut_short = self._leaving and code == -signal.SIGTERM  # told as it was about to end
             if not (self.done or cut_short or code in _AGAIN):
-                self.crash = code if code > 0 else ExitCode.BUG
+                self.crash = code if code > 0 else WorkerExit.BUG
         if not (self.done or self.crash or self._leaving):
             self._start()
 
@@ -205,7 +204,7 @@ class FollowerProcess:
                 spec = self._spec(launch)
             except PipelineRefused as error:
                 log.error("part %d: %s", self.part.number, error)
-                self.crash = ExitCode.BUG
+                self.crash = WorkerExit.BUG
                 return
             self._process = _spawn(["workers.pipeline", spec.as_json()], self._environment(launch))
 
@@ -218,7 +217,7 @@ class FollowerProcess:
             number=launch.link_number,
         )
         index = launch.seats.index(self.setting.own)
-        return FollowerSpec(config, replace(stages, node=index), "", JOIN_WITHIN_S)
+        return FollowerSpec(config, replace(stages, node=index), "", JOIN_DEADLINE_S)
 
     def _environment(self, launch: PipelineLaunch) -> dict[str, str]:
         job = with_pipeline(self.setting.job, launch.pipeline)

@@ -12,16 +12,14 @@ from dataclasses import dataclass, field
 from shunt.plan.launch import PipelineLaunch, announce
 from shunt.plan.plan import Pipeline
 from shunt.plan.seat import Seat, read_seats
-from shunt.run.node_status import NodeState, NodeStatus, read_status
+from shunt.run.node_status import HEARTBEAT_S, SILENT_S, NodeState, NodeStatus, read_status
 from shunt.store.errors import StoreUnavailable
 from shunt.store.protocol import Store
 
 POLL_S = 1.0
-SILENT_S = 15.0
-"""Seven heartbeats missed. Where a process or a link dies, the engine's own link tells sooner."""
-_BLAMELESS_WITHIN_S = 8.0
-"""After an engine's death: time for every living node to send another heartbeat (2 s), also on a
-busy machine."""
+_BLAMELESS_WITHIN_S = 4 * HEARTBEAT_S
+"""After an engine's death: time for every living node to send another heartbeat, also on a busy
+machine."""
 _GONE = (NodeState.DRAINING, NodeState.ENDED)
 
 log = logging.getLogger(__name__)

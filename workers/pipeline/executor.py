@@ -34,12 +34,17 @@ from workers.pipeline.janitor import (
     sweep,
     watch_janitor,
 )
-from workers.pipeline.link import FINISHED, Hello, accept_followers, keep_alive, say_goodbye
+from workers.pipeline.link import (
+    FINISHED,
+    JOIN_DEADLINE_S,
+    Hello,
+    accept_followers,
+    keep_alive,
+    say_goodbye,
+)
 from workers.pipeline.network import network_environment
 from workers.pipeline.stage_map import StageMap
 
-JOIN_DEADLINE_S = 300.0
-"""Followers may boot and load for this long before the head gives up."""
 EXIT_LOST = 1
 OBSERVED = "shunt_pipeline_observed"
 """A collective RPC of this name is answered by the executor: by its `observed`."""

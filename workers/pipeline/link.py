@@ -15,6 +15,8 @@ from dataclasses import dataclass
 
 from workers.pipeline.checks import PipelineRefused
 
+JOIN_DEADLINE_S = 300.0
+"""Followers may boot and load for this long before the head gives up."""
 BEAT_S = 1.0
 SILENCE_LIMIT_S = 7.0
 """Below the 10 s in which a cut link must be noticed; above what a busy machine delays a beat."""

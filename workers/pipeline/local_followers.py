@@ -9,9 +9,8 @@ from dataclasses import dataclass, field, replace
 
 from workers.engine.config import EngineConfig
 from workers.pipeline.checks import PipelineRefused
-from workers.pipeline.executor import JOIN_DEADLINE_S
 from workers.pipeline.follower_spec import FollowerSpec
-from workers.pipeline.link import RETRY_S, refuse_head
+from workers.pipeline.link import JOIN_DEADLINE_S, RETRY_S, refuse_head
 from workers.pipeline.stage_map import StageMap
 
 _LEAVE_S = 10.0

@@ -27,7 +27,7 @@ from shunt.aws.nodes.loss import LossKind, loss_of
 from shunt.aws.nodes.placement_group import make_placement_group, remove_placement_groups
 from shunt.aws.nodes.pool import Blocklist, Pool, SlotSpec
 from shunt.fleet.protocol import FleetNode, NotLaunched
-from shunt.fleet.reconcile import EXIT_UNFIT
+from shunt.fleet.worker_exit import WorkerExit
 from shunt.run.node_status import read_status
 from shunt.store.protocol import Store
 
@@ -363,7 +363,7 @@ class Ec2Fleet:
         status = read_status(self.store, self.run_id, node_id)
         if status is not None and status.exit_code is not None:  # as its worker wrote it
             code, why = status.exit_code, status.failure
-            fault = code == EXIT_UNFIT
+            fault = code == WorkerExit.UNFIT
         self._ended[node_id], self._why[node_id] = code, (why, fault)
         return code
 

@@ -6,7 +6,7 @@ from datetime import datetime
 
 from shunt.aws.nodes.event_queue import EventQueue
 from shunt.fleet.notice import Notice, NoticeBoard, NoticeKind, NoticeSource
-from shunt.fleet.reconcile import EXIT_DONE, EXIT_DRAINED
+from shunt.fleet.worker_exit import WorkerExit
 from shunt.run.node_status import NodeState, NodeStatus
 
 
@@ -52,7 +52,7 @@ class NodeWatch:
     def _said(self, node_id: str, status: NodeStatus | None) -> Notice | None:
         if status is not None and _is_leaving(status):
             return self._notice(NoticeKind.INTERRUPTION, node_id)
-        if status is not None and status.exit_code == EXIT_DONE:
+        if status is not None and status.exit_code == WorkerExit.DONE:
             return None
         now_s, heard = self.monotonic(), None if status is None else status.updated_at
         before = self._heard.get(node_id)
@@ -70,4 +70,4 @@ class NodeWatch:
 
 def _is_leaving(status: NodeStatus) -> bool:
     """A worker that was not told to go by us was told by the provider."""
-    return status.state is NodeState.DRAINING or status.exit_code == EXIT_DRAINED
+    return status.state is NodeState.DRAINING or status.exit_code == WorkerExit.DRAINED

@@ -10,12 +10,11 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 from shunt.aws import tags
+from shunt.fleet.worker_exit import FINAL_EXITS
 from shunt.testing.ec2.imds_server import Metadata, imds_server
 from shunt.testing.ec2.instance import Instance
 
 _REPOSITORY = Path(__file__).resolve().parents[3]
-_FINAL_EXITS = (0, 75, 76, 78)
-"""As shunt-worker.service: these end the machine, any other is a crash."""
 _MAX_STARTS = 5
 
 
@@ -96,7 +95,7 @@ class Machines:
         }
 
     def _worker_ended(self, machine: _Machine, code: int) -> None:
-        if code in _FINAL_EXITS or machine.starts >= _MAX_STARTS:
+        if code in FINAL_EXITS or machine.starts >= _MAX_STARTS:
             self.power_off(machine.instance)
             return
         machine.starts += 1
