@@ -123,6 +123,14 @@ def test_the_top_level_is_the_one_in_the_design() -> None:
     assert packages <= {*PACKAGES, *OUTSIDE}
 
 
+@pytest.mark.parametrize("page", ["docs/architecture.md", "CONTRIBUTING.md"])
+def test_where_a_change_belongs_names_places_that_exist(page: str) -> None:
+    named = re.findall(r"`([\w.*-]+/[\w/.*-]*)`", (ROOT / page).read_text(encoding="utf-8"))
+    assert len(named) > 20
+    missing = [place for place in named if not any(ROOT.glob(place.rstrip("/")))]
+    assert not missing, missing
+
+
 def _imports(packages: tuple[str, ...]) -> Iterator[tuple[str, int, str]]:
     """File, line and module of every import, also of those inside functions."""
     for file, source in _sources(packages):
