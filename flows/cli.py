@@ -12,6 +12,7 @@ from flows.commands import account as account_commands
 from flows.commands import fleet as fleet_commands
 from flows.commands import run as run_commands
 from flows.commands.audit import audit
+from flows.commands.model import model
 from flows.commands.plan import calibrate, plan
 from flows.exit_code import ExitCode
 from shunt.errors import InputError, JobError, RunMissing, ShuntError
@@ -62,6 +63,7 @@ _OTHERS = {"audit": audit, "plan": plan, "calibrate": calibrate}
 for name, command in {**run_commands.COMMANDS, **_OTHERS, **fleet_commands.COMMANDS}.items():
     app.command(name)(command)
 app.add_typer(account_commands.aws, name="aws")
+app.add_typer(model, name="model")
 
 
 def main() -> None:

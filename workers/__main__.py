@@ -5,6 +5,7 @@ import asyncio
 import logging
 import os
 import random
+import signal
 import sys
 import threading
 import time
@@ -17,20 +18,24 @@ from pathlib import Path
 from shunt.aws.imds import IMDS_URL, Imds
 from shunt.fleet.worker_exit import WorkerExit
 from shunt.job.job import Job
+from shunt.model.fetching import Interrupted
 from shunt.plan.plan import Pipeline
 from shunt.plan.seat import Seat
 from shunt.run.kept_job import current_job
 from shunt.run.manifest import Manifest, read_manifest
 from shunt.store.config import StoreConfig, open_configured_store
 from shunt.store.protocol import Store
-from workers.ending import ending_told
+from workers.ending import ending_told, write_end
 from workers.engine.config import engine_environment
 from workers.interruption import (
     leave_at_the_latest,
     on_parent_gone,
     on_provider_notice,
     on_signals,
+    watch_notices,
+    watch_pipe,
 )
+from workers.model_fetch import ModelFetch
 from workers.node.partners import Partners
 from workers.patience import driver_watch, once_reached
 from workers.settings import DRAIN_LIMIT_S
@@ -61,6 +66,12 @@ def main(argv: Sequence[str]) -> int:
             )
         )
         with _warm(manifest.job, options) as warm:
+            try:
+                manifest = _with_model(store, store_config, manifest, options)
+            except Interrupted as told:
+                log.info("%s", told)
+                write_end(store, options.run, options.node, ExitCode.DRAINED)
+                return ExitCode.DRAINED
             ending.code = asyncio.run(_run(store, manifest, options, warm))
     log.info("worker ends exit=%d (%s)", ending.code, ending.code.name.lower())
     return ending.code
@@ -91,6 +102,32 @@ def _warm(job: Job, options: argparse.Namespace) -> Iterator[WarmSource | None]:
             yield own
         finally:
             own.close()
+
+
+def _with_model(
+    store: Store, store_config: StoreConfig, manifest: Manifest, options: argparse.Namespace
+) -> Manifest:
+    """The manifest with the model on this machine. Raises `Interrupted`, when we are told to leave
+    meanwhile, and `ModelError`."""
+    if manifest.model is None:
+        return manifest
+    bringing = ModelFetch(store, store_config, options.run, options.node, os.environ)
+
+    def told_to_leave(reason: str) -> None:
+        log.info("leaving reason=%s", reason)
+        bringing.stop.set()
+
+    for number in (signal.SIGTERM, signal.SIGINT):  # the event loop sets its own after this
+        signal.signal(number, lambda number, _frame: told_to_leave(signal.Signals(number).name))
+    if options.watch_parent:
+        watch_pipe(sys.stdin.fileno(), told_to_leave)
+    arrived = threading.Event()
+    if options.watch_imds:
+        watch_notices(Imds(options.imds_url), told_to_leave, stopped=arrived)
+    try:
+        return bringing.bring(manifest)
+    finally:
+        arrived.set()
 
 
 def _partners(store: Store, manifest: Manifest, options: argparse.Namespace) -> Partners | None:

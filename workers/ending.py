@@ -42,6 +42,11 @@ def ending_told(store: Store, run_id: str, node_id: str) -> Generator[Ending]:
         _tell(store, run_id, node_id, ending.code, f"{type(error).__name__}: {error}")
 
 
+def write_end(store: Store, run_id: str, node_id: str, code: WorkerExit) -> None:
+    """The last word of a process that was told to leave before it had a worker."""
+    _tell(store, run_id, node_id, code, "")
+
+
 def _code_of(error: ShuntError) -> WorkerExit:
     """Whether another start on the same machine may do better."""
     lasting = isinstance(error, NodeUnfit | ModelError) and not isinstance(error, ModelUnavailable)

@@ -29,6 +29,7 @@ from shunt.results.summary import read_summary
 from shunt.run.cancellation import cancel as cancel_run
 from shunt.run.collect import collect as collect_run
 from shunt.run.event import Event, EventKind, record
+from shunt.run.fetched_model import control_copy, resolve_model
 from shunt.run.listing import RunLine, read_lines
 from shunt.run.manifest import Manifest, list_runs, read_manifest
 from shunt.run.model_identity import HARMLESS_EXTRA
@@ -285,6 +286,9 @@ def _preflight(job: Job, *, as_json: bool) -> None:
 def _preflight_report(job: Job) -> PreflightReport:
     check_job(job)
     return preflight_job(job, renderer_of(job, clock=datetime.now(UTC)))
+    model = resolve_model(job, os.environ)
+    rendering = job if model is None else control_copy(job, model, os.environ)
+    return preflight_job(job, renderer_of(rendering))
 
 
 def _store(job: Job) -> Store:

@@ -3,6 +3,7 @@
 The command line and the Prefect flow both call `drive`; they differ in who watches.
 """
 
+import os
 import shlex
 from dataclasses import dataclass, replace
 from typing import Protocol
@@ -22,6 +23,7 @@ from shunt.run.cancellation import carry_on, is_cancelled
 from shunt.run.collect import ShardsOpen, collect, output_directory
 from shunt.run.effort import Effort
 from shunt.run.event import Event, EventKind, record
+from shunt.run.fetched_model import control_copy, is_used_as_it_is, resolve_model
 from shunt.run.manifest import Manifest
 from shunt.run.model_identity import require_same_model
 from shunt.run.pace import Pace
@@ -90,7 +92,8 @@ def check_job(job: Job) -> None:
     check_writable(job.output.path)
     if job.fleet.kind == "ec2":
         require_whole_nodes(job, ec2_of(job))
-    if job.fleet.kind == "local" and job.model.engine_kind == "vllm":
+    local_model = job.fleet.kind == "local" and job.model.engine_kind == "vllm"
+    if local_model and is_used_as_it_is(job, os.environ):
         require_model(job.model.path, job.model.revision)
 
 
@@ -99,6 +102,7 @@ def prepare_run(
 ) -> Manifest:
     """The run's manifest, carrying what this invocation says of fleet, cadence and output."""
     check_job(job)
+<<<<<<< HEAD
     now = around.now()
     manifest = prepare(
         job,
@@ -106,6 +110,17 @@ def prepare_run(
         renderer_of(job, clock=now),
         now=now,
         sample=sample,
+=======
+    model = resolve_model(job, around.environment)
+    rendering = job if model is None else control_copy(job, model, around.environment)
+    manifest = prepare(
+        job,
+        store,
+        renderer_of(rendering),
+        now=around.now(),
+        sample=sample,
+        model=model,
+>>>>>>> 512ecf0 (Bring a run's model to its nodes, from the hub or a bucket; close pools that a zone does not have; rehearse the node)
         saw=watcher.preflighted,
     )
     manifest = manifest.model_copy(update={"job": job})

@@ -154,7 +154,7 @@ class _RoleOfRun:
 
     def make(self) -> str:
         template = self.settings.launch_template
-        return make_identity(self._services(), self.run_id, sleep=time.sleep, template=template)
+        return make_identity(self._services(), self.run_id, template=template)
 
     def remove(self) -> None:
         remove_identity(self._services(), self.run_id)

@@ -99,7 +99,7 @@ def picture(status: RunStatus, pace: Pace) -> RenderableType:
         workers.add_column(name, justify="left" if name in ("worker", "state") else "right")
     for node in sorted(status.living, key=lambda node: node.node_id):
         counts = (len(node.shards), node.running, node.rows_finished, node.output_tokens)
-        workers.add_row(node.node_id, node.state.value, *map(str, counts))
+        workers.add_row(node.node_id, node.detail or node.state.value, *map(str, counts))
     return Group(bar, Text.from_markup(status_line(status, pace)), workers)
 
 
@@ -131,6 +131,8 @@ def status_line(status: RunStatus, pace: Pace) -> str:
             f"ETA {duration(pace.eta_s(status.rows_left))}",
             counted(len(status.living), "worker"),
         ]
+    if fetching := [node.detail for node in status.living if node.detail]:
+        parts.append(fetching[0])
     if status.rows_failed:
         parts.append(f"[yellow]{counted(status.rows_failed, 'error row')}[/]")
     if status.spend is not None:

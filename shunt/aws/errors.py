@@ -2,10 +2,12 @@
 
 AwsError                 (a ShuntError)
 |- CapacityError         a pool has none: block the pool for a while, take another
+|  |- NotOffered          the zone does not have the type: close the pool for good
 |- QuotaError            the account may have no more: block the family in the region
 |- ThrottledError        asked too often: back off and ask again
 |- PermissionRefused     IAM: stop, and say which permission
 |  |- CredentialsRefused  nobody, or nobody any more: stop, and say so
+|- NotVisibleYet         what was just made (profile, template) is not known everywhere: wait
 |- ConfigurationError    the request can never work: stop
 |- OutcomeUnknown        no reply: ask again with the same token, then list by tag
 """
@@ -28,6 +30,14 @@ class AwsError(ShuntError):
 
 class CapacityError(AwsError):
     """The pool had no capacity."""
+
+
+class NotOffered(CapacityError):
+    """The zone does not have the type, or not in this market."""
+
+
+class NotVisibleYet(AwsError):
+    """Something that was made seconds ago is not known everywhere: ask again."""
 
 
 class QuotaError(AwsError):
@@ -74,7 +84,17 @@ _CLASSES: dict[type[AwsError], frozenset[str]] = {
             "ReservationCapacityExceeded",
             "SpotMaxPriceTooLow",
             "UnfulfillableCapacity",
-            "Unsupported",
+        }
+    ),
+    # CreateFleet says the first for a type that a zone does not have, RunInstances the second
+    # (karpenter-provider-aws #2243 and #476).
+    NotOffered: frozenset({"InvalidFleetConfiguration", "Unsupported"}),
+    NotVisibleYet: frozenset(
+        {
+            "InvalidLaunchTemplateName.NotFoundException",
+            "InvalidLaunchTemplateId.NotFound",
+            "InvalidLaunchTemplateId.NotFoundException",
+            "InvalidLaunchTemplateId.VersionNotFound",
         }
     ),
     QuotaError: frozenset(
@@ -82,6 +102,7 @@ _CLASSES: dict[type[AwsError], frozenset[str]] = {
             "MaxSpotInstanceCountExceeded",
             "MaxFleetCountExceeded",
             "InstanceLimitExceeded",
+            "VolumeLimitExceeded",
             "VcpuLimitExceeded",
         }
     ),
@@ -99,6 +120,7 @@ _CLASSES: dict[type[AwsError], frozenset[str]] = {
             "UnauthorizedOperation",
             "AccessDenied",
             "AccessDeniedException",
+            "AuthFailure.ServiceLinkedRoleCreationNotPermitted",
             "OptInRequired",
         }
     ),
@@ -126,8 +148,26 @@ _CLASSES: dict[type[AwsError], frozenset[str]] = {
 }
 
 
+_REMEDIES = {
+    "AuthFailure.ServiceLinkedRoleCreationNotPermitted": (
+        "AWS's own role for spot is missing, and the controller may not make it: run shunt aws "
+        "setup with the rights of an administrator"
+    ),
+    "OptInRequired": "this region is not enabled: enable it under Account, AWS Regions",
+    "RequestExpired": "the clock of this machine is wrong by minutes: set it (chronyc makestep)",
+    "InvalidSubnetID.NotFound": "fleet.ec2.subnets names a subnet that the region does not have",
+    "InvalidAMIID.NotFound": "the image of the launch template is gone: run shunt aws setup",
+    "InvalidGroup.NotFound": "the security group of the launch template is gone: shunt aws setup",
+    "InvalidParameterValue": "look at the launch template and its profile: run shunt aws doctor",
+    "UnauthorizedOperation": "an encoded message is read by: aws sts decode-authorization-message",
+}
+"""What to do about errors that name no remedy of their own."""
+
+
 def error_of(operation: str, code: str, message: str) -> AwsError:
     """The error of a code; a code that nobody listed is a wrong request."""
+    if (remedy := _REMEDIES.get(code)) is not None:
+        message = f"{message.rstrip('.')}. {remedy}"
     for error_class, codes in _CLASSES.items():
         if code in codes:
             return error_class(operation, code, message)

@@ -57,8 +57,12 @@ class Model(_Section):
     """The model and how it is loaded."""
 
     path: str
-    """Local directory in Hugging Face layout, or a hub id that the node can fetch."""
+    """Local directory in Hugging Face layout, `s3://bucket/prefix` with such a directory, or the id
+    of a model on the Hugging Face hub. Nodes fetch what is not a directory."""
     revision: str | None = None
+    """Of the hub: branch, tag or commit; resolved to one commit when the run is prepared."""
+    token_env: str | None = None
+    """Name of the environment variable that holds the hub's token, for gated models."""
     dtype: Literal["auto", "float32", "bfloat16", "float16"] = "auto"
     max_model_len_tokens: Annotated[int, Field(ge=2)] | None = None
     """Context length; unset: what the model's config.json says."""

@@ -7,6 +7,7 @@ from pydantic import AwareDatetime, BaseModel, ConfigDict
 from shunt import keys
 from shunt.errors import RunMissing
 from shunt.job.job import Job
+from shunt.model.listing import ModelListing
 from shunt.store.errors import ObjectMissing
 from shunt.store.protocol import Store
 
@@ -50,6 +51,8 @@ class Manifest(BaseModel):
     model_files: dict[str, str] = {}
     """Fingerprints of the model's directories, see `shunt.run.model_identity`. Empty in manifests
     of earlier versions, and where the model is no directory."""
+    model: ModelListing | None = None
+    """The model's files, where nodes fetch them; None where `job.model.path` is used as it is."""
 
     @property
     def num_rows(self) -> int:

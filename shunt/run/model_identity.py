@@ -5,6 +5,7 @@ from pathlib import Path
 from shunt.errors import RunError
 from shunt.job.job import Job, Model
 from shunt.model.fingerprint import directory_fingerprint
+from shunt.model.listing import ModelListing
 from shunt.run.manifest import Manifest
 
 _BASE = "model"
@@ -40,9 +41,11 @@ def model_files(model: Model) -> dict[str, str]:
     return {name: fingerprint for name, fingerprint in found.items() if fingerprint}
 
 
-def model_identity(job: Job) -> dict[str, object]:
-    """What decides results of the model, without where on this machine it lies."""
+def model_identity(job: Job, listing: ModelListing | None = None) -> dict[str, object]:
+    """What decides results of the model, without where on this machine it lies. `listing`: of a
+    model that nodes fetch; it stands for the revision, which may move."""
     model, files = job.model, model_files(job.model)
+    fetched = {"listing": listing.identity, "revision": None} if listing is not None else {}
     extra = model.engine.extra
     return {
         "name": Path(model.path).name if _BASE in files else model.path,
@@ -53,6 +56,7 @@ def model_identity(job: Job) -> dict[str, object]:
         "adapters": sorted(model.adapters),
         "engine_kind": model.engine_kind,
         "extra": {key: extra[key] for key in sorted(extra) if key not in HARMLESS_EXTRA},
+        **fetched,
     }
 
 

@@ -25,6 +25,7 @@ from shunt.dataset.row_error import RowError, RowErrorCode
 from shunt.dataset.shard import encode_shard, num_error_rows, read_shard_table, shard_name
 from shunt.errors import InputError, RunMissing
 from shunt.job.job import Job
+from shunt.model.listing import ModelListing
 from shunt.run.manifest import InputFile, Manifest, ShardEntry, read_manifest, write_manifest
 from shunt.run.model_identity import model_files, model_identity
 from shunt.store.protocol import Store
@@ -66,7 +67,13 @@ def find_dataset(job: Job) -> Dataset:
     return Dataset(sources, tuple(files), input_format(job.input, sources), stamps)
 
 
-def run_id_of(job: Job, dataset: Dataset, *, sample: int | None = None) -> str:
+def run_id_of(
+    job: Job,
+    dataset: Dataset,
+    *,
+    sample: int | None = None,
+    model: ModelListing | None = None,
+) -> str:
     """`{name}-{fingerprint}`: of the input's bytes and of everything that decides results.
 
     Not of the fleet, the store, the output or the checkpoint cadence, which may change between an
@@ -74,7 +81,7 @@ def run_id_of(job: Job, dataset: Dataset, *, sample: int | None = None) -> str:
     """
     decisive = {
         "version": FINGERPRINT_VERSION,
-        "model": model_identity(job),
+        "model": model_identity(job, model),
         "input": job.input.model_dump(mode="json", exclude={"path", "endpoint_url", "format"}),
         "format": dataset.input_format,
         "sampling": job.sampling.model_dump(mode="json", by_alias=True),
@@ -93,6 +100,7 @@ def prepare(
     *,
     now: datetime,
     sample: int | None = None,
+    model: ModelListing | None = None,
     saw: Callable[[PreflightReport], None] = lambda _report: None,
 ) -> Manifest:
     """The run's manifest: the one that stands, or a new one over freshly cut shards.
@@ -103,7 +111,7 @@ def prepare(
     strict mode) and `StoreError`.
     """
     dataset = find_dataset(job)
-    run_id = run_id_of(job, dataset, sample=sample)
+    run_id = run_id_of(job, dataset, sample=sample, model=model)
     try:
         return read_manifest(store, run_id)
     except RunMissing:
@@ -125,6 +133,7 @@ def prepare(
         files=dataset.files,
         shards=shards,
         model_files=model_files(job.model),
+        model=model,
     )
     return write_manifest(store, manifest)
 

@@ -51,8 +51,9 @@ class S3Server:
 
 
 @contextmanager
-def s3_server(*, bucket: str = "shunt-test") -> Generator[S3Server]:
-    """Run SeaweedFS with a fresh directory and one bucket until the block ends.
+def s3_server(*, bucket: str = "shunt-test", domain: str = "") -> Generator[S3Server]:
+    """Run SeaweedFS with a fresh directory and one bucket until the block ends. `domain`: under
+    which buckets are subdomains, as AWS has them.
 
     It dies with the thread that started it, also when that is killed. Raises `RuntimeError` with
     the end of its log when it does not come up.
@@ -65,7 +66,7 @@ def s3_server(*, bucket: str = "shunt-test") -> Generator[S3Server]:
         server = S3Server(f"http://127.0.0.1:{ports[3]}", bucket, _REGION, credentials)
         with (folder / "log").open("wb") as log:
             process = subprocess.Popen(
-                _command(folder, ports),
+                _command(folder, ports, domain),
                 stdin=subprocess.DEVNULL,
                 stdout=log,
                 stderr=subprocess.STDOUT,
@@ -80,7 +81,7 @@ def s3_server(*, bucket: str = "shunt-test") -> Generator[S3Server]:
             process.wait()
 
 
-def _command(folder: Path, ports: list[int]) -> list[str]:
+def _command(folder: Path, ports: list[int], domain: str) -> list[str]:
     """The server with all its services on loopback, and without its anonymous statistics."""
     data = folder / "data"
     data.mkdir()
@@ -106,6 +107,8 @@ def _command(folder: Path, ports: list[int]) -> list[str]:
         "s3.port.lance": 0,
         "s3.config": folder / "s3.json",
     }
+    if domain:
+        options["s3.domainName"] = domain
     return [_weed(), "server", *(f"-{name}={value}" for name, value in options.items())]
 
 

@@ -26,6 +26,7 @@ from shunt.store.config import StoreConfig, open_configured_store
 from shunt.store.protocol import Store
 from workers.ending import ending_told
 from workers.interruption import leave_at_the_latest, watch_notices, watch_pipe
+from workers.model_fetch import ModelFetch
 from workers.node.fitness import Needed, needed_of_plan, require_fit, this_machine
 from workers.node.instance import InstanceUnknown, read_instance
 from workers.node.node import Node
@@ -61,10 +62,13 @@ def main(argv: Sequence[str]) -> int:
             _require_fit(store, options, plan_version)
         if not plan_version:
             _become_worker(worker, options)
+        manifest = once_reached(lambda: read_manifest(store, options.run))
+        manifest = manifest.model_copy(update={"job": current_job(store, manifest)})
+        bringing = ModelFetch(store, config, options.run, options.node, os.environ, options.slot)
         setting = NodeSetting(
             store=store,
             run_id=options.run,
-            job=current_job(store, read_manifest(store, options.run)),
+            job=bringing.bring(manifest).job,
             own=Seat(slot=options.slot, node_id=options.node, address=options.address),
             worker_options=worker,
             environment=dict(os.environ),

@@ -8,7 +8,6 @@ boundary: a controller that may make such roles can still not make one that may 
 
 import hashlib
 import json
-from collections.abc import Callable
 from typing import Any
 
 from shunt.aws import tags
@@ -25,8 +24,6 @@ from shunt.aws.errors import ConfigurationError
 RUN_TAG = "shunt-run"
 """The run's id on its role: what `${aws:PrincipalTag/shunt-run}` in the policy is replaced by."""
 _MOST_LETTERS = 64
-SETTLE_S = 15.0
-"""EC2 refuses an instance profile for some seconds after IAM made it (IAM is consistent later)."""
 
 
 def identity_name(run_id: str) -> str:
@@ -42,11 +39,11 @@ def make_identity(
     services: Services,
     run_id: str,
     *,
-    sleep: Callable[[float], None],
     template: str = WORKER,
 ) -> str:
     """Make what is missing; returns the name of the launch template that gives nodes the role.
 
+    EC2 may not know the profile for seconds up to minutes: launches are refused until then.
     Raises `ConfigurationError` where there is no template to begin from, and `AwsError`.
     """
     ec2, iam = services.ec2, services.iam
@@ -63,7 +60,7 @@ def make_identity(
         "PermissionsBoundary": policy,
         "Tags": [{"Key": RUN_TAG, "Value": run_id}],
     }
-    new = made(iam, "create_role", role)
+    made(iam, "create_role", role)
     iam.call("attach_role_policy", {"RoleName": name, "PolicyArn": policy})
     make_profile(iam, name, name, path=RUN_PATH)
     of_run = tags.specification("launch-template", {tags.RUN: run_id})
@@ -73,8 +70,6 @@ def make_identity(
         "TagSpecifications": [of_run],
     }
     made(ec2, "create_launch_template", own)
-    if new:
-        sleep(SETTLE_S)
     return name
 
 

@@ -5,6 +5,7 @@ one terminate per hundred nodes ended. What was launched is read from the store,
 knows it too.
 """
 
+import math
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
@@ -13,7 +14,13 @@ from typing import Any
 
 from shunt.aws import tags
 from shunt.aws.api import AwsApi
-from shunt.aws.errors import AwsError, CapacityError, QuotaError, error_of
+from shunt.aws.errors import (
+    AwsError,
+    CapacityError,
+    ConfigurationError,
+    NotVisibleYet,
+    QuotaError,
+)
 from shunt.aws.nodes.intent import Intent, Outcome, declare, new_token, read_intents, settle
 from shunt.aws.nodes.inventory import (
     LIVING_STATES,
@@ -22,10 +29,18 @@ from shunt.aws.nodes.inventory import (
     terminate_instances,
     wait_until_gone,
 )
-from shunt.aws.nodes.launch_request import LaunchSettings, launch_request, pools_of, refused_pool
+from shunt.aws.nodes.launch_request import (
+    LaunchSettings,
+    expiry_of,
+    group_of,
+    launch_request,
+    pools_of,
+    refusal,
+    refused_pool,
+)
 from shunt.aws.nodes.loss import LossKind, loss_of
 from shunt.aws.nodes.placement_group import make_placement_group, remove_placement_groups
-from shunt.aws.nodes.pool import Blocklist, Pool, SlotSpec
+from shunt.aws.nodes.pool import Blocklist, Pool, SlotSpec, offered_nowhere
 from shunt.fleet.protocol import FleetNode, NotLaunched
 from shunt.fleet.worker_exit import WorkerExit
 from shunt.run.node_status import read_status
@@ -65,6 +80,8 @@ class Ec2Fleet:
     """Between the listings of teardown."""
     at_once: int = LAUNCHES_AT_ONCE
     """Launches whose replies are waited for together, each in a thread of its own."""
+    fresh_until_s: float = 0.0
+    """Until then the run's role and profile may not be known everywhere."""
     blocklist: Blocklist = field(init=False)
     _intents: dict[str, list[tuple[Intent, Outcome | None]]] = field(init=False)
     _ended: dict[str, int] = field(default_factory=dict[str, int])
@@ -126,6 +143,8 @@ class Ec2Fleet:
         pools = self.blocklist.open_pools(spec.pools)
         if not pools:
             wait_s = min(self.blocklist.wait_s(pool) for pool in spec.pools)
+            if wait_s == math.inf:
+                raise offered_nowhere(spec)
             raise NotLaunched(slot, "every pool of it is blocked", retry_after_s=wait_s)
         intent = declare(self.store, self._intent(spec, pools, len(settled)))
         self._intents.setdefault(slot, []).append((intent, None))
@@ -171,7 +190,7 @@ class Ec2Fleet:
                 if outcome is None or outcome.instance_id not in wanted:
                     continue
                 node_id = outcome.instance_id
-                stands = self._expires.get(node_id) or _expiry_of(intent)
+                stands = self._expires.get(node_id) or expiry_of(intent)
                 moved = min(expires_at, outcome.settled_at + longest)
                 if stands is not None and stands < soon and moved - stands >= by:
                     later.setdefault(moved, []).append(node_id)
@@ -226,7 +245,7 @@ class Ec2Fleet:
 
     def clear(self) -> None:
         """The second half: placement groups, and launches that will not happen any more."""
-        if any(_group_of(intent) for intents in self._intents.values() for intent, _ in intents):
+        if any(group_of(intent) for intents in self._intents.values() for intent, _ in intents):
             remove_placement_groups(self.ec2, self.run_id)
             self._groups.clear()
         for intents in self._intents.values():
@@ -283,14 +302,16 @@ class Ec2Fleet:
 
     def _perform(self, intent: Intent) -> Outcome:
         """Call and settle. An outcome that stays unknown or a lost permission rises unsettled."""
-        if (group := _group_of(intent)) and group not in self._groups:
+        if (group := group_of(intent)) and group not in self._groups:
             make_placement_group(self.ec2, self.run_id, group)
             self._groups.add(group)
         try:
             reply = self.ec2.call(intent.operation, intent.request)
-        except (CapacityError, QuotaError) as error:
+        except (CapacityError, QuotaError, NotVisibleYet, ConfigurationError) as error:
+            if isinstance(error, ConfigurationError) and not self._may_pass(error):
+                raise
             for pool in pools_of(intent):
-                self._block(pool, error)
+                self.blocklist.refused(pool, error)
             outcome = Outcome(reason=str(error), settled_at=self.now())
         else:
             outcome = self._outcome(intent, reply)
@@ -299,9 +320,9 @@ class Ec2Fleet:
         return outcome
 
     def _outcome(self, intent: Intent, reply: Mapping[str, Any]) -> Outcome:
-        refusals = [(e, _refusal(e)) for e in reply.get("Errors", ())]
+        refusals = [(e, refusal(e)) for e in reply.get("Errors", ())]
         for told, error in refusals:
-            self._block(refused_pool(told, pools_of(intent)), error)
+            self.blocklist.refused(refused_pool(told, pools_of(intent)), error)
         market = pools_of(intent)[0].market
         if intent.operation == "run_instances":
             instance = reply["Instances"][0]
@@ -321,17 +342,17 @@ class Ec2Fleet:
                 market=market,
                 settled_at=self.now(),
             )
-        wrong = [e for _, e in refusals if not isinstance(e, CapacityError | QuotaError)]
+        heeded = (CapacityError, QuotaError, NotVisibleYet)
+        wrong = [e for _, e in refusals if not (isinstance(e, heeded) or self._may_pass(e))]
         if wrong:
             raise wrong[0]
         reasons = "; ".join(str(error) for _, error in refusals) or "the fleet came back empty"
         return Outcome(reason=reasons, settled_at=self.now())
 
-    def _block(self, pool: Pool, error: AwsError) -> None:
-        if isinstance(error, QuotaError):
-            self.blocklist.block_family(pool)
-        elif isinstance(error, CapacityError):
-            self.blocklist.block(pool)
+    def _may_pass(self, error: AwsError) -> bool:
+        """Whether it may be that EC2 does not know the run's new profile yet, which it calls an
+        invalid value like any other."""
+        return error.code == "InvalidParameterValue" and self.monotonic() < self.fresh_until_s
 
     def _observed(
         self, slot: str, outcome: Outcome, described: Mapping[str, Mapping[str, Any]]
@@ -372,20 +393,3 @@ class Ec2Fleet:
         if outcome.instance_id not in self._inherited:
             return False
         return self.now() - outcome.settled_at > FORGOTTEN_AFTER
-
-
-def _group_of(intent: Intent) -> str:
-    return intent.request.get("Placement", {}).get("GroupName", "")
-
-
-def _expiry_of(intent: Intent) -> datetime | None:
-    """What its node was told at the launch."""
-    for specification in intent.request.get("TagSpecifications", ()):
-        found = tags.of(specification).get(tags.EXPIRES_AT)
-        if specification["ResourceType"] == "instance" and found:
-            return datetime.fromisoformat(found)
-    return None
-
-
-def _refusal(told: Mapping[str, str]) -> AwsError:
-    return error_of("create_fleet", told["ErrorCode"], told.get("ErrorMessage", ""))

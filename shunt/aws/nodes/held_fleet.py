@@ -30,6 +30,8 @@ log = logging.getLogger(__name__)
 
 REPLACED_WITHIN_S = 900.0
 """A node that is left at the provider's advice goes on for so long while its replacement boots."""
+FRESH_S = 300.0
+"""IAM is consistent later: EC2 may refuse an instance profile for so long after it was made."""
 HORIZON_S = 3600.0
 """What a new plan has to pay back in while nobody knows how long the run still takes."""
 SLACK_FOR_S = 600.0
@@ -295,6 +297,7 @@ class HeldFleet:
         if self.role is not None and not self._has_role:
             self.fleet.settings = replace(self.fleet.settings, template=self.role.make())
             self._has_role = True
+            self.fleet.fresh_until_s = self.monotonic() + FRESH_S
 
     def _to_buy(self, slots: Sequence[str]) -> Sequence[str]:
         """Which of the empty places get a node: those that find a shard, and that we can pay."""

@@ -2,9 +2,11 @@
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from datetime import datetime
 from typing import Any, Literal
 
 from shunt.aws import tags
+from shunt.aws.errors import AwsError, error_of
 from shunt.aws.nodes.intent import Intent
 from shunt.aws.nodes.placement_group import group_name
 from shunt.aws.nodes.pool import Pool, SlotSpec
@@ -133,3 +135,20 @@ def refused_pool(told: Mapping[str, Any], pools: Sequence[Pool]) -> Pool:
     """The pool that an error of EC2 Fleet is about."""
     override = told["LaunchTemplateAndOverrides"]["Overrides"]
     return Pool(override["InstanceType"], override["AvailabilityZone"], pools[0].market)
+
+
+def group_of(intent: Intent) -> str:
+    return intent.request.get("Placement", {}).get("GroupName", "")
+
+
+def expiry_of(intent: Intent) -> datetime | None:
+    """What its node was told at the launch."""
+    for specification in intent.request.get("TagSpecifications", ()):
+        found = tags.of(specification).get(tags.EXPIRES_AT)
+        if specification["ResourceType"] == "instance" and found:
+            return datetime.fromisoformat(found)
+    return None
+
+
+def refusal(told: Mapping[str, str]) -> AwsError:
+    return error_of("create_fleet", told["ErrorCode"], told.get("ErrorMessage", ""))

@@ -1,9 +1,17 @@
 """Pools that a slot may be bought from, and those that refused us a while ago."""
 
+import math
 from collections.abc import Callable
 from dataclasses import dataclass, field
 from typing import Literal, NamedTuple
 
+from shunt.aws.errors import (
+    AwsError,
+    CapacityError,
+    ConfigurationError,
+    NotOffered,
+    QuotaError,
+)
 from shunt.plan.plan import NodeSlot
 
 Market = Literal["spot", "on-demand"]
@@ -74,6 +82,18 @@ class Blocklist:
         """A quota holds in the whole region: other zones would only say the same."""
         self._until[(pool.family, "", pool.market)] = self.monotonic() + for_s
 
+    def refused(self, pool: Pool, error: AwsError) -> None:
+        """Close what the error says is closed; nothing for errors that are about no pool."""
+        match error:
+            case NotOffered():
+                self.block(pool, for_s=math.inf)
+            case CapacityError():
+                self.block(pool)
+            case QuotaError():
+                self.block_family(pool)
+            case _:
+                pass
+
     def open_pools(self, pools: tuple[Pool, ...]) -> tuple[Pool, ...]:
         return tuple(pool for pool in pools if self.wait_s(pool) <= 0.0)
 
@@ -94,3 +114,9 @@ class Blocklist:
             self._until.get((pool.family, "", pool.market), 0.0),
         )
         return max(0.0, until - self.monotonic())
+
+
+def offered_nowhere(spec: SlotSpec) -> ConfigurationError:
+    names = ", ".join(sorted({f"{pool.instance_type} in {pool.zone}" for pool in spec.pools}))
+    told = f"EC2 does not have {names}: name other types or zones; shunt offers lists them"
+    return ConfigurationError("run_instances", "NotOffered", told)

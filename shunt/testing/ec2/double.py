@@ -36,6 +36,10 @@ class Ec2Double:
     visible_after_s: float = 0.0
     """A new instance is missing from listings for so long."""
     faults: list[Fault] = field(default_factory=list[Fault])
+    not_offered: set[tuple[str, str]] = field(default_factory=set[tuple[str, str]])
+    """Types that a zone does not have."""
+    profile_known_at: datetime | None = None
+    """Launches are refused until then, as IAM has not told EC2 of the profile."""
     templates: dict[str, Params] = field(default_factory=dict[str, Params])
     """Launch template data by name, carried through to the instances."""
     on_launch: Callable[[Instance], None] = lambda _: None
@@ -208,7 +212,13 @@ class Ec2Double:
         return {"FleetId": f"fleet-{len(self.calls)}", "Errors": errors, "Instances": groups}
 
     def _room(self, pool: Pool) -> None:
-        """Raises the error that EC2 gives when the pool or the quota is full."""
+        """Raises the error that EC2 gives when the pool or the quota is full, the zone does not
+        have the type, or the profile is not known yet."""
+        if (pool.instance_type, pool.zone) in self.not_offered:
+            where = f"({pool.instance_type}) is not supported in {pool.zone}"
+            raise ApiFault("InvalidFleetConfiguration", f"Your requested instance type {where}.")
+        if self.profile_known_at is not None and self.now() < self.profile_known_at:
+            raise ApiFault("InvalidParameterValue", "Invalid IAM Instance Profile name")
         living = [i for i in self.living() if i.pool.market == pool.market]
         quota = self.market.quotas.get(
             SPOT_QUOTA if pool.market == "spot" else ON_DEMAND_QUOTA, float("inf")

@@ -2,6 +2,7 @@
 
 import json
 import secrets
+import socket
 import threading
 from collections.abc import Generator
 from contextlib import contextmanager
@@ -38,8 +39,9 @@ class Metadata:
 
 
 @contextmanager
-def imds_server(metadata: Metadata) -> Generator[str]:
-    """Serve until left; yields the URL, which `metadata.url` has too."""
+def imds_server(metadata: Metadata, listener: socket.socket | None = None) -> Generator[str]:
+    """Serve until left; yields the URL, which `metadata.url` has too. `listener`: a socket of
+    another network namespace, in place of a port here."""
 
     class Answer(BaseHTTPRequestHandler):
         def do_PUT(self) -> None:
@@ -67,7 +69,11 @@ def imds_server(metadata: Metadata) -> Generator[str]:
         def log_message(self, format: str, *args: object) -> None:
             """Quiet."""
 
-    server = ThreadingHTTPServer(("127.0.0.1", 0), Answer)
+    server = ThreadingHTTPServer(("127.0.0.1", 0), Answer, bind_and_activate=listener is None)
+    if listener is not None:
+        server.socket.close()
+        server.socket = listener
+        server.server_address = listener.getsockname()
     thread = threading.Thread(target=server.serve_forever, kwargs={"poll_interval": 0.02})
     thread.start()
     metadata.url = f"http://127.0.0.1:{server.server_address[1]}"

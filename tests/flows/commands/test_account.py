@@ -61,7 +61,7 @@ def test_a_queue_of_notices_is_made_where_it_is_asked_for() -> None:
 def test_teardown_says_first_and_takes_the_roles_of_runs_along() -> None:
     said(*SETUP, "--yes")
     services = account_commands._services("us-east-1")
-    make_identity(services, "night-0001", sleep=lambda _: None)
+    make_identity(services, "night-0001")
     assert "will remove the role of run night-0001" in said("aws", "teardown")
     output = said("aws", "teardown", "--yes")
     assert "removing the role of run night-0001" in output

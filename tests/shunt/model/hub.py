@@ -33,6 +33,8 @@ class Hub:
     commit: str = COMMIT
     delay_s: float = 0.0
     """Of each range, so that a second reader comes meanwhile."""
+    listed: dict[str, bytes] = field(default_factory=dict[str, bytes])
+    """Bytes by which the listing describes a file, where others are served."""
     ranges: list[tuple[str, int, int]] = field(default_factory=list[tuple[str, int, int]])
 
     @property
@@ -46,7 +48,7 @@ class Hub:
         return name if path.startswith(prefix) and name in self.files else None
 
     def listing(self) -> bytes:
-        siblings = [_sibling(name, data) for name, data in self.files.items()]
+        siblings = [_sibling(n, self.listed.get(n, data)) for n, data in self.files.items()]
         return json.dumps({"sha": self.commit, "siblings": siblings}).encode()
 
 
