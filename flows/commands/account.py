@@ -50,6 +50,10 @@ def aws_setup(
     install: Annotated[
         bool, typer.Option(help="The image has no worker environment: nodes install the lock.")
     ] = False,
+    root_device: Annotated[
+        str, typer.Option(help="Of the image; unset: as an AMI says, else /dev/xvda.")
+    ] = "",
+    volume_gb: Annotated[int, typer.Option(min=8, help="Root volume, at least the image's.")] = 100,
     vpc: Annotated[str, typer.Option(help="Of the security group; unset: the default VPC.")] = "",
     security_group: Annotated[str, typer.Option(help="Use this one, make none.")] = "",
     pipelines: Annotated[
@@ -70,6 +74,8 @@ def aws_setup(
         vpc=vpc,
         security_group=security_group,
         pipelines=pipelines,
+        root_device=root_device,
+        volume_gb=volume_gb,
         bundle=make_bundle(REPOSITORY) if install else None,
     )
     steps = setup_steps(services, settings)

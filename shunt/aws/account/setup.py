@@ -28,6 +28,7 @@ from shunt.aws.account.parts import (
     template_state,
 )
 from shunt.aws.api import AwsApi
+from shunt.aws.errors import ConfigurationError
 
 WORKER = "shunt-worker"
 """Name of role, instance profile, launch template and security group."""
@@ -79,6 +80,9 @@ class AccountSettings:
     """Empty: one without inbound rules is made."""
     pipelines: bool = False
     """Let nodes talk to each other over the ports of pipelines."""
+    root_device: str = ""
+    """Device name of the image's root volume; empty: as the image says, where it is an AMI id."""
+    volume_gb: int = 100
     bundle: Bundle | None = None
     """Code and lock for images that have neither; None: the image has both."""
 
@@ -213,7 +217,22 @@ def template_data(services: Services, settings: AccountSettings, group: str) -> 
     """What every node is launched with."""
     data = settings.filled("launch-template.json", services, group)
     user_data = base64.b64encode(settings.user_data().encode()).decode()
+    (root,) = data["BlockDeviceMappings"]
+    root["DeviceName"] = settings.root_device or _root_device(services.ec2, settings.image, root)
+    root["Ebs"]["VolumeSize"] = settings.volume_gb
     return {**data, "UserData": user_data}
+
+
+def _root_device(ec2: AwsApi, image: str, written: Mapping[str, Any]) -> str:
+    """As the image names it: a volume under another name stands empty beside the image's own. A
+    parameter (`resolve:ssm:`) is not looked into; Amazon Linux has what is written."""
+    if not image.startswith("ami-"):
+        return written["DeviceName"]
+    try:
+        images = ec2.call("describe_images", {"ImageIds": [image]})["Images"]
+    except ConfigurationError:  # no such image: launching it will say so
+        images = []
+    return images[0].get("RootDeviceName", "") if images else written["DeviceName"]
 
 
 def _service_role(iam: AwsApi, service: str, what: str) -> Step:
