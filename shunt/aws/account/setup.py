@@ -229,10 +229,11 @@ def _root_device(ec2: AwsApi, image: str, written: Mapping[str, Any]) -> str:
     if not image.startswith("ami-"):
         return written["DeviceName"]
     try:
-        images = ec2.call("describe_images", {"ImageIds": [image]})["Images"]
+        images: list[dict[str, str]] = ec2.call("describe_images", {"ImageIds": [image]})["Images"]
     except ConfigurationError:  # no such image: launching it will say so
         images = []
-    return images[0].get("RootDeviceName", "") if images else written["DeviceName"]
+    names = [told["RootDeviceName"] for told in images if "RootDeviceName" in told]
+    return names[0] if names else written["DeviceName"]
 
 
 def _service_role(iam: AwsApi, service: str, what: str) -> Step:
