@@ -285,10 +285,9 @@ def _preflight(job: Job, *, as_json: bool) -> None:
 
 def _preflight_report(job: Job) -> PreflightReport:
     check_job(job)
-    return preflight_job(job, renderer_of(job, clock=datetime.now(UTC)))
     model = resolve_model(job, os.environ)
     rendering = job if model is None else control_copy(job, model, os.environ)
-    return preflight_job(job, renderer_of(rendering))
+    return preflight_job(job, renderer_of(rendering, clock=datetime.now(UTC)))
 
 
 def _store(job: Job) -> Store:

@@ -102,25 +102,16 @@ def prepare_run(
 ) -> Manifest:
     """The run's manifest, carrying what this invocation says of fleet, cadence and output."""
     check_job(job)
-<<<<<<< HEAD
     now = around.now()
-    manifest = prepare(
-        job,
-        store,
-        renderer_of(job, clock=now),
-        now=now,
-        sample=sample,
-=======
     model = resolve_model(job, around.environment)
     rendering = job if model is None else control_copy(job, model, around.environment)
     manifest = prepare(
         job,
         store,
-        renderer_of(rendering),
-        now=around.now(),
+        renderer_of(rendering, clock=now),
+        now=now,
         sample=sample,
         model=model,
->>>>>>> 512ecf0 (Bring a run's model to its nodes, from the hub or a bucket; close pools that a zone does not have; rehearse the node)
         saw=watcher.preflighted,
     )
     manifest = manifest.model_copy(update={"job": job})
