@@ -70,8 +70,8 @@ def main(argv: Sequence[str]) -> int:
                 manifest = _with_model(store, store_config, manifest, options)
             except Interrupted as told:
                 log.info("%s", told)
-                write_end(store, options.run, options.node, ExitCode.DRAINED)
-                return ExitCode.DRAINED
+                write_end(store, options.run, options.node, WorkerExit.DRAINED)
+                return WorkerExit.DRAINED
             ending.code = asyncio.run(_run(store, manifest, options, warm))
     log.info("worker ends exit=%d (%s)", ending.code, ending.code.name.lower())
     return ending.code
