@@ -9,8 +9,6 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any, NoReturn, cast
 
-import jinja2
-import jinja2.sandbox
 from pydantic import ValidationError
 
 from shunt.dataset.chat_template import TEMPLATE_ERRORS
@@ -21,9 +19,10 @@ from shunt.dataset.plain_row import PlainRows
 from shunt.dataset.prompt import Prompt
 from shunt.dataset.rendering import Renderer
 from shunt.dataset.row_error import RowError, RowErrorCode
+from shunt.dataset.row_template import RowTemplate
 from shunt.dataset.shard import merged
 from shunt.dataset.structure import check_structure
-from shunt.errors import JobError, RequestRefused
+from shunt.errors import RequestRefused
 from shunt.job.job import Columns, Job
 from shunt.job.sampling import Sampling
 
@@ -64,7 +63,8 @@ class PromptReader:
         self._adapters = job.model.adapters
         self._renderer = renderer
         self._openai_batch = openai_batch
-        self._template = _compiled(job.input.template)
+        template = job.input.template
+        self._template = None if template is None else RowTemplate(template)
         self._id_columns = _id_columns(job.input.columns, openai_batch)
         self._needs_id = openai_batch or job.input.columns.id is not None
         limit = job.sampling.max_tokens or renderer.max_model_len
@@ -229,18 +229,6 @@ def _id_columns(columns: Columns, openai_batch: bool) -> tuple[str, ...]:
     if columns.id is not None:
         return (columns.id,)
     return ("custom_id",) if openai_batch else _DEFAULT_ID_COLUMNS
-
-
-def _compiled(template: str | None) -> jinja2.Template | None:
-    if template is None:
-        return None
-    environment = jinja2.sandbox.SandboxedEnvironment(
-        undefined=jinja2.StrictUndefined, keep_trailing_newline=True
-    )
-    try:
-        return environment.from_string(template)
-    except jinja2.TemplateSyntaxError as error:
-        raise JobError(f"input.template: line {error.lineno}: {error.message}") from error
 
 
 def _from_json_text(value: Any, name: str) -> Any:

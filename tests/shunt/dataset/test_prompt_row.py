@@ -36,6 +36,35 @@ def test_a_template_that_fails_over_a_row_ends_that_row(tmp_path: Path, template
     assert prompt.error.message.startswith("rows.jsonl:1: input.template: ")
 
 
+@pytest.mark.parametrize(
+    ("template", "told"),
+    [
+        ("{{ 'x' * 10000000000 }}", "repeats a text"),
+        ("{{ 10000000000 * n }}", "repeats a text"),
+        ("{{ '%999999999s' % n }}", "width of 999999999"),
+        ("{{ '{:999999999}'.format(n) }}", "width of 999999999"),
+        ("{{ '%999999999s'|format(n) }}", "width of 999999999"),
+        ("{{ n|center(1000000000) }}", "width of 1,000,000,000"),
+        ("{{ n.rjust(1000000000) }}", "width of 1,000,000,000"),
+        ("{{ 9 ** 999999999 }}", "power of 999,999,999"),
+        ("{% for i in range(5000) %}{% for j in range(5000) %}{% endfor %}{% endfor %}", "ranges"),
+        ("{% for i in range(3000) %}{{ n * 5000 }}{% endfor %}", "over 10,000,000 characters"),
+    ],
+)
+def test_a_template_is_bounded_in_size_and_steps(tmp_path: Path, template: str, told: str) -> None:
+    prompt = prompt_of(tmp_path, {"n": "x"}, input={"template": template})
+    assert prompt.error.code == "missing_prompt"
+    assert told in prompt.error.message
+
+
+def test_a_template_may_count_and_repeat(tmp_path: Path) -> None:
+    template = (
+        "{% for i in range(3) %}{{ '-' * n }}{{ '%3d' % i }}{% endfor %}{{ range(9)|length }}"
+    )
+    prompt = prompt_of(tmp_path, {"n": 2}, input={"template": template})
+    assert prompt.text == "--  0--  1--  29  2"
+
+
 def test_a_template_that_does_not_compile_is_a_wrong_job(tmp_path: Path) -> None:
     with pytest.raises(JobError, match=r"input\.template: line 1"):
         prompt_of(tmp_path, {"n": 0}, input={"template": "{{ n"})
