@@ -60,6 +60,7 @@ def test_a_template_is_bounded_in_size_and_steps(tmp_path: Path, template: str, 
 def test_a_template_may_count_and_repeat(tmp_path: Path) -> None:
     template = (
         "{% for i in range(3) %}{{ '-' * n }}{{ '%3d' % i }}{% endfor %}{{ range(9)|length }}"
+        "{{ '{:3}'.format(n) }}"
     )
     prompt = prompt_of(tmp_path, {"n": 2}, input={"template": template})
     assert prompt.text == "--  0--  1--  29  2"
