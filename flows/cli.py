@@ -1,6 +1,7 @@
 """`shunt`: the command line. Thin: it reads argv and environment, and prints."""
 
 import json
+import os
 import sys
 from typing import Annotated, Any
 
@@ -66,8 +67,14 @@ app.add_typer(account_commands.aws, name="aws")
 app.add_typer(model, name="model")
 
 
+_QUIET = {"TRANSFORMERS_NO_ADVISORY_WARNINGS": "1", "TRANSFORMERS_VERBOSITY": "error"}
+"""transformers warns of what is no news here: no PyTorch, and rows that preflight itself counts."""
+
+
 def main() -> None:
     """The `shunt` script."""
+    for name, value in _QUIET.items():
+        os.environ.setdefault(name, value)
     sys.exit(app())
 
 

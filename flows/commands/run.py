@@ -281,6 +281,9 @@ def _preflight(job: Job, *, as_json: bool) -> None:
         show_preflight(console_of(), report)
     if job.errors.strict:
         report.require_clean()
+    if report.num_good_rows == 0:
+        _errors.print("[bold red]error[/]: no row of the input can run", highlight=False)
+        raise typer.Exit(ExitCode.USAGE)
 
 
 def _preflight_report(job: Job) -> PreflightReport:

@@ -140,15 +140,16 @@ class _ZstdStream(io.RawIOBase):
 
 
 def find_files(paths: str | Sequence[str], *, endpoint_url: str | None = None) -> list[SourceFile]:
-    """The files that the paths and globs name, sorted by URI.
+    """The files that the paths and globs name: those of a glob sorted, a list in its own order.
 
-    Raises `InputError` for a path that names nothing, or a directory.
+    A path that exists as it is written is that file, whatever signs are in its name. Raises
+    `InputError` for a path that names nothing, or a directory.
     """
     found: dict[str, SourceFile] = {}
     for path in [paths] if isinstance(paths, str) else paths:
         for source in _expand(path, endpoint_url):
-            found[source.uri] = source
-    return [found[uri] for uri in sorted(found)]
+            found.setdefault(source.uri, source)
+    return list(found.values())
 
 
 def _expand(path: str, endpoint_url: str | None) -> list[SourceFile]:
@@ -157,7 +158,7 @@ def _expand(path: str, endpoint_url: str | None) -> list[SourceFile]:
         options = {"client_kwargs": {"endpoint_url": endpoint_url}}
     try:
         filesystem, plain = fsspec.core.url_to_fs(path, **options)
-        is_glob = any(sign in path for sign in "*?[")
+        is_glob = any(sign in path for sign in "*?[") and not filesystem.exists(plain)
         names = sorted(filesystem.glob(plain)) if is_glob else [plain]
         for name in names:
             if filesystem.isdir(name):

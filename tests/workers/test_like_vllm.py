@@ -12,7 +12,6 @@ from shunt.dataset.input_row import InputRow
 from shunt.dataset.prompt_row import PromptReader
 from shunt.dataset.rendering import renderer_for
 from shunt.job.job import Job
-from workers.engine.params import sampling_params
 from workers.shards.opening import choice_sampling
 
 pytestmark = pytest.mark.vllm
@@ -155,6 +154,8 @@ def test_parameters_of_a_completion_are_those_of_vllms_server(extra: dict[str, A
 
 def _ours(model: str, url: str, body: dict[str, Any]) -> tuple[list[int], Any]:
     """(token ids, vLLM's parameters of the first choice) of a batch line with this body."""
+    from workers.engine.params import sampling_params
+
     job = Job.model_validate({"name": "t", "model": {"path": model}, "input": {"path": "x"}})
     renderer = renderer_for(model, revision=None, max_model_len=CONTEXT, fake=False)
     columns = {"custom_id": "a", "method": "POST", "url": url, "body": body}

@@ -104,6 +104,15 @@ def test_preflight_tells_file_and_line_of_every_mistake(desk: Desk) -> None:
     assert "prompts.jsonl:62" in plain.stdout
 
 
+def test_preflight_says_when_no_row_can_run(desk: Desk) -> None:
+    (desk.directory / "prompts.jsonl").write_text('{broken\n{"id": "e", "prompt": ""}\n')
+    refused = desk.shunt("preflight", "job.yaml", "--json")
+
+    assert refused.returncode == 2
+    assert json.loads(refused.stdout)["num_good_rows"] == 0
+    assert "no row of the input can run" in refused.stderr
+
+
 def test_preflight_with_a_sample_runs_it(desk: Desk) -> None:
     done = desk.shunt("preflight", "job.yaml", "--sample", "5", "--json")
 

@@ -1,4 +1,4 @@
-"""Files are found in order, local or on S3; each that cannot be used is named."""
+"""Files are found in the order given, local or on S3; each that cannot be used is named."""
 
 import gzip
 import os
@@ -17,11 +17,21 @@ from shunt.testing.s3_server import S3Server
 from tests.shunt.dataset.rows import cut, make_job
 
 
-def test_several_paths_and_globs_are_one_sorted_list_without_repeats(tmp_path: Path) -> None:
+def test_a_glob_is_sorted_and_a_list_keeps_its_order_without_repeats(tmp_path: Path) -> None:
     for name in ("b.jsonl", "a.jsonl", "c.jsonl"):
         (tmp_path / name).touch()
-    found = find_files([str(tmp_path / "*.jsonl"), str(tmp_path / "b.jsonl")])
-    assert [source.name for source in found] == ["a.jsonl", "b.jsonl", "c.jsonl"]
+    found = find_files([str(tmp_path / "c.jsonl"), str(tmp_path / "*.jsonl")])
+    assert [source.name for source in found] == ["c.jsonl", "a.jsonl", "b.jsonl"]
+
+
+@pytest.mark.parametrize(
+    "name", ["reviews [final].jsonl", "50%20off.jsonl", "c#.jsonl", "a+b.jsonl"]
+)
+def test_a_file_is_found_by_the_very_name_it_has(tmp_path: Path, name: str) -> None:
+    for other in (name, "reviews f.jsonl"):
+        (tmp_path / other).write_text('{"prompt": "hi"}\n')
+    [found] = find_files(str(tmp_path / name))
+    assert found.name == name
 
 
 def test_rows_of_all_files_are_in_the_order_of_their_names(tmp_path: Path) -> None:
