@@ -74,9 +74,10 @@ def test_verify_proves_the_results_and_notices_a_changed_one(
 def test_collect_writes_to_another_directory(finished: Desk, tmp_path: Path) -> None:
     done = finished.shunt("collect", "small", "--output", str(tmp_path / "copy"), "--json")
 
-    assert json.loads(done.stdout)["summary"]["directory"] == str(tmp_path / "copy")
     (first,) = finished.directory.glob("results/*/results.jsonl")
-    assert (tmp_path / "copy" / "results.jsonl").read_bytes() == first.read_bytes()
+    copy = tmp_path / "copy" / first.parent.name
+    assert json.loads(done.stdout)["summary"]["directory"] == str(copy)
+    assert (copy / "results.jsonl").read_bytes() == first.read_bytes()
 
 
 def test_an_open_run_is_neither_collected_nor_verified(slow_desk: Desk) -> None:
