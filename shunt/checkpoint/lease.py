@@ -45,7 +45,8 @@ class Heartbeat(BaseModel):
 
 @dataclass(slots=True)
 class Lease:
-    """The owner's side of a won lease. One thread at a time may use it."""
+    """The owner's side of a won lease. A renewal and the release may come from two threads at once:
+    the release is the last word, as one that a renewal overtook would cost others a whole term."""
 
     store: Store
     run_id: str
@@ -55,6 +56,8 @@ class Lease:
     quick: Store | None = None
     """For renewals: the same store, which gives up early. None: `store` itself."""
     _beat: int = 0
+    _released: bool = False
+    _writing: threading.Lock = field(default_factory=threading.Lock)
 
     def renew(self, in_flight: Iterable[int] = ()) -> None:
         """Say that the owner lives. Raises `Fenced` when a newer epoch exists.
@@ -62,14 +65,19 @@ class Lease:
         The check comes first: an owner that lost its shard must not look alive.
         """
         store = self.quick or self.store
-        self._check(store)
-        beat = Heartbeat(owner=self.owner, beat=self._next(), in_flight=tuple(in_flight))
-        self._write(store, beat)
+        with self._writing:
+            if self._released:
+                return
+            self._check(store)
+            beat = Heartbeat(owner=self.owner, beat=self._next(), in_flight=tuple(in_flight))
+            self._write(store, beat)
 
     def release(self) -> None:
         """Give the shard back, so that nobody waits for a term to pass."""
-        beat = Heartbeat(owner=self.owner, beat=self._next(), released=True)
-        self._write(self.store, beat)
+        with self._writing:
+            self._released = True
+            beat = Heartbeat(owner=self.owner, beat=self._next(), released=True)
+            self._write(self.store, beat)
 
     def check(self) -> None:
         """Raise `Fenced` when a newer epoch exists."""

@@ -13,7 +13,7 @@ from huggingface_hub.errors import HFValidationError
 from shunt.errors import JobError
 from shunt.job.job import Job, Model
 from shunt.model.bucket import BucketSource
-from shunt.model.errors import ModelDenied, ModelMissing
+from shunt.model.errors import ModelDenied, ModelMissing, ModelUnavailable
 from shunt.model.fetching import fetch
 from shunt.model.hub import HUB_URL, HubSource
 from shunt.model.listing import ModelListing
@@ -32,7 +32,7 @@ def resolve_model(job: Job, environment: Mapping[str, str]) -> ModelListing | No
     """The files of the job's model, a revision resolved to its commit; None where the path is used
     as it is: a directory, a model that a local fleet has in the hub's own cache, no model at all.
 
-    Raises `JobError`: nothing of that name, no right to read it.
+    Raises `JobError`: nothing of that name, no right to read it, no answer.
     """
     model = job.model
     if model.engine_kind == "fake" or is_used_as_it_is(job, environment):
@@ -45,8 +45,9 @@ def resolve_model(job: Job, environment: Mapping[str, str]) -> ModelListing | No
         )
     try:
         return source_of(job, environment).listing()
-    except (ModelMissing, ModelDenied) as error:
-        raise JobError(f"model.path: {error}") from error
+    except (ModelMissing, ModelDenied, ModelUnavailable) as error:
+        as_what = "" if model.path.startswith(S3) else f"{model.path} is no directory here, and "
+        raise JobError(f"model.path: {as_what}{error}") from error
 
 
 def is_used_as_it_is(job: Job, environment: Mapping[str, str]) -> bool:

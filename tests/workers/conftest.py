@@ -1,9 +1,23 @@
-"""A small model, and what one rank makes of it: computed once for all tests of pipelines."""
+"""Where there is no vLLM, the tests that run it are skipped. For pipelines: a small model, and what
+one rank makes of it, computed once."""
+
+import importlib.util
+from pathlib import Path
 
 import pytest
 
 from shunt.demo_model.tiny_llama import tiny_llama
 from tests.workers.pipeline.processes import Told, run
+
+HAS_VLLM = importlib.util.find_spec("vllm") is not None
+
+
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    here = Path(__file__).parent
+    for item in items:
+        mine = item.path.is_relative_to(here) and item.get_closest_marker("vllm")
+        if mine and not HAS_VLLM:
+            item.add_marker(pytest.mark.skip(reason="vLLM is not installed here"))
 
 
 @pytest.fixture(scope="session")

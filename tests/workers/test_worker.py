@@ -286,9 +286,11 @@ def test_an_engine_that_starts_for_ages_keeps_the_last_shard_from_nobody() -> No
             await asyncio.sleep(0)
         while worker.desk.shards or worker.admission.num_waiting:
             await asyncio.sleep(0)
-        lease = LeaseObserver(store, RUN, 60.0, lambda: 0.0).acquire("000000", "idle")
-        given_back = lease is not None
-        assert lease is not None
+        # The word that it is given back may still be on its way; the term never lapses here.
+        observer = LeaseObserver(store, RUN, 60.0, lambda: 0.0)
+        while (lease := observer.acquire("000000", "idle")) is None:
+            await asyncio.sleep(0.01)
+        given_back = True
         lease.release()
 
     bench, store = Bench(long_prompts(6)), MemoryStore()
@@ -382,7 +384,8 @@ def test_nobody_takes_the_share_of_others_ahead(
         nonlocal most
         worker = bench.worker(MemoryStore())
         running = asyncio.create_task(worker.run())
-        while worker.tally.rows_finished < 3:
+        # The next shard is opened beside serving, by a thread that may come late.
+        while worker.tally.rows_finished < 3 or (most < held and not running.done()):
             most = max(most, len(worker.desk.shards))
             await asyncio.sleep(0)
         worker.told_to_leave("test")

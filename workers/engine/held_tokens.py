@@ -14,6 +14,8 @@ from workers.engine.private.core import EngineCoreOutput, EngineCoreOutputs, han
 
 HOLD_STEPS = 16
 """Some 0.2 s on a GPU, 0.8 s on two CPU cores: little beside a flush interval."""
+KEY = "shunt_hold_steps"
+"""Name in vLLM's `additional_config` of another number of steps, for who looks more often."""
 
 
 class HoldingTokens:
@@ -23,11 +25,14 @@ class HoldingTokens:
         super().__init__(*args, **options)
         self._held: dict[int, dict[str, EngineCoreOutput]] = {}
         self._steps_held = 0
+        additional = self.vllm_config.additional_config
+        named = additional.get(KEY) if isinstance(additional, dict) else None
+        self._hold_steps = HOLD_STEPS if named is None else int(named)
 
     def update_from_output(self: Any, *args: Any, **options: Any) -> dict[int, EngineCoreOutputs]:
         by_client = super().update_from_output(*args, **options)  # type: ignore[misc]
         self._steps_held += 1
-        telling = self._steps_held >= HOLD_STEPS or self._must_tell()
+        telling = self._steps_held >= self._hold_steps or self._must_tell()
         for client, outputs in by_client.items():
             held = self._held.setdefault(client, {})
             for out in outputs.outputs:

@@ -86,8 +86,12 @@ def cut_drive(
     (run_id,) = _run_ids(directory)
     wait_until(lambda: len(StatusReader(reader, run_id).read().living) == 2)
     store.error = error
-    wait_until(lambda: until(len(StatusReader(reader, run_id).read().living)) or bool(endings))
-    assert store.refused > 3 or endings
+
+    def is_over() -> bool:
+        living = len(StatusReader(reader, run_id).read().living)
+        return bool(endings) or (until(living) and store.refused > 3)
+
+    wait_until(is_over)
     store.error = None
     thread.join(60.0)
     return endings, told, reader

@@ -113,3 +113,12 @@ def test_the_dead_owners_last_words_name_suspects(
         clock.now_s += TERM_S
     assert past_suspects(store, "run", "000000", fruitful=()) == {1: 1, 2: 2}
     assert past_suspects(store, "run", "000000", fruitful={1}) == {2: 1}
+
+
+def test_a_renewal_that_comes_with_the_release_does_not_take_it_back(store: Store) -> None:
+    """A worker renews beside everything else; an overtaken release would cost others a term."""
+    lease = LeaseObserver(store, "run", TERM_S, lambda: 0.0).acquire("000000", "first")
+    assert lease is not None
+    lease.release()
+    lease.renew()
+    assert LeaseObserver(store, "run", TERM_S, lambda: 0.0).acquire("000000", "second") is not None

@@ -18,6 +18,7 @@ class Steps:
     """Stands where vLLM's scheduler is: gives the outputs of the steps that a test says."""
 
     def __init__(self) -> None:
+        self.vllm_config = SimpleNamespace(additional_config={})
         self.requests: dict[str, Any] = {}
         self.pause_state = Pause.UNPAUSED
 

@@ -119,7 +119,7 @@ _INSTANCE_ATTRIBUTES: tuple[tuple[type, str], ...] = (
     (Request, "next_decode_eligible_step is_prefill_chunk num_output_placeholders"),
     (RequestState, "detokenizer logprobs_processor num_cached_tokens external_req_id"),
     (Scheduler, "grammar_compile_error_reqs structured_output_manager requests"),
-    (Scheduler, "current_step running parallel_config"),
+    (Scheduler, "current_step running parallel_config vllm_config"),
     (EngineCoreProc, "output_queue"),
     (OutputProcessor, "request_states"),
     (MPClient, "utility_results resources"),
