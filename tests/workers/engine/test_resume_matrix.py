@@ -123,26 +123,35 @@ async def test_resumed_generation_is_the_undisturbed_one(
 
 
 async def test_five_moves_change_nothing(engine: Any, undisturbed: Any) -> None:
-    """Every class at once: peeked while it runs, cancelled, resumed, five times over."""
-    names = [name for name, _ in undisturbed]
-    moved = await asyncio.gather(*(_move_five_times(engine, *undisturbed[n, 0]) for n in names))
-    differing = [
-        name
-        for name, (generation, _) in zip(names, moved, strict=True)
-        if not compare(undisturbed[name, 0][1], generation).exact(LOGPROB_TOLERANCE)
-    ]
-    assert not differing
-    assert all(generation.num_resumes == num_moves for generation, num_moves in moved)
-    # A peek may see a short generation only when it has ended; most are moved all five times.
-    assert sum(num_moves for _, num_moves in moved) > 4 * len(moved)
+    """Every class at once: peeked while it runs, cancelled, resumed, five times over.
+
+    A peek of a busy machine may come when a generation has ended; such a one is moved again.
+    """
+    most = dict.fromkeys((name for name, _ in undisturbed), 0)
+    for attempt in range(3):
+        names = [name for name, num_moves in most.items() if num_moves < 5]
+        moved = await asyncio.gather(
+            *(_move_five_times(engine, *undisturbed[name, 0], attempt) for name in names)
+        )
+        differing = [
+            name
+            for name, (generation, _) in zip(names, moved, strict=True)
+            if not compare(undisturbed[name, 0][1], generation).exact(LOGPROB_TOLERANCE)
+        ]
+        assert not differing
+        assert all(generation.num_resumes == num_moves for generation, num_moves in moved)
+        for name, (_, num_moves) in zip(names, moved, strict=True):
+            most[name] = max(most[name], num_moves)
+    assert sum(most.values()) > 4 * len(most)
 
 
 async def _move_five_times(
-    engine: Any, request: Request, expected: Generation
+    engine: Any, request: Request, expected: Generation, attempt: int
 ) -> tuple[Generation, int]:
     length = len(expected.token_ids)
     positions = [max(1, length * part // 6) for part in range(1, 6)]
-    return await move([engine], replace(request, request_id=f"{request.request_id}*5"), positions)
+    named = replace(request, request_id=f"{request.request_id}*5.{attempt}")
+    return await move([engine], named, positions)
 
 
 async def test_the_naive_way_fails(engine: Any, undisturbed: Any) -> None:
