@@ -131,7 +131,7 @@ async def test_five_moves_change_nothing(engine: Any, undisturbed: Any) -> None:
     for attempt in range(3):
         names = [name for name, num_moves in most.items() if num_moves < 5]
         moved = await asyncio.gather(
-            *(_move_five_times(engine, *undisturbed[name, 0], attempt) for name in names)
+            *(_move_five_times(engine, *undisturbed[name, 0], attempt=attempt) for name in names)
         )
         differing = [
             name
@@ -146,7 +146,7 @@ async def test_five_moves_change_nothing(engine: Any, undisturbed: Any) -> None:
 
 
 async def _move_five_times(
-    engine: Any, request: Request, expected: Generation, attempt: int
+    engine: Any, request: Request, expected: Generation, *, attempt: int = 0
 ) -> tuple[Generation, int]:
     length = len(expected.token_ids)
     positions = [max(1, length * part // 6) for part in range(1, 6)]
