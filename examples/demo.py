@@ -19,7 +19,7 @@ from rich.panel import Panel
 
 from flows.drive.drive import drive
 from flows.screen.view import PlainView, show_ending
-from flows.surroundings import surroundings
+from flows.surroundings import keep_quiet, surroundings
 from shunt.job.job_file import load_job
 from shunt.run.manifest import read_manifest
 from shunt.run.pace import Pace
@@ -60,6 +60,7 @@ def main(arguments: list[str]) -> int:
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--svg", type=Path, help="keep a picture of what was printed in this file")
     svg: Path | None = parser.parse_args(arguments).svg
+    keep_quiet()
     console = Console(record=svg is not None, width=100 if svg else None)
     started_s = time.monotonic()
     job = load_job(JOB)

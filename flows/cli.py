@@ -1,7 +1,6 @@
 """`shunt`: the command line. Thin: it reads argv and environment, and prints."""
 
 import json
-import os
 import sys
 from typing import Annotated, Any
 
@@ -16,6 +15,7 @@ from flows.commands.audit import audit
 from flows.commands.model import model
 from flows.commands.plan import calibrate, plan
 from flows.exit_code import ExitCode
+from flows.surroundings import keep_quiet
 from shunt.errors import InputError, JobError, RunMissing, ShuntError
 
 _USAGE_ERRORS = (JobError, InputError, RunMissing)
@@ -67,14 +67,9 @@ app.add_typer(account_commands.aws, name="aws")
 app.add_typer(model, name="model")
 
 
-_QUIET = {"TRANSFORMERS_NO_ADVISORY_WARNINGS": "1", "TRANSFORMERS_VERBOSITY": "error"}
-"""transformers warns of what is no news here: no PyTorch, and rows that preflight itself counts."""
-
-
 def main() -> None:
     """The `shunt` script."""
-    for name, value in _QUIET.items():
-        os.environ.setdefault(name, value)
+    keep_quiet()
     sys.exit(app())
 
 

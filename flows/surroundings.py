@@ -86,6 +86,16 @@ def _check_reachable(job: Job) -> None:
         )
 
 
+_QUIET = {"TRANSFORMERS_NO_ADVISORY_WARNINGS": "1", "TRANSFORMERS_VERBOSITY": "error"}
+"""transformers warns of what is no news here: no PyTorch, and rows that preflight itself counts."""
+
+
+def keep_quiet() -> None:
+    """Before anything is imported that would speak on the terminal of whoever runs a command."""
+    for name, value in _QUIET.items():
+        os.environ.setdefault(name, value)
+
+
 def state_directory() -> Path:
     """Where this machine keeps logs and Prefect's database: `.shunt` where one works."""
     return Path.cwd() / ".shunt"
