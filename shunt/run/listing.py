@@ -7,11 +7,9 @@ from datetime import datetime
 from decimal import Decimal
 
 from shunt.checkpoint.done import done_shards
-from shunt.results.summary import read_summary
-from shunt.run.cancellation import is_cancelled
 from shunt.run.manifest import list_runs, read_manifest
 from shunt.run.spend import read_spend
-from shunt.run.status import RunState
+from shunt.run.status import RunState, state_of
 from shunt.store.protocol import Store
 
 _READERS = 8
@@ -38,15 +36,9 @@ def read_lines(store: Store) -> Iterator[RunLine]:
         manifest = read_manifest(store, run_id)
         done = done_shards(store, run_id)
         spend = read_spend(store, run_id)
-        if read_summary(store, run_id) is not None:
-            state = RunState.COLLECTED
-        elif len(done) == len(manifest.shards):
-            state = RunState.GENERATED
-        else:
-            state = RunState.CANCELLED if is_cancelled(store, run_id) else RunState.OPEN
         return RunLine(
             run_id=run_id,
-            state=state,
+            state=state_of(store, run_id, all_done=len(done) == len(manifest.shards)),
             rows_done=sum(s.num_prompts for s in manifest.shards if s.shard_id in done),
             rows_total=manifest.num_rows,
             created_at=manifest.created_at,

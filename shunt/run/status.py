@@ -104,7 +104,7 @@ class StatusReader:
         return RunStatus(
             run_id=self.run_id,
             read_at=datetime.now(UTC),
-            state=self._state(all(shard.done for shard in shards)),
+            state=state_of(self.store, self.run_id, all_done=all(shard.done for shard in shards)),
             rows_total=sum(shard.num_rows for shard in shards),
             rows_terminal=sum(shard.num_terminal for shard in shards),
             rows_failed=sum(shard.num_error_rows for shard in shards),
@@ -115,12 +115,14 @@ class StatusReader:
             spend=read_spend(self.store, self.run_id),
         )
 
-    def _state(self, all_done: bool) -> RunState:
-        if read_summary(self.store, self.run_id) is not None:
-            return RunState.COLLECTED
-        if all_done:
-            return RunState.GENERATED
-        return RunState.CANCELLED if is_cancelled(self.store, self.run_id) else RunState.OPEN
+
+def state_of(store: Store, run_id: str, *, all_done: bool) -> RunState:
+    """Where a run stands; `all_done`: every shard has its marker."""
+    if read_summary(store, run_id) is not None:
+        return RunState.COLLECTED
+    if all_done:
+        return RunState.GENERATED
+    return RunState.CANCELLED if is_cancelled(store, run_id) else RunState.OPEN
 
 
 def _shard_statuses(
