@@ -1,9 +1,7 @@
 """What a process does that was just forked from a warm one."""
 
-import importlib
 import logging
 import os
-import sys
 from typing import Any
 
 from workers.warm.fitness import ImportedWith
@@ -28,12 +26,9 @@ def run_child(imported: ImportedWith) -> Run:
     return run
 
 
-def _run(request: dict[str, Any], descriptors: list[int]) -> int:
-    if request["kind"] == "process":
-        return run_process(descriptors)
-    module = importlib.import_module(request["module"])
-    sys.argv = [module.__file__ or request["module"], *request["arguments"]]
-    return int(module.main(request["arguments"]))
+def _run(_request: dict[str, Any], descriptors: list[int]) -> int:
+    """What is asked for is always a process of multiprocessing."""
+    return run_process(descriptors)
 
 
 def _forget_logging() -> None:

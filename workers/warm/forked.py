@@ -3,8 +3,7 @@
 import os
 import signal
 import socket
-import subprocess
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Sequence
 from contextlib import suppress
 from multiprocessing.connection import wait
 from typing import Any
@@ -66,49 +65,3 @@ class ForkedChild:
         self._channel.close()
         with suppress(OSError):
             os.close(self.sentinel)
-
-
-class ForkedModule:
-    """`python -m MODULE ARGUMENTS` as a fork, with what we use of `subprocess.Popen`.
-
-    Its stdin is a pipe that we hold, its other streams are ours.
-    """
-
-    def __init__(
-        self, dial: Dial, module: str, arguments: Sequence[str], environ: Mapping[str, str]
-    ) -> None:
-        """Raises `ChannelError` where the warm process does not give one."""
-        request = {
-            "kind": "module",
-            "forks": True,
-            "module": f"{module}.__main__",
-            "arguments": list(arguments),
-            "environ": dict(environ),
-        }
-        source, held = os.pipe()
-        try:
-            self._child = ForkedChild(dial, request, [source, 1, 2])
-        except BaseException:
-            os.close(held)
-            raise
-        finally:
-            os.close(source)
-        self.stdin = open(held, "wb", closefd=True)  # noqa: SIM115  closed by whoever owns us
-        self.pid = self._child.pid
-
-    def poll(self) -> int | None:
-        return self._child.poll()
-
-    def wait(self, timeout: float | None = None) -> int:
-        """Raises `subprocess.TimeoutExpired`, as `Popen` does."""
-        code = self._child.poll(timeout)
-        if code is None:
-            assert timeout is not None, "without one the wait is for ever"
-            raise subprocess.TimeoutExpired("forked module", timeout)
-        return code
-
-    def terminate(self) -> None:
-        self._child.send_signal(signal.SIGTERM)
-
-    def kill(self) -> None:
-        self._child.send_signal(signal.SIGKILL)

@@ -30,7 +30,7 @@ class WarmPopen(popen_forkserver.Popen):
     def __init__(self, process_obj: process.BaseProcess, dial: Dial, *, forks: bool) -> None:
         self._fds: list[int] = []
         self._dial = dial
-        self._request = {"kind": "process", "forks": forks}
+        self._request = {"forks": forks}
         super().__init__(process_obj)
 
     def _launch(self, process_obj: Any) -> None:
