@@ -5,6 +5,7 @@ The command line and the Prefect flow both call `drive`; they differ in who watc
 
 import os
 import shlex
+from collections.abc import Callable
 from dataclasses import dataclass, replace
 from typing import Protocol
 
@@ -35,6 +36,8 @@ from shunt.store.patience import Patience
 from shunt.store.protocol import Store
 
 _RECHECKS = 3
+AGAIN_S = 1.0
+"""Between two tries to reach a store that was away when the last node left."""
 CANCELLED = "cancelled"
 """Reason of a drive that `shunt cancel` ended."""
 _UNLIMITED_ANSWER_TOKENS = 1024
@@ -190,10 +193,28 @@ def _generate(
                 break
             around.stop.wait(nodes.poll_s)
         ending = replace(ending, num_lost=nodes.reconciler.num_lost)
-    with patience.waiting():
-        timeline.settle()
-        watcher.seen(reader.read(), pace)
+    _last_look(reader, timeline, patience, lambda status: watcher.seen(status, pace), around)
     return ending
+
+
+def _last_look(
+    reader: StatusReader,
+    timeline: Timeline,
+    patience: Patience,
+    show: Callable[[RunStatus], None],
+    around: Surroundings,
+) -> None:
+    """What stands in the store now that the nodes have left. They may have left while it was away,
+    so it is waited for: the results are still to be collected from it.
+    """
+    while True:
+        with patience.waiting():
+            status = reader.read()
+            patience.reached()
+            timeline.settle()
+            return show(status)
+        if around.stop.wait(AGAIN_S):
+            return
 
 
 def _patience(around: Surroundings, timeline: Timeline) -> Patience:

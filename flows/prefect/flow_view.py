@@ -46,6 +46,11 @@ class FlowView:
         self._table: ShardTableArtifact | None = None
         self._last: RunStatus | None = None
 
+    @property
+    def shown(self) -> bool:
+        """Whether anything of the run has been seen."""
+        return self._last is not None
+
     def events_of(self, slot: str) -> Iterator[Event]:
         """What happens in a worker's place, as it happens, until the run ends."""
         while (event := self._lanes[slot].get()) is not None:

@@ -27,7 +27,7 @@ from shunt.results.summary import ResultSummary
 from shunt.run.event import Event
 from shunt.run.manifest import Manifest
 from shunt.run.pace import Pace
-from shunt.run.status import RunStatus
+from shunt.run.status import RunStatus, StatusReader
 from shunt.store.config import open_configured_store
 from shunt.store.protocol import Store
 
@@ -96,6 +96,8 @@ def generate(job: Job, sample: int | None = None) -> State[None]:
     lanes = [_lane.with_options(task_run_name=slot).submit(show, slot) for slot in slots]
     try:
         ending = resume(manifest, store, around, show)
+        if not show.shown:  # finished before: this flow run's page tells of it all the same
+            show.seen(StatusReader(store, manifest.run_id).read(), Pace())
     finally:
         show.close(slots)
         for lane in lanes:

@@ -64,7 +64,7 @@ class Site:
         living = {i.instance_id for i in self.cloud.living() if zone in ("", i.pool.zone)}
         said = [
             json.loads(path.read_text())
-            for path in self.desk.directory.glob("runs/runs/*/nodes/*.json")
+            for path in self.desk.directory.glob("runs/runs/*/nodes/[!.]*.json")
         ]
         saved = {machine_of(node["node_id"]) for node in said if node["segments"]}
         return sorted(saved & living)
