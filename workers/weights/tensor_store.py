@@ -1,22 +1,16 @@
 """The owner of a tensor store, and what an engine says to one."""
 
-import logging
 import os
-import shutil
-import subprocess
-import sys
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from workers.owner_socket import connect, listen, private_directory, receive, send
+from workers.owner_socket import connect, receive, send
+from workers.side_process import SideProcess
 from workers.weights.key import WeightsKey
 from workers.weights.segment import Manifest, WeightsRefused
 
-log = logging.getLogger(__name__)
-
-_LEAVE_S = 5.0
 _ANSWER_S = 1800.0
 """The first question for a model's content reads all of it."""
 
@@ -84,56 +78,20 @@ class TensorStore:
 
     environ: Mapping[str, str]
     max_bytes: int = 0
-    _directory: Path | None = None
-    _process: "subprocess.Popen[bytes] | None" = None
+    _side: SideProcess = field(default_factory=lambda: SideProcess("weights"))
 
     @property
     def door(self) -> Path:
-        """Its socket: the same for one after another."""
-        assert self._directory is not None, "start() first"
-        return self._directory / "store"
+        return self._side.door
 
     @property
     def pid(self) -> int:
-        assert self._process is not None, "start() first"
-        return self._process.pid
+        return self._side.pid
 
     def start(self) -> None:
         """Have one that lives. One that died is replaced by an empty one."""
-        if self._process is not None:
-            if self._process.poll() is None:
-                return
-            log.warning("tensor store died exit=%d: another is started", self._process.returncode)
-            self._end()
-        if self._directory is None:
-            self._directory = private_directory("shunt-store-")
-        self.door.parent.mkdir(mode=0o700, exist_ok=True)
-        self.door.unlink(missing_ok=True)
-        with listen(self.door) as listener:
-            command = [sys.executable, "-m", "workers.weights", str(listener.fileno())]
-            command += ["--max-bytes", str(self.max_bytes)]
-            self._process = subprocess.Popen(
-                command,
-                stdin=subprocess.PIPE,
-                env=dict(self.environ),
-                pass_fds=[listener.fileno()],
-                start_new_session=True,
-            )
+        options = ["--max-bytes", str(self.max_bytes)]
+        self._side.start("workers.weights", options, self.environ)
 
     def close(self) -> None:
-        self._end()
-        if self._directory is not None:
-            shutil.rmtree(self._directory, ignore_errors=True)
-            self._directory = None
-
-    def _end(self) -> None:
-        if self._process is None:
-            return
-        assert self._process.stdin is not None
-        self._process.stdin.close()
-        try:
-            self._process.wait(_LEAVE_S)
-        except subprocess.TimeoutExpired:
-            self._process.kill()
-            self._process.wait()
-        self._process = None
+        self._side.close()
