@@ -12,15 +12,18 @@ import signal
 import sys
 import threading
 import time
+from datetime import UTC, datetime
 from pathlib import Path
 
 from rich.console import Console
 from rich.panel import Panel
 
 from flows.drive.drive import drive
+from flows.report.page import render_page
 from flows.screen.view import PlainView, show_ending
 from flows.surroundings import keep_quiet, surroundings
 from shunt.job.job_file import load_job
+from shunt.report.reading import read_report
 from shunt.run.manifest import read_manifest
 from shunt.run.pace import Pace
 from shunt.run.status import RunStatus
@@ -88,6 +91,10 @@ def main(arguments: list[str]) -> int:
     )
     if ending.summary is not None:
         show_rows(console, Path(ending.summary.directory) / "results.jsonl")
+        page = Path(job.store.uri).parent / "report.html"
+        told = read_report(store, ending.run_id, now=datetime.now(UTC))
+        page.write_text(render_page(told), encoding="utf-8")
+        console.print(f"\nreport: {os.path.relpath(page)} (open it in a browser)", highlight=False)
     console.print(f"\n{time.monotonic() - started_s:.0f} s in all", highlight=False)
     if svg is not None:
         console.save_svg(str(svg), title="make demo")

@@ -14,6 +14,7 @@ from flows.commands import run as run_commands
 from flows.commands.audit import audit
 from flows.commands.model import model
 from flows.commands.plan import calibrate, plan
+from flows.commands.report import report
 from flows.exit_code import ExitCode
 from flows.surroundings import keep_quiet
 from shunt.errors import InputError, JobError, RunMissing, ShuntError
@@ -60,7 +61,7 @@ def shunt(
     del debug  # read by Commands
 
 
-_OTHERS = {"audit": audit, "plan": plan, "calibrate": calibrate}
+_OTHERS = {"report": report, "audit": audit, "plan": plan, "calibrate": calibrate}
 for name, command in {**run_commands.COMMANDS, **_OTHERS, **fleet_commands.COMMANDS}.items():
     app.command(name)(command)
 app.add_typer(account_commands.aws, name="aws")

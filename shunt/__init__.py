@@ -2,6 +2,6 @@
 
 The library: words, durable state and adapters. Its rooms stand on each other in this order, and
 `tests/test_layers.py` holds it: `store`, `plan`, `job`, `dataset`, `checkpoint`, `results`, `run`,
-`fleet`, `aws`, `drill`. Beside them: `keys` (every name of a durable object), `errors` and
-`retry`, which any room may use; `demo_model` and `testing`, which may use any room.
+`fleet`, `report`, `aws`, `drill`. Beside them: `keys` (every name of a durable object), `errors`
+and `retry`, which any room may use; `demo_model` and `testing`, which may use any room.
 """

@@ -34,6 +34,7 @@ ROOMS = {
         ["results"],
         ["run"],
         ["fleet"],
+        ["report"],
         ["aws"],
         ["drill"],
         ["demo_model", "testing"],

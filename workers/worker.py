@@ -4,7 +4,7 @@ import asyncio
 import logging
 from collections.abc import Awaitable, Callable
 from contextlib import suppress
-from dataclasses import dataclass, field
+from dataclasses import asdict, dataclass, field
 from datetime import datetime
 
 from shunt.checkpoint.request import Request
@@ -14,7 +14,8 @@ from shunt.fleet.worker_exit import WorkerExit
 from shunt.run.cancellation import is_cancelled
 from shunt.run.driver import SILENT_S, DriverWatch
 from shunt.run.event import Event, EventKind, record
-from shunt.run.node_status import NodeState, NodeStatus, write_status
+from shunt.run.node_course import CourseKeeper, NodeState, Sample
+from shunt.run.node_status import NodeStatus, write_status
 from shunt.store.patience import AWAY
 from shunt.store.protocol import Store
 from workers.admission import Admission
@@ -59,6 +60,7 @@ class Worker:
     leave: asyncio.Event = field(default_factory=asyncio.Event)
     """Set by `told_to_leave`: a signal, a notice, a cancelled run."""
     started_at: datetime = field(init=False)
+    course: CourseKeeper = field(default_factory=CourseKeeper)
     _taking: "asyncio.Task[bool] | None" = None
     """The next shard being won and opened, beside the engine."""
     _take_again_s: float = 0.0
@@ -349,25 +351,23 @@ class Worker:
         self.room.changed.set()
 
     async def _tell(self, state: NodeState, exit_code: WorkerExit | None = None) -> None:
+        tally, now, running = self.tally, self.now(), len(self.room.running)
+        at_s = (now - self.started_at).total_seconds()
+        unsaved = self.desk.unsaved_tokens(self.room.num_new)
+        sample = Sample(at_s, tally.output_tokens + unsaved, tally.rows_finished, running)
         status = NodeStatus(
             node_id=self.settings.node_id,
             pid=self.pid,
             state=state,
             started_at=self.started_at,
-            updated_at=self.now(),
+            updated_at=now,
             fingerprint=self.room.fingerprint,
             exit_code=exit_code,
             shards={s.shard_id: s.num_terminal for s in self.desk.shards.values()},
-            rows_finished=self.tally.rows_finished,
-            rows_failed=self.tally.rows_failed,
-            output_tokens=self.tally.output_tokens,
-            unsaved_tokens=self.desk.unsaved_tokens(self.room.num_new),
-            resumed_generations=self.tally.resumed_generations,
-            resumed_tokens=self.tally.resumed_tokens,
-            engine_deaths=self.tally.engine_deaths,
-            segments=self.tally.segments,
-            segment_bytes=self.tally.segment_bytes,
-            running=len(self.room.running),
+            unsaved_tokens=unsaved,
+            running=running,
+            course=self.course.saw(state, sample),
+            **asdict(tally),
         )
         try:
             await asyncio.to_thread(write_status, self.store, self.settings.run_id, status)

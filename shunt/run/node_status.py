@@ -4,12 +4,12 @@ import secrets
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 from datetime import datetime
-from enum import StrEnum
 from typing import Literal
 
 from pydantic import AwareDatetime, BaseModel, ConfigDict
 
 from shunt import keys
+from shunt.run.node_course import NodeCourse, NodeState
 from shunt.store.errors import ObjectMissing
 from shunt.store.protocol import Store
 
@@ -20,16 +20,6 @@ SILENT_S = 15.0
 _FETCH_THREADS = 16
 STARTING_S = 600.0
 """An engine that starts says nothing for minutes: it reads weights and compiles."""
-
-
-class NodeState(StrEnum):
-    STARTING = "starting"
-    """The engine is loading."""
-    RUNNING = "running"
-    IDLE = "idle"
-    """Waiting for shards that others hold."""
-    DRAINING = "draining"
-    ENDED = "ended"
 
 
 class NodeStatus(BaseModel):
@@ -70,6 +60,12 @@ class NodeStatus(BaseModel):
     segment_bytes: int = 0
     running: int = 0
     """Requests in the engine."""
+    prompt_tokens: int = 0
+    """Of the rows that finished here, as the count below."""
+    cached_tokens: int = 0
+    """Prompt tokens that the engine's prefix cache had already."""
+    course: NodeCourse = NodeCourse()
+    """What it has been through since it started."""
 
     def silent(self, now: datetime) -> bool:
         """Whether it has not been heard of for a while: for display, as clocks may differ."""

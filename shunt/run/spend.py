@@ -13,6 +13,22 @@ from shunt.store.errors import ObjectMissing
 from shunt.store.protocol import Store
 
 
+class PoolSpend(BaseModel):
+    """What the nodes of one pool have cost."""
+
+    model_config = ConfigDict(extra="forbid", frozen=True)
+
+    instance_type: str
+    zone: str
+    market: Literal["spot", "on-demand"]
+    num_nodes: int
+    node_hours: float
+    usd: Decimal
+    """To the cent."""
+    on_demand_usd: Decimal | None
+    """The same hours at the on-demand price; None where that is not known."""
+
+
 class Spend(BaseModel):
     """Money as of an instant, over all invocations of the run."""
 
@@ -28,6 +44,8 @@ class Spend(BaseModel):
     """That lived then."""
     num_launched: int
     max_cost_usd: float | None = None
+    pools: tuple[PoolSpend, ...] = ()
+    """Their sum is `usd`, but for rounding. Empty in what earlier versions wrote."""
 
 
 def write_spend(store: Store, run_id: str, spend: Spend) -> None:

@@ -1,7 +1,6 @@
 """A scheduled run on a real Prefect server, and its page in a real browser."""
 
 import json
-import shutil
 import socket
 import subprocess
 import sys
@@ -17,17 +16,8 @@ import yaml
 from playwright.sync_api import Page, sync_playwright
 
 from deployments.server import prefect_server, prefect_worker, server_environment
+from tests.end_to_end.browser import ARGUMENTS, CHROMIUM
 
-CHROMIUM = shutil.which("chromium")
-_ARGUMENTS = [
-    "--no-sandbox",
-    "--disable-gpu",
-    "--disable-quic",
-    "--no-first-run",
-    "--disable-background-networking",
-    "--disable-component-update",
-    "--disable-sync",
-]
 _APPLY = """
 import sys
 from pathlib import Path
@@ -146,7 +136,7 @@ def test_a_wrong_value_is_refused_before_there_is_a_run(server: Server) -> None:
 def test_the_page_of_a_run_names_its_workers(server: Server) -> None:
     run = server.first_completed()
     with sync_playwright() as playwright:
-        browser = playwright.chromium.launch(executable_path=CHROMIUM, args=_ARGUMENTS)
+        browser = playwright.chromium.launch(executable_path=CHROMIUM, args=ARGUMENTS)
         page = browser.new_page(viewport={"width": 1400, "height": 1000})
         page.goto(f"{server.url}/runs/flow-run/{run['id']}")
         page.get_by_text("Task Runs", exact=True).click(timeout=60_000)

@@ -64,6 +64,8 @@ def test_a_run_is_done_in_one_go() -> None:
     (status,) = read_statuses(store, RUN)
     assert (status.state, status.exit_code) == (NodeState.ENDED, 0)
     assert (status.rows_finished, status.output_tokens) == (6, 1200)
+    assert status.course.turns[-1].state is NodeState.ENDED
+    assert status.course.samples[-1][1:] == (1200, 6, 0)
 
 
 def test_a_finished_run_is_left_alone() -> None:

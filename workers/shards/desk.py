@@ -176,6 +176,8 @@ class ShardDesk:
             if request_id in shard.open:
                 shard.finish(request_id, generation)
                 self.tally.rows_finished += 1
+                self.tally.prompt_tokens += generation.num_prompt_tokens
+                self.tally.cached_tokens += generation.num_cached_tokens
                 self._see_end(shard)
 
     def fail(self, request_id: str, error: RowError) -> None:

@@ -13,3 +13,5 @@ class Tally:
     engine_deaths: int = 0
     segments: int = 0
     segment_bytes: int = 0
+    prompt_tokens: int = 0
+    cached_tokens: int = 0

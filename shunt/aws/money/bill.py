@@ -19,6 +19,7 @@ from shunt.aws.api import AwsApi
 from shunt.aws.nodes.inventory import LIVING_STATES, describe_run
 from shunt.aws.nodes.pool import Pool
 from shunt.fleet.budget import BILLED_AT_LEAST_S
+from shunt.run.spend import PoolSpend
 from shunt.store.protocol import Store
 
 CENT = Decimal("0.01")
@@ -113,7 +114,7 @@ def cost_usd(
     on_demand_usd_per_hour: Mapping[str, Decimal],
 ) -> Decimal:
     """Of one node, exact. KeyError where its pool has no price."""
-    end = max(usage.end, usage.start + timedelta(seconds=BILLED_AT_LEAST_S))
+    end = _billed_end(usage)
     if usage.pool.market == "on-demand":
         return on_demand_usd_per_hour[usage.pool.instance_type] * _hours(usage.start, end)
     steps = prices[usage.pool]
@@ -125,6 +126,37 @@ def cost_usd(
         if ends > begins:
             total += step.usd_per_hour * _hours(begins, ends)
     return total
+
+
+def by_pool(
+    used: Sequence[Usage],
+    costs: Mapping[str, Decimal],
+    on_demand_usd_per_hour: Mapping[str, Decimal],
+) -> tuple[PoolSpend, ...]:
+    """The bill pool by pool, the dearest first. `costs`: of each node, in dollars."""
+    pools: dict[Pool, list[Usage]] = {}
+    for usage in used:
+        pools.setdefault(usage.pool, []).append(usage)
+    found: list[PoolSpend] = []
+    for pool, nodes in pools.items():
+        hours = sum((_hours(node.start, _billed_end(node)) for node in nodes), Decimal(0))
+        price = on_demand_usd_per_hour.get(pool.instance_type)
+        found.append(
+            PoolSpend(
+                instance_type=pool.instance_type,
+                zone=pool.zone,
+                market=pool.market,
+                num_nodes=len(nodes),
+                node_hours=float(hours),
+                usd=sum((costs[node.node_id] for node in nodes), Decimal(0)).quantize(CENT),
+                on_demand_usd=None if price is None else (price * hours).quantize(CENT),
+            )
+        )
+    return tuple(sorted(found, key=lambda pool: (-pool.usd, pool.instance_type, pool.zone)))
+
+
+def _billed_end(usage: Usage) -> datetime:
+    return max(usage.end, usage.start + timedelta(seconds=BILLED_AT_LEAST_S))
 
 
 def _hours(start: datetime, end: datetime) -> Decimal:

@@ -8,7 +8,15 @@ from decimal import Decimal
 
 from shunt import keys
 from shunt.aws.api import AwsApi
-from shunt.aws.money.bill import CENT, PriceStep, Usage, cost_usd, price_history, usages
+from shunt.aws.money.bill import (
+    CENT,
+    PriceStep,
+    Usage,
+    by_pool,
+    cost_usd,
+    price_history,
+    usages,
+)
 from shunt.aws.nodes.fleet import VISIBLE_WITHIN_S
 from shunt.aws.nodes.intent import Outcome
 from shunt.aws.nodes.pool import Pool
@@ -61,20 +69,20 @@ class Meter:
         moving = [usage for usage in used if usage.node_id not in self._final_usd]
         prices = price_history(self.ec2, moving, now=now)
         rates = [self._rate(usage.pool, prices) for usage in moving]
-        total = sum(self._final_usd.values(), Decimal(0))
+        costs = dict(self._final_usd)
         for usage in moving:
-            usd = cost_usd(usage, prices, self.on_demand_usd_per_hour)
-            total += usd
+            usd = costs[usage.node_id] = cost_usd(usage, prices, self.on_demand_usd_per_hour)
             if usage.node_id in self._ended and now - usage.end > _PRICES_FINAL_AFTER:
                 self._final_usd[usage.node_id] = usd
         living = [rate for rate, usage in zip(rates, moving, strict=True) if usage.lives]
         spend = Spend(
             at=now,
-            usd=total.quantize(CENT),
+            usd=sum(costs.values(), Decimal(0)).quantize(CENT),
             usd_per_hour=sum(living, Decimal(0)),
             num_nodes=len(living),
             num_launched=len(used),
             max_cost_usd=self.max_cost_usd,
+            pools=by_pool(used, costs, self.on_demand_usd_per_hour),
         )
         write_spend(self.store, self.run_id, spend)
         return spend

@@ -6,7 +6,7 @@ from decimal import Decimal
 
 import pytest
 
-from shunt.aws.money.bill import price_history, spend_usd, usages
+from shunt.aws.money.bill import by_pool, cost_usd, price_history, spend_usd, usages
 from shunt.aws.nodes.pool import Pool, SlotSpec
 from tests.shunt.aws.conftest import RUN, START, ZONES, Account, any_zone
 
@@ -38,6 +38,14 @@ def test_the_bill_is_the_accounts_to_the_cent(account: Account, seed: int) -> No
     computed = spend_usd(used, prices, {"g6.12xlarge": Decimal("4.6016")})
     assert computed == account.double.bill_usd().quantize(Decimal("0.01"))
     assert computed > 1
+    demand_usd = {"g6.12xlarge": Decimal("4.6016")}
+    costs = {usage.node_id: cost_usd(usage, prices, demand_usd) for usage in used}
+    pools = by_pool(used, costs, demand_usd)
+    assert sum(pool.num_nodes for pool in pools) == len(used)
+    assert abs(sum(pool.usd for pool in pools) - computed) <= Decimal("0.01") * len(pools)
+    head = next(pool for pool in pools if pool.market == "on-demand")
+    assert head.usd == head.on_demand_usd
+    assert by_pool(used, costs, {})[0].on_demand_usd is None
 
 
 def test_a_node_of_seconds_costs_a_minute(account: Account) -> None:

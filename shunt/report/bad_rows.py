@@ -1,0 +1,49 @@
+"""Rows without an answer, with the sentence that says why."""
+
+from collections.abc import Iterator, Mapping
+from itertools import islice
+
+from shunt import keys
+from shunt.checkpoint.done import ShardDone
+from shunt.checkpoint.progress import replay
+from shunt.dataset.shard import prompts_of, read_shard_table
+from shunt.report.report import BadRow
+from shunt.run.collect import outcome_of
+from shunt.run.manifest import Manifest, ShardEntry
+from shunt.store.protocol import Store
+
+MOST_SHOWN = 200
+"""A page with thousands of rows helps nobody; the result files have them all."""
+
+
+def read_bad_rows(
+    store: Store, manifest: Manifest, done: Mapping[str, ShardDone], *, most: int = MOST_SHOWN
+) -> tuple[BadRow, ...]:
+    """The first of them in the order of the input. Only shards that have some are read.
+
+    Of a shard that is not done, those that preflight refused. Raises `CorruptSegment`.
+    """
+    found = (
+        row
+        for entry in manifest.shards
+        for row in _of_shard(store, manifest, entry, done.get(entry.shard_id))
+    )
+    return tuple(islice(found, most))
+
+
+def _of_shard(
+    store: Store, manifest: Manifest, entry: ShardEntry, done: ShardDone | None
+) -> Iterator[BadRow]:
+    expected = entry.num_error_rows if done is None else done.num_error_rows
+    if not expected:
+        return
+    table = read_shard_table(store.get(keys.shard_prompts(manifest.run_id, entry.shard_id)))
+    prompts = prompts_of(table, defaults=manifest.job.sampling)
+    generated = expected > entry.num_error_rows
+    progress = replay(store, manifest.run_id, entry.shard_id) if generated else None
+    for prompt in prompts:
+        error = prompt.error
+        if error is None and progress is not None:
+            error = outcome_of(prompt, progress).error
+        if error is not None:
+            yield BadRow(row_id=prompt.prompt_id, code=error.code.value, message=error.message)
