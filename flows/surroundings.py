@@ -4,6 +4,7 @@ import os
 import threading
 import time
 from collections.abc import Callable, Mapping
+from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from pathlib import Path
@@ -13,6 +14,8 @@ from shunt.fleet.protocol import Fleet
 from shunt.job.job import Job
 from shunt.store.opening import directory_of
 from shunt.store.patience import STORE_PATIENCE_S
+from shunt.structure.backend import NO_WORKER, Compiler, NoCompiler
+from shunt.structure.worker_compiler import WorkerCompiler
 
 REPOSITORY = Path(__file__).resolve().parent.parent
 WORKER_PYTHON = "SHUNT_WORKER_PYTHON"
@@ -20,6 +23,9 @@ WORKER_PYTHON = "SHUNT_WORKER_PYTHON"
 _DRIVER = Path("/proc/driver/nvidia/gpus")
 EC2_ENDPOINT = "AWS_ENDPOINT_URL_EC2"
 """Boto3's environment variable for an EC2 that is not AWS: the double, whose nodes are here."""
+
+
+_CODE = {"PYTHONPATH": str(REPOSITORY)}
 
 
 @dataclass(frozen=True, slots=True)
@@ -43,8 +49,7 @@ class Surroundings:
 
 def surroundings(job: Job, stop: threading.Event) -> Surroundings:
     """Raises `JobError` when workers could not start, or could not reach their store."""
-    named = job.fleet.worker_python or os.environ.get(WORKER_PYTHON)
-    worker_python = Path(named) if named else REPOSITORY / ".venv/worker/bin/python"
+    worker_python = _worker_python(job, os.environ)
     if job.fleet.kind == "ec2":
         _check_reachable(job)
     elif not worker_python.exists():
@@ -53,7 +58,7 @@ def surroundings(job: Job, stop: threading.Event) -> Surroundings:
             f"set fleet.worker_python or {WORKER_PYTHON}"
         )
     return Surroundings(
-        environment={**os.environ, "PYTHONPATH": str(REPOSITORY)},
+        environment={**os.environ, **_CODE},
         worker_python=worker_python,
         log_directory=state_directory() / "logs",
         now=lambda: datetime.now(UTC),
@@ -61,6 +66,22 @@ def surroundings(job: Job, stop: threading.Event) -> Surroundings:
         stop=stop,
         devices=_devices(os.environ.get("CUDA_VISIBLE_DEVICES")),
     )
+
+
+def _worker_python(job: Job, environment: Mapping[str, str]) -> Path:
+    named = job.fleet.worker_python or environment.get(WORKER_PYTHON)
+    return Path(named) if named else REPOSITORY / ".venv/worker/bin/python"
+
+
+def grammar_compiler(job: Job, environment: Mapping[str, str]) -> AbstractContextManager[Compiler]:
+    """What asks the engine's grammar back ends before anything runs; rules alone where there is
+    no worker environment here. `job`: with its model on this machine."""
+    python = _worker_python(job, environment)
+    if job.model.engine_kind == "fake":
+        return nullcontext(NoCompiler())
+    if not python.exists():
+        return nullcontext(NoCompiler(NO_WORKER))
+    return WorkerCompiler(python, job.model.path, {**environment, **_CODE})
 
 
 def _devices(

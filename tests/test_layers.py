@@ -29,6 +29,7 @@ ROOMS = {
         ["keys", "errors", "retry", "store"],
         ["plan", "model"],
         ["job"],
+        ["structure"],
         ["dataset"],
         ["checkpoint"],
         ["results"],

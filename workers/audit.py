@@ -64,7 +64,7 @@ def resumed_requests(store: Store, manifest: Manifest) -> Iterator[Moved]:
         raise RunIncomplete(manifest.run_id, "is not collected yet; audit it when it is")
     renderer = renderer_of(manifest.job, clock=manifest.created_at)
     for shard in read_outcomes(store, manifest, summary.cuts):
-        prompts = prompts_of(shard.table, defaults=manifest.job.sampling)
+        prompts = prompts_of(shard.table, defaults=manifest.settled_job.sampling)
         for prompt, outcome in zip(prompts, shard.outcomes, strict=True):
             for choice, generation in enumerate(outcome.generations):
                 if outcome.error is None and generation.num_resumes:
@@ -84,7 +84,7 @@ def sample(items: Sequence[Moved], fraction: float, rng: random.Random) -> list[
 async def _audit(manifest: Manifest, chosen: Sequence[Moved]) -> list[dict[str, object]]:
     if not chosen:
         return []
-    engine = await engine_starter(manifest.job)()
+    engine = await engine_starter(manifest.settled_job)()
     try:
         compared = [await rerun(engine, request, resumed) for request, resumed in chosen]
     finally:

@@ -53,7 +53,7 @@ def worker_of(
 ) -> Worker:
     """The worker of one node for one run. `owner` is unique to this process. `partners`: where its
     engine has stages on other nodes. `warm`: what its engine cores are forked from."""
-    job = manifest.job
+    job = manifest.settled_job
     settings = WorkerSettings(
         run_id=manifest.run_id,
         node_id=node_id,

@@ -19,7 +19,7 @@ from flows.exit_code import ExitCode
 from flows.screen.run_view import show_runs, show_status
 from flows.screen.view import LiveView, PlainView, show_ending, show_preflight
 from flows.screen.words import console as console_of
-from flows.surroundings import surroundings
+from flows.surroundings import grammar_compiler, surroundings
 from shunt.dataset.preflight import PreflightReport
 from shunt.dataset.rendering import renderer_of
 from shunt.errors import JobError, RunMissing
@@ -63,7 +63,8 @@ Plainly = Annotated[
 
 _errors = console_of(stderr=True)
 _WATCH_INTERVAL_S = 1.0
-_DECISIVE = ("name", "input", "sampling", "shard_prompts", "model.dtype", "model.revision",
+_DECISIVE = ("name", "input", "sampling", "shard_prompts", "errors.broken_structure",
+             "model.dtype", "model.revision",
              "model.max_model_len", "model.adapters", "model.engine_kind",
              "model.engine.extra")  # fmt: skip
 _HARMLESS = tuple(f"model.engine.extra.{name}=" for name in HARMLESS_EXTRA)
@@ -290,7 +291,9 @@ def _preflight_report(job: Job) -> PreflightReport:
     check_job(job)
     model = resolve_model(job, os.environ)
     rendering = job if model is None else control_copy(job, model, os.environ)
-    return preflight_job(job, renderer_of(rendering, clock=datetime.now(UTC)))
+    renderer = renderer_of(rendering, clock=datetime.now(UTC))
+    with grammar_compiler(rendering, os.environ) as compiler:
+        return preflight_job(job, renderer, compiler=compiler)
 
 
 def _store(job: Job) -> Store:

@@ -12,7 +12,7 @@ from typing import Protocol
 from flows.drive.ec2_nodes import ec2_of, require_whole_nodes
 from flows.drive.nodes import HeldNodes, hold_nodes
 from flows.exit_code import ExitCode
-from flows.surroundings import Surroundings
+from flows.surroundings import Surroundings, grammar_compiler
 from shunt.dataset.files import find_files
 from shunt.dataset.preflight import PreflightReport
 from shunt.dataset.rendering import renderer_of, require_model
@@ -108,15 +108,17 @@ def prepare_run(
     now = around.now()
     model = resolve_model(job, around.environment)
     rendering = job if model is None else control_copy(job, model, around.environment)
-    manifest = prepare(
-        job,
-        store,
-        renderer_of(rendering, clock=now),
-        now=now,
-        sample=sample,
-        model=model,
-        saw=watcher.preflighted,
-    )
+    with grammar_compiler(rendering, around.environment) as compiler:
+        manifest = prepare(
+            job,
+            store,
+            renderer_of(rendering, clock=now),
+            now=now,
+            sample=sample,
+            model=model,
+            compiler=compiler,
+            saw=watcher.preflighted,
+        )
     manifest = manifest.model_copy(update={"job": job})
     watcher.prepared(manifest)
     return manifest
@@ -161,7 +163,7 @@ def _generate(
     """
     run_id = manifest.run_id
     reader, pace = StatusReader(store, run_id), Pace()
-    effort = Effort(manifest.job.sampling.max_tokens or _UNLIMITED_ANSWER_TOKENS)
+    effort = Effort(manifest.settled_job.sampling.max_tokens or _UNLIMITED_ANSWER_TOKENS)
     status = reader.read()
     timeline = Timeline(store, run_id, watcher.happened)
     if status.state is RunState.GENERATED and not recheck:

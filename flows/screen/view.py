@@ -173,6 +173,10 @@ def show_preflight(console: Console, report: PreflightReport, *, brief: bool = F
         console.print(f"  [yellow]{code.value}[/]: {count}", highlight=False)
     for error in report.examples[: 3 if brief else None]:
         console.print(Text(f"    {error.message}", style="dim"))
+    if report.grammar_backend:
+        console.print(f"  structured outputs: by {report.grammar_backend}", highlight=False)
+    for note in report.notes:
+        console.print(f"  [yellow]note[/]: {note}", highlight=False, soft_wrap=True)
 
 
 def show_ending(console: Console, ending: Ending) -> None:

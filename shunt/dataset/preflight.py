@@ -27,6 +27,12 @@ class PreflightReport:
     """If every generation ran to its max_tokens."""
     errors: Counter[RowErrorCode] = field(default_factory=Counter[RowErrorCode])
     examples: list[RowError] = field(default_factory=list[RowError])
+    structured: bool = False
+    """Some rows have structured outputs."""
+    grammar_backend: str = ""
+    """Of the engine, where rows have structured outputs; empty: none, or the one the job names."""
+    notes: list[str] = field(default_factory=list[str])
+    """What a person should know before the run, in sentences."""
 
     @property
     def num_error_rows(self) -> int:

@@ -21,10 +21,11 @@ from shunt.dataset.rendering import Renderer
 from shunt.dataset.row_error import RowError, RowErrorCode
 from shunt.dataset.row_template import RowTemplate
 from shunt.dataset.shard import merged
-from shunt.dataset.structure import check_structure
 from shunt.errors import RequestRefused
 from shunt.job.job import Columns, Job
 from shunt.job.sampling import Sampling
+from shunt.structure.constraint import NoConstraint
+from shunt.structure.grammars import Grammars
 
 _SOURCES = ("prompt", "messages", "token_ids")
 _MAX_TOKEN_ID = 2**31 - 1
@@ -55,7 +56,14 @@ class PromptReader:
     Raises `JobError` when the template does not compile.
     """
 
-    def __init__(self, job: Job, renderer: Renderer, *, openai_batch: bool) -> None:
+    def __init__(
+        self,
+        job: Job,
+        renderer: Renderer,
+        *,
+        openai_batch: bool,
+        grammars: Grammars | None = None,
+    ) -> None:
         self._columns: Columns = job.input.columns
         self._as_chat = job.input.as_chat
         self._system = job.input.system
@@ -63,6 +71,7 @@ class PromptReader:
         self._adapters = job.model.adapters
         self._renderer = renderer
         self._openai_batch = openai_batch
+        self._grammars = grammars or Grammars()
         template = job.input.template
         self._template = None if template is None else RowTemplate(template)
         self._id_columns = _id_columns(job.input.columns, openai_batch)
@@ -100,8 +109,10 @@ class PromptReader:
         if self._openai_batch or self._template is not None or self._as_chat:
             return None
         try:
-            self._sampling({})
-        except RequestRefused:
+            structure = self._sampling({}).structured_outputs
+            if structure is not None and self._grammars.is_doubtful(structure):
+                return None
+        except (RequestRefused, NoConstraint):
             return None
         names = self._columns
         return PlainRows(
@@ -117,6 +128,11 @@ class PromptReader:
     ) -> tuple[Prompt, Mapping[str, Any]]:
         columns, own = self._columns_and_sampling(row)
         sampling = self._sampling(own)
+        if sampling.structured_outputs is not None:
+            try:
+                self._grammars.admit(index, row.place, sampling.structured_outputs)
+            except NoConstraint as problem:
+                _refuse(RowErrorCode.INVALID_SCHEMA, str(problem))
         prompt = Prompt(index, prompt_id, sampling, **self._source(columns, row.columns))
         if self._renderer.may_overflow(prompt) or self._is_new_pattern(prompt):
             self._renderer.render(prompt)
@@ -220,8 +236,6 @@ class PromptReader:
                 RowErrorCode.INVALID_PARAMETER,
                 f"adapter: {sampling.adapter!r} is not in model.adapters (there: {known})",
             )
-        if sampling.structured_outputs is not None:
-            check_structure(sampling.structured_outputs)
         return sampling
 
 

@@ -29,6 +29,9 @@ class RowErrorCode(StrEnum):
     """Prompt plus room for one token is longer than the model's context."""
     UNSUPPORTED_URL = "unsupported_url"
     """An OpenAI batch line names an endpoint other than the two supported ones."""
+    BROKEN_STRUCTURE = "broken_structure"
+    """The finished answer breaks its schema, pattern or choice; with `errors.broken_structure:
+    error` alone."""
     ENGINE_REFUSED = "engine_refused"
     """The engine's own validation refused the request."""
     ENGINE_KILLED = "engine_killed"

@@ -221,6 +221,9 @@ class ErrorPolicy(_Section):
     """More error rows than this make the run end with exit code 3."""
     max_error_fraction: Annotated[float, Field(ge=0, le=1)] = 0.0
     """The same as a share of all rows; used when `max_error_rows` is unset."""
+    broken_structure: Literal["keep", "error"] = "keep"
+    """What becomes of an answer that breaks its structured-output constraint: results say so in a
+    column, or the row is an error row. Answers cut at max_tokens are neither."""
     max_engine_deaths_per_prompt: Annotated[int, Field(ge=1)] = 2
     """Engines that a prompt may kill at one token before it is isolated."""
 

@@ -27,7 +27,11 @@ ADDED = (
     "resumption",
     "resume_reason",
     "num_resumes",
+    "structure",
+    "structure_problem",
 )
+OF_STRUCTURE = ("structure", "structure_problem")
+"""Only in runs that have rows with structured outputs."""
 CLASH_PREFIX = "shunt_"
 """Where the input has a column of that name already, ours gets this prefix, again until
 the name is free; `id` is then left out,
@@ -43,8 +47,11 @@ class AddedColumns:
     names: dict[str, str]
 
     @classmethod
-    def beside(cls, input_columns: Collection[str], *, has_ids: bool) -> "AddedColumns":
-        """`has_ids`: the rows carry their ids in a column of their own."""
+    def beside(
+        cls, input_columns: Collection[str], *, has_ids: bool, structured: bool = False
+    ) -> "AddedColumns":
+        """`has_ids`: the rows carry their ids in a column of their own. `structured`: some rows
+        have structured outputs."""
         taken = set(input_columns)
 
         def free(name: str) -> str:
@@ -52,7 +59,8 @@ class AddedColumns:
                 name = CLASH_PREFIX + name
             return name
 
-        wanted = [name for name in ADDED if not (name == "id" and has_ids)]
+        absent = {*(("id",) if has_ids else ()), *(() if structured else OF_STRUCTURE)}
+        wanted = [name for name in ADDED if name not in absent]
         return cls({name: free(name) for name in wanted})
 
     def values(self, outcome: Outcome) -> dict[str, JsonValue]:
@@ -81,6 +89,8 @@ def added_values(outcome: Outcome) -> dict[str, JsonValue]:
         "resumption": weakest_resumption(generations).value,
         "resume_reason": next((g.resume_reason for g in generations if g.resume_reason), None),
         "num_resumes": sum(g.num_resumes for g in generations),
+        "structure": None if outcome.kept is None else outcome.kept.keeping.value,
+        "structure_problem": (whole_text(outcome.kept.why) or None) if outcome.kept else None,
     }
 
 

@@ -6,6 +6,7 @@ import pyarrow as pa
 
 from shunt.checkpoint.generation import Generation
 from shunt.dataset.row_error import RowError
+from shunt.structure.answer import Kept
 
 
 @dataclass(frozen=True, slots=True)
@@ -17,6 +18,9 @@ class Outcome:
     generations: tuple[Generation, ...] = ()
     """By choice."""
     error: RowError | None = None
+    kept: Kept | None = None
+    """Whether the answer keeps its structured-output constraint; None where it has none, where the
+    row ended as an error, and in runs of earlier versions."""
 
 
 @dataclass(frozen=True, slots=True)

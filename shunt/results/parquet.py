@@ -49,6 +49,8 @@ _ADDED_TYPES: Mapping[str, pa.DataType] = {
     "resumption": pa.string(),
     "resume_reason": pa.string(),
     "num_resumes": pa.int64(),
+    "structure": pa.string(),
+    "structure_problem": pa.string(),
 }
 _SCALARS: Mapping[type, pa.DataType] = {
     bool: pa.bool_(),

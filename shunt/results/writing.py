@@ -57,8 +57,11 @@ class ResultCounts:
             self.errors[outcome.error.code.value] += 1
 
 
-def learn_layout(shards: Iterable[ShardOutcomes], *, id_columns: Collection[str]) -> Layout:
-    """One pass over the prompts alone: outcomes may be missing."""
+def learn_layout(
+    shards: Iterable[ShardOutcomes], *, id_columns: Collection[str], structured: bool = False
+) -> Layout:
+    """One pass over the prompts alone: outcomes may be missing. `structured`: results have the
+    columns about structured outputs."""
     names: set[str] = set()
     types = ColumnTypes()
     tabular = False
@@ -71,7 +74,8 @@ def learn_layout(shards: Iterable[ShardOutcomes], *, id_columns: Collection[str]
             names |= row.keys()
             types.learn(row)
     has_ids = any(name in names for name in id_columns)
-    return Layout(AddedColumns.beside(names, has_ids=has_ids), None if tabular else types)
+    added = AddedColumns.beside(names, has_ids=has_ids, structured=structured)
+    return Layout(added, None if tabular else types)
 
 
 def write_results(

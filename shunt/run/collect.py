@@ -6,6 +6,7 @@
 
 from collections.abc import Iterator, Mapping
 from concurrent.futures import ThreadPoolExecutor
+from dataclasses import replace
 from datetime import datetime
 from pathlib import Path
 from tempfile import TemporaryDirectory
@@ -17,9 +18,11 @@ from shunt import keys
 from shunt.checkpoint.generation import Generation
 from shunt.checkpoint.progress import ShardProgress, replay
 from shunt.dataset.prompt import Prompt
+from shunt.dataset.row_error import RowError, RowErrorCode
 from shunt.dataset.shard import prompts_of, read_shard_table
 from shunt.errors import CorruptSegment, JobError, RunIncomplete
 from shunt.job.job import Job
+from shunt.job.sampling import StructuredOutput
 from shunt.results.outcome import Outcome, ShardOutcomes
 from shunt.results.publishing import is_whole, publish
 from shunt.results.summary import SUMMARY_NAME, ResultSummary, read_summary, result_file
@@ -27,6 +30,8 @@ from shunt.results.writing import Layout, learn_layout, write_results
 from shunt.run.manifest import Manifest, ShardEntry
 from shunt.store.errors import ObjectMissing
 from shunt.store.protocol import Store
+from shunt.structure.answer import Keeping, Kept, check_answer, worst_of
+from shunt.structure.backend import reasons_first
 
 _SHOWN = 8
 _REPLAY_THREADS = 8
@@ -167,8 +172,9 @@ def read_outcomes(store: Store, manifest: Manifest, cuts: Cuts) -> Iterator[Shar
     for entry in manifest.shards:
         progress = replay(store, manifest.run_id, entry.shard_id, cut=cuts[entry.shard_id])
         table = read_shard_table(store.get(keys.shard_prompts(manifest.run_id, entry.shard_id)))
-        prompts = prompts_of(table, defaults=manifest.job.sampling)
-        yield ShardOutcomes(table, tuple(outcome_of(prompt, progress) for prompt in prompts))
+        prompts = prompts_of(table, defaults=manifest.settled_job.sampling)
+        outcomes = (checked(outcome_of(p, progress), p, manifest) for p in prompts)
+        yield ShardOutcomes(table, tuple(outcomes))
 
 
 def run_layout(store: Store, manifest: Manifest) -> Layout:
@@ -181,6 +187,7 @@ def run_layout(store: Store, manifest: Manifest) -> Layout:
     return learn_layout(
         (ShardOutcomes(table, ()) for table in tables),
         id_columns=[own] if own else ["custom_id", "id"],
+        structured=manifest.structured,
     )
 
 
@@ -200,10 +207,32 @@ def outcome_of(prompt: Prompt, progress: ShardProgress) -> Outcome:
     return Outcome(prompt.index, prompt.prompt_id, tuple(generations))
 
 
+def checked(outcome: Outcome, prompt: Prompt, manifest: Manifest) -> Outcome:
+    """The outcome with what became of its structured-output constraint; by the job's policy, a
+    broken one makes it an error row."""
+    structure = prompt.sampling.structured_outputs
+    if not manifest.structured or structure is None or outcome.error is not None:
+        return outcome
+    reasons = reasons_first(manifest.job)
+    found = [_kept(structure, g, reasons=reasons) for g in outcome.generations]
+    kept = worst_of(found)
+    if kept.keeping is Keeping.BROKEN and manifest.job.errors.broken_structure == "error":
+        error = RowError(RowErrorCode.BROKEN_STRUCTURE, f"the answer breaks its schema: {kept.why}")
+        return replace(outcome, error=error)
+    return replace(outcome, kept=kept)
+
+
+def _kept(structure: StructuredOutput, generation: Generation, *, reasons: bool) -> Kept:
+    finish = generation.finish
+    assert finish is not None
+    ended = finish.finish_reason == "stop" and finish.stop_reason is None
+    return check_answer(structure, finish.text, ended=ended, reasons=reasons)
+
+
 def _terminal(prompt: Prompt, progress: ShardProgress) -> bool:
     return prompt.error is not None or progress.finished(prompt.index, prompt.sampling.n)
 
 
 def _read_prompts(store: Store, manifest: Manifest, entry: ShardEntry) -> list[Prompt]:
     data = store.get(keys.shard_prompts(manifest.run_id, entry.shard_id))
-    return prompts_of(read_shard_table(data), defaults=manifest.job.sampling)
+    return prompts_of(read_shard_table(data), defaults=manifest.settled_job.sampling)

@@ -10,6 +10,7 @@ from shunt.job.job import Job
 from shunt.model.listing import ModelListing
 from shunt.store.errors import ObjectMissing
 from shunt.store.protocol import Store
+from shunt.structure.backend import with_backend
 
 
 class InputFile(BaseModel):
@@ -53,6 +54,18 @@ class Manifest(BaseModel):
     of earlier versions, and where the model is no directory."""
     model: ModelListing | None = None
     """The model's files, where nodes fetch them; None where `job.model.path` is used as it is."""
+    grammar_backend: str = ""
+    """Of the engine, settled from the constraints of all rows. Empty: the engine's own choice, as
+    in manifests of earlier versions."""
+    structured: bool = False
+    """Some rows have structured outputs, and results say whether the answers keep them. False in
+    manifests of earlier versions, whose results stay as they are."""
+
+    @property
+    def settled_job(self) -> Job:
+        """The job with what was settled when the run was prepared: what engines and readers of
+        shards go by."""
+        return with_backend(self.job, self.grammar_backend)
 
     @property
     def num_rows(self) -> int:

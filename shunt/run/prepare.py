@@ -2,7 +2,7 @@
 
 import hashlib
 import json
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass, field
 from datetime import datetime
@@ -29,6 +29,8 @@ from shunt.model.listing import ModelListing
 from shunt.run.manifest import InputFile, Manifest, ShardEntry, read_manifest, write_manifest
 from shunt.run.model_identity import model_files, model_identity
 from shunt.store.protocol import Store
+from shunt.structure.backend import Compiler, NoCompiler, candidates_of
+from shunt.structure.grammars import Grammars
 
 FINGERPRINT_VERSION = 2
 _UPLOAD_THREADS = 8
@@ -89,6 +91,8 @@ def run_id_of(
         "files": [file.digest for file in dataset.files],
         "sample": sample,
     }
+    if job.errors.broken_structure != "keep":  # left out otherwise: older ids stay as they are
+        decisive["broken_structure"] = job.errors.broken_structure
     text = json.dumps(decisive, sort_keys=True, separators=(",", ":"))
     return f"{job.name}-{hashlib.sha256(text.encode()).hexdigest()[:_ID_DIGITS]}"
 
@@ -101,14 +105,15 @@ def prepare(
     now: datetime,
     sample: int | None = None,
     model: ModelListing | None = None,
+    compiler: Compiler | None = None,
     saw: Callable[[PreflightReport], None] = lambda _report: None,
 ) -> Manifest:
     """The run's manifest: the one that stands, or a new one over freshly cut shards.
 
     Idempotent: shards are created if absent under names that follow from the input alone, and the
-    manifest comes last, so a crash anywhere is repaired by calling again. `saw` gets the preflight
-    report when there was a pass. Raises `InputError` (a file that cannot be used; bad rows in
-    strict mode) and `StoreError`.
+    manifest comes last, so a crash anywhere is repaired by calling again. `compiler` is asked about
+    the rows' structured outputs. `saw` gets the preflight report when there was a pass.
+    Raises `InputError` (a file that cannot be used; bad rows in strict mode) and `StoreError`.
     """
     dataset = find_dataset(job)
     run_id = run_id_of(job, dataset, sample=sample, model=model)
@@ -117,7 +122,7 @@ def prepare(
     except RunMissing:
         pass  # prepared below
     with TemporaryDirectory(prefix="shunt-prepare-") as spool:
-        pass_ = _Pass(job, dataset, renderer, Path(spool))
+        pass_ = _Pass(job, dataset, renderer, Path(spool), compiler)
         report = pass_.run(sample)
         saw(report)
         if job.errors.strict:
@@ -134,13 +139,15 @@ def prepare(
         shards=shards,
         model_files=model_files(job.model),
         model=model,
+        grammar_backend=report.grammar_backend,
+        structured=report.structured,
     )
     return write_manifest(store, manifest)
 
 
-def preflight(job: Job, renderer: Renderer) -> PreflightReport:
+def preflight(job: Job, renderer: Renderer, *, compiler: Compiler | None = None) -> PreflightReport:
     """One pass over the input that keeps nothing. Raises `InputError` for an unusable file."""
-    return _Pass(job, find_dataset(job), renderer, None).run(None)
+    return _Pass(job, find_dataset(job), renderer, None, compiler).run(None)
 
 
 @dataclass(slots=True)
@@ -151,6 +158,7 @@ class _Pass:
     dataset: Dataset
     renderer: Renderer
     spool: Path | None
+    compiler: Compiler | None = None
     entries: list[ShardEntry] = field(default_factory=list[ShardEntry])
     _register: IdRegister = field(default_factory=IdRegister)
 
@@ -165,7 +173,8 @@ class _Pass:
         report.num_bytes = dataset.num_bytes
         report.context_tokens = self.renderer.max_model_len
         batch = dataset.input_format == "openai-batch"
-        reader = PromptReader(job, self.renderer, openai_batch=batch)
+        grammars = Grammars(self.compiler or NoCompiler(), candidates_of(job))
+        reader = PromptReader(job, self.renderer, openai_batch=batch, grammars=grammars)
         cutter = ShardCutter(reader, job.shard_prompts, report, self._register)
         with _Spool(self.spool) as spool:
             for chunk in self._chunks(sample):
@@ -175,7 +184,17 @@ class _Pass:
                 self._keep(table, spool)
         if report.num_rows == 0:
             raise InputError(f"{', '.join(report.files)}: there is no row in it")
-        self._mark_duplicates(report, reader, sample)
+        report.structured = grammars.seen
+        report.grammar_backend = grammars.settle()
+        unkept = {
+            index: RowError(RowErrorCode.INVALID_SCHEMA, why)
+            for index, why in grammars.refused(report.grammar_backend)
+        }
+        self._mark(report, unkept.items())
+        repeated = self._duplicates(reader, sample)
+        self._mark(report, ((index, error) for index, error in repeated if index not in unkept))
+        if grammars.seen and grammars.compiler.note:
+            report.notes.append(grammars.compiler.note)
         return report
 
     def _chunks(self, sample: int | None) -> Iterator[Chunk]:
@@ -200,13 +219,11 @@ class _Pass:
         self.entries.append(entry)
         spool.write(entry.shard_id, table)
 
-    def _mark_duplicates(
-        self, report: PreflightReport, reader: PromptReader, sample: int | None
-    ) -> None:
-        """Every later row of an id becomes an error row; the first one stays."""
+    def _mark(self, report: PreflightReport, errors: Iterable[tuple[int, RowError]]) -> None:
+        """Make good rows error rows, after they were cut. `errors` are in the order of rows."""
         at = 0
         refused: dict[int, RowError] = {}
-        for index, error in self._duplicates(reader, sample):
+        for index, error in errors:
             while index >= self.entries[at].first_index + self.entries[at].num_prompts:
                 self._refuse_rows(at, refused, report)
                 at, refused = at + 1, {}
@@ -216,7 +233,8 @@ class _Pass:
     def _duplicates(
         self, reader: PromptReader, sample: int | None
     ) -> Iterator[tuple[int, RowError]]:
-        """Good rows that repeat an id, in order; a second pass over the input compares the ids."""
+        """Good rows that repeat an id, in order: all but the first. A second pass over the input
+        compares the ids."""
         candidates = self._register.candidates()
         candidate = next(candidates, None)
         if candidate is None:

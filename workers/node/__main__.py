@@ -68,7 +68,7 @@ def main(argv: Sequence[str]) -> int:
         setting = NodeSetting(
             store=store,
             run_id=options.run,
-            job=bringing.bring(manifest).job,
+            job=bringing.bring(manifest).settled_job,
             own=Seat(slot=options.slot, node_id=options.node, address=options.address),
             worker_options=worker,
             environment=dict(os.environ),
