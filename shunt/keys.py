@@ -1,6 +1,7 @@
 """The name of every durable object, in one place.
 
 ```
+runs/store-check                                          created if absent: whether that holds
 runs/{run_id}/manifest.json                               immutable
 runs/{run_id}/plans/{version}.json                        immutable, numbered
 runs/{run_id}/jobs/{version}.json                         immutable, numbered: what nodes go by
@@ -27,6 +28,8 @@ Numbers are padded with zeros, so that a sorted listing is in numeric order.
 """
 
 from typing import NamedTuple
+
+STORE_CHECK = "runs/store-check"
 
 
 def manifest(run_id: str) -> str:

@@ -49,8 +49,14 @@ ONLY_IN = {
     "torch": ["workers/*"],
     "prefect": ["flows/prefect/*", "deployments/*"],
     "boto3": ["shunt/aws*"],
-    # s3fs, with which inputs are read, hands on its client's errors.
-    "botocore": ["shunt/aws*", "shunt/dataset/s3_errors.py"],
+    # s3fs, with which inputs are read, hands on its client's errors; the store signs with the chain
+    # of AWS's own tools, and asks S3 through their client what is wrong.
+    "botocore": [
+        "shunt/aws*",
+        "shunt/dataset/s3_errors.py",
+        "shunt/store/credentials.py",
+        "shunt/store/s3_diagnosis.py",
+    ],
     # The S3 server for tests makes its bucket with the client that the adapter uses.
     "obstore": ["shunt/store/*", "shunt/testing/s3_server.py"],
 }

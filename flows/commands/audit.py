@@ -10,11 +10,13 @@ import typer
 from rich.console import Console
 from rich.table import Table
 
-from flows.commands.run import AsJson, Endpoint, RunId, StoreUri, find_run
+from flows.commands.finding import find_run
+from flows.commands.run import AsJson, Endpoint, RunId, StoreUri
 from flows.exit_code import ExitCode
 from flows.surroundings import surroundings
 from shunt.errors import RunError
 from shunt.store.config import StoreConfig
+from shunt.store.credential_server import lent_credentials
 
 
 def audit(
@@ -37,10 +39,9 @@ def audit(
     argv = [around.worker_python, "-m", "workers.audit", *arguments, "--fraction", str(fraction)]
     around.log_directory.mkdir(parents=True, exist_ok=True)
     log_path = around.log_directory / f"audit-{manifest.run_id}.log"
-    with log_path.open("wb") as log:
-        done = subprocess.run(
-            argv, env={**os.environ, **around.environment}, stdout=subprocess.PIPE, stderr=log
-        )
+    with log_path.open("wb") as log, lent_credentials(config, os.environ) as lent:
+        environment = {**os.environ, **around.environment, **lent}
+        done = subprocess.run(argv, env=environment, stdout=subprocess.PIPE, stderr=log)
     if done.returncode != 0:
         raise RunError(manifest.run_id, f"the audit failed; its log is {log_path}")
     report = json.loads(done.stdout.splitlines()[-1])

@@ -18,6 +18,7 @@ from shunt.errors import RunMissing
 from shunt.run.status import RunState, StatusReader
 from shunt.store.config import StoreConfig, open_configured_store
 from shunt.store.protocol import Store
+from shunt.store.reaching import require_reachable
 
 Yes = Annotated[bool, typer.Option("--yes", help="Do it; without, only say it.")]
 
@@ -51,6 +52,7 @@ def reap_nodes(
     """End every node of ours that no living run of the store owns, or is past its deadline."""
     ec2, now = _api("ec2", region), datetime.now(UTC)
     opened = open_configured_store(StoreConfig(uri=store), environment=os.environ)
+    require_reachable(opened)
     lives, uri = _run_lives(opened), opened.uri
     if yes:
         doomed = reap(ec2, store_uri=uri, run_lives=lives, now=now)

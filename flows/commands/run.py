@@ -14,6 +14,7 @@ from typing import Annotated
 import typer
 from pydantic import TypeAdapter
 
+from flows.commands.finding import find_run, opened_store, reached
 from flows.drive.drive import Ending, Watcher, check_job, drive, go_on_command, resume
 from flows.exit_code import ExitCode
 from flows.screen.run_view import show_runs, show_status
@@ -22,7 +23,7 @@ from flows.screen.words import console as console_of
 from flows.surroundings import grammar_compiler, surroundings
 from shunt.dataset.preflight import PreflightReport
 from shunt.dataset.rendering import renderer_of
-from shunt.errors import JobError, RunMissing
+from shunt.errors import JobError
 from shunt.job.job import Job
 from shunt.job.job_file import job_schema, load_job, override_job
 from shunt.results.summary import read_summary
@@ -31,15 +32,12 @@ from shunt.run.collect import collect as collect_run
 from shunt.run.event import Event, EventKind, record
 from shunt.run.fetched_model import control_copy, resolve_model
 from shunt.run.listing import RunLine, read_lines
-from shunt.run.manifest import Manifest, list_runs, read_manifest
+from shunt.run.manifest import Manifest
 from shunt.run.model_identity import HARMLESS_EXTRA
 from shunt.run.pace import Pace
 from shunt.run.prepare import preflight as preflight_job
 from shunt.run.status import RunState, RunStatus, StatusReader
 from shunt.run.verify import verify as verify_run
-from shunt.store.config import StoreConfig, open_configured_store
-from shunt.store.opening import directory_of
-from shunt.store.protocol import Store
 
 JobPath = Annotated[Path, typer.Argument(metavar="JOB", help="Job file (YAML).")]
 RunId = Annotated[
@@ -93,10 +91,11 @@ def run(
         _preflight(loaded, as_json=as_json)
         return
     check_job(loaded)
+    store = reached(loaded.store)
     with _stop_on_signals(_RUN_STOPS) as stop, _view(as_json=as_json) as watcher:
         around = surroundings(loaded, stop)
         if no_prefect:
-            ending = drive(loaded, _store(loaded), around, watcher, sample=sample)
+            ending = drive(loaded, store, around, watcher, sample=sample)
         else:
             # Prefect takes two seconds to import; only this command pays for it.
             from flows.prefect.session import run_flow
@@ -131,7 +130,7 @@ def status(
 ) -> None:
     """What a run looks like now."""
     if not run_id:
-        runs = list(read_lines(_opened(store, endpoint_url, must_exist=True)))
+        runs = list(read_lines(opened_store(store, endpoint_url, must_exist=True)))
         if as_json:
             _print_json({"runs": TypeAdapter(list[RunLine]).dump_python(runs, mode="json")})
         else:
@@ -294,37 +293,6 @@ def _preflight_report(job: Job) -> PreflightReport:
     renderer = renderer_of(rendering, clock=datetime.now(UTC))
     with grammar_compiler(rendering, os.environ) as compiler:
         return preflight_job(job, renderer, compiler=compiler)
-
-
-def _store(job: Job) -> Store:
-    return open_configured_store(job.store, environment=os.environ)
-
-
-def _opened(uri: str, endpoint_url: str | None, *, must_exist: bool = False) -> Store:
-    config = StoreConfig(uri=uri, endpoint_url=endpoint_url)
-    directory = directory_of(uri)
-    if must_exist and directory is not None and not directory.is_dir():
-        raise JobError(
-            f"--store {uri}: {directory.absolute()} is no directory; `store.uri` of the job file "
-            "says where its runs are, relative to that file"
-        )
-    return open_configured_store(config, environment=os.environ)
-
-
-def find_run(run_id: str, uri: str, endpoint_url: str | None) -> tuple[Store, Manifest]:
-    """The run of this id, or the only one that begins so. Raises `RunMissing`."""
-    store = _opened(uri, endpoint_url, must_exist=True)
-    try:
-        return store, read_manifest(store, run_id)
-    except RunMissing:
-        matching = [found for found in list_runs(store) if found.startswith(run_id)]
-        if len(matching) > 1:
-            raise JobError(
-                f"{run_id} may be any of: {', '.join(matching)}; write more of it"
-            ) from None
-        if not matching:
-            raise
-        return store, read_manifest(store, matching[0])
 
 
 def _overridden(

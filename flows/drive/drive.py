@@ -34,6 +34,7 @@ from shunt.run.status import RunState, RunStatus, StatusReader
 from shunt.run.timeline import Timeline
 from shunt.store.patience import Patience
 from shunt.store.protocol import Store
+from shunt.store.reaching import require_exclusive, require_reachable
 
 _RECHECKS = 3
 AGAIN_S = 1.0
@@ -105,6 +106,7 @@ def prepare_run(
 ) -> Manifest:
     """The run's manifest, carrying what this invocation says of fleet, cadence and output."""
     check_job(job)
+    require_reachable(store)
     now = around.now()
     model = resolve_model(job, around.environment)
     rendering = job if model is None else control_copy(job, model, around.environment)
@@ -119,6 +121,7 @@ def prepare_run(
             compiler=compiler,
             saw=watcher.preflighted,
         )
+    require_exclusive(store)
     manifest = manifest.model_copy(update={"job": job})
     watcher.prepared(manifest)
     return manifest

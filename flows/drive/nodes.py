@@ -2,7 +2,7 @@
 
 import json
 import uuid
-from collections.abc import Callable, Generator
+from collections.abc import Callable, Generator, Mapping
 from contextlib import AbstractContextManager, contextmanager
 from dataclasses import dataclass
 from datetime import datetime
@@ -17,6 +17,7 @@ from shunt.job.job import Job
 from shunt.run.event import Event
 from shunt.run.manifest import Manifest
 from shunt.run.status import RunStatus
+from shunt.store.credential_server import lent_credentials
 from shunt.store.protocol import Store
 
 
@@ -94,12 +95,15 @@ def _hold_local(
 ) -> Generator[HeldNodes]:
     settings = manifest.job.fleet
     require_devices(manifest.job, len(around.devices))
-    with LocalFleet(
-        command=_worker_command(manifest, around, recheck=recheck),
-        run_tag=uuid.uuid4().hex[:6],
-        num_slots=settings.workers,
-        devices=around.devices,
-    ) as fleet:
+    with (
+        lent_credentials(manifest.job.store, around.environment) as lent,
+        LocalFleet(
+            command=_worker_command(manifest, around, lent, recheck=recheck),
+            run_tag=uuid.uuid4().hex[:6],
+            num_slots=settings.workers,
+            devices=around.devices,
+        ) as fleet,
+    ):
         yield _LocalNodes(
             deadline=manifest.job.limits.deadline,
             now=around.now,
@@ -142,7 +146,9 @@ def slots_of(manifest: Manifest, store: Store) -> list[str]:
     return [f"worker-{number}" for number in range(settings.workers)]
 
 
-def _worker_command(manifest: Manifest, around: Surroundings, *, recheck: bool) -> WorkerCommand:
+def _worker_command(
+    manifest: Manifest, around: Surroundings, lent: Mapping[str, str], *, recheck: bool
+) -> WorkerCommand:
     argv = [
         str(around.worker_python),
         "-m",
@@ -156,6 +162,6 @@ def _worker_command(manifest: Manifest, around: Surroundings, *, recheck: bool) 
     ]
     return WorkerCommand(
         argv=(*argv, "--recheck") if recheck else tuple(argv),
-        environment=dict(around.environment),
+        environment={**around.environment, **lent},
         log_directory=around.log_directory,
     )

@@ -24,52 +24,52 @@ class BucketSource:
     """`store` is opened at the model's prefix."""
 
     def __init__(self, store: Store) -> None:
-        self._store = store
+        self.store = store
 
     def listing(self) -> ModelListing:
         try:
-            raw = self._store.get(INDEX)
+            raw = self.store.get(INDEX)
         except ObjectMissing:
             return self._listed()
         except StoreError as error:
             raise self._translated(error) from error
         index = ModelListing.model_validate_json(raw)
-        return index.model_copy(update={"kind": "s3", "place": self._store.uri, "commit": ""})
+        return index.model_copy(update={"kind": "s3", "place": self.store.uri, "commit": ""})
 
     def read_range(self, file: ModelFile, *, start: int, length: int) -> bytes:
         try:
             if file.digest.startswith(_ETAG) and start == 0:
                 self._require_version(file)
-            return self._store.get_range(file.name, start=start, length=length)
+            return self.store.get_range(file.name, start=start, length=length)
         except StoreError as error:
             raise self._translated(error, file.name) from error
 
     def _listed(self) -> ModelListing:
         try:
-            files = [self._described(key) for key in self._store.list("")]
+            files = [self._described(key) for key in self.store.list("")]
         except StoreError as error:
             raise self._translated(error) from error
         if not any(file.name == "config.json" for file in files):
             raise ModelMissing(
-                self._store.uri, "there is no config.json; put a model there: shunt model push"
+                self.store.uri, "there is no config.json; put a model there: shunt model push"
             )
-        return ModelListing(kind="s3", place=self._store.uri, files=wanted_files(files))
+        return ModelListing(kind="s3", place=self.store.uri, files=wanted_files(files))
 
     def _described(self, key: str) -> ModelFile:
-        digest = f"{_ETAG}{self._store.etag(key)}" if isinstance(self._store, S3Store) else ""
-        return ModelFile(name=key, num_bytes=self._store.size_bytes(key), digest=digest)
+        digest = f"{_ETAG}{self.store.etag(key)}" if isinstance(self.store, S3Store) else ""
+        return ModelFile(name=key, num_bytes=self.store.size_bytes(key), digest=digest)
 
     def _require_version(self, file: ModelFile) -> None:
-        assert isinstance(self._store, S3Store)  # nobody else gives ETags
-        found = f"{_ETAG}{self._store.etag(file.name)}"
+        assert isinstance(self.store, S3Store)  # nobody else gives ETags
+        found = f"{_ETAG}{self.store.etag(file.name)}"
         if found != file.digest:
             raise ModelDamaged(
-                self._store.uri,
+                self.store.uri,
                 f"{file.name} was replaced since the run was prepared ({found}, not {file.digest})",
             )
 
     def _translated(self, error: StoreError, name: str = "") -> ModelError:
-        place = f"{self._store.uri}/{name}".rstrip("/")
+        place = f"{self.store.uri}/{name}".rstrip("/")
         match error:
             case ObjectMissing():
                 return ModelMissing(place, "no such object")

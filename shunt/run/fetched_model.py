@@ -19,6 +19,7 @@ from shunt.model.hub import HUB_URL, HubSource
 from shunt.model.listing import ModelListing
 from shunt.model.source import DirectorySource, ModelSource
 from shunt.store.config import StoreConfig, open_configured_store
+from shunt.store.reaching import require_reachable
 
 S3 = "s3://"
 CACHE = "SHUNT_MODEL_CACHE"
@@ -43,8 +44,11 @@ def resolve_model(job: Job, environment: Mapping[str, str]) -> ModelListing | No
             f"tag; put the model into the bucket, which they read by their role: shunt model push "
             f"{model.path} s3://BUCKET/PREFIX/weights/NAME, and name that as model.path"
         )
+    source = source_of(job, environment)
+    if isinstance(source, BucketSource):
+        require_reachable(source.store, under="", may_list=False)  # an index is enough
     try:
-        return source_of(job, environment).listing()
+        return source.listing()
     except (ModelMissing, ModelDenied, ModelUnavailable) as error:
         as_what = "" if model.path.startswith(S3) else f"{model.path} is no directory here, and "
         raise JobError(f"model.path: {as_what}{error}") from error

@@ -6,15 +6,16 @@ from typing import Self
 from pydantic import BaseModel, ConfigDict, field_validator, model_validator
 
 from shunt.errors import JobError, ShuntError
-from shunt.store.opening import bucket_of, directory_of, open_store
+from shunt.store.credentials import Credentials
+from shunt.store.opening import bucket_of, check_endpoint, directory_of, open_store
 from shunt.store.protocol import Store
-from shunt.store.s3 import Credentials
 
 
 class StoreConfig(BaseModel):
     """Where a run keeps its state. Secrets are named, never written down: `*_env` are the names of
-    environment variables. With none of them, S3 credentials come from the standard AWS ones, or
-    from the container's or instance's role."""
+    environment variables. With none of them, S3 credentials come from the chain of AWS's own tools:
+    environment variables, AWS_PROFILE, SSO, assumed roles, `credential_process`, or the role of the
+    container or instance."""
 
     model_config = ConfigDict(extra="forbid", frozen=True)
 
@@ -35,6 +36,10 @@ class StoreConfig(BaseModel):
     session_token_env: str | None = None
     """Name of the environment variable that holds a temporary credential's token."""
 
+    kms_key_id: str | None = None
+    """Key of KMS (its ARN, id or `alias/...`) with which objects are encrypted, where the bucket
+    demands it of every request. A bucket's default encryption needs nothing here."""
+
     @field_validator("uri")
     @classmethod
     def _names_a_store(cls, uri: str) -> str:
@@ -44,6 +49,14 @@ class StoreConfig(BaseModel):
         except ShuntError as error:
             raise ValueError(str(error)) from error
         return uri
+
+    @field_validator("endpoint_url")
+    @classmethod
+    def _is_an_address(cls, url: str | None) -> str | None:
+        try:
+            return check_endpoint(url)
+        except JobError as error:
+            raise ValueError(str(error)) from error
 
     @model_validator(mode="after")
     def _fits_together(self) -> Self:
@@ -68,6 +81,7 @@ def open_configured_store(config: StoreConfig, *, environment: Mapping[str, str]
         endpoint_url=config.endpoint_url,
         region=config.region,
         credentials=_credentials(config, environment),
+        kms_key_id=config.kms_key_id,
     )
 
 

@@ -5,10 +5,11 @@ from urllib.parse import unquote, urlsplit
 
 from shunt.errors import JobError
 from shunt.retry import STORE_RETRY, RetryPolicy
+from shunt.store.credentials import Credentials, aws_chain, aws_endpoint, aws_region
 from shunt.store.directory import DirectoryStore
 from shunt.store.object_key import check_key
 from shunt.store.protocol import Store
-from shunt.store.s3 import Credentials, S3Access, S3Store
+from shunt.store.s3 import S3Access, S3Store
 
 
 def open_store(
@@ -17,18 +18,23 @@ def open_store(
     endpoint_url: str | None = None,
     region: str | None = None,
     credentials: Credentials | None = None,
+    kms_key_id: str | None = None,
     retry: RetryPolicy = STORE_RETRY,
 ) -> Store:
     """Open `s3://bucket/prefix`, `file:///path` or a plain path; nothing is contacted yet.
 
-    For S3, what is left out comes from the standard AWS environment variables. Raises `JobError`
-    for a URI that names no store.
+    For S3, what is left out comes from the standard AWS environment variables and configuration.
+    Raises `JobError` for a URI that names no store.
     """
     if (path := directory_of(uri)) is not None:
         return DirectoryStore(path)
     bucket, prefix = bucket_of(uri)
     access = S3Access(
-        endpoint_url=endpoint_url, region=region, credentials=credentials, retry=retry
+        endpoint_url=check_endpoint(endpoint_url or aws_endpoint()),
+        region=region or aws_region(),
+        credentials=credentials or aws_chain(),
+        retry=retry,
+        kms_key_id=kms_key_id,
     )
     return S3Store(bucket, prefix, access=access)
 
@@ -52,6 +58,15 @@ def bucket_of(uri: str) -> tuple[str, str]:
         raise JobError(f"store {uri!r}: write s3://bucket/prefix, file:///path or a plain path")
     prefix = parts.path.strip("/")
     return parts.netloc, check_key(prefix) if prefix else ""
+
+
+def check_endpoint(url: str | None) -> str | None:
+    """Return the address of a server; obstore ends a process for one that is none. Raises
+    `JobError`."""
+    parts = urlsplit(url or "http://none")
+    if parts.scheme in ("http", "https") and parts.hostname:
+        return url
+    raise JobError(f"endpoint_url {url!r} is no address: write http://host:port or https://host")
 
 
 def with_retry(store: Store, policy: RetryPolicy) -> Store:

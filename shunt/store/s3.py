@@ -17,7 +17,7 @@ A process that uses this store must not be forked: obstore has threads. Start ch
 import copy
 from collections.abc import Callable, Generator, Iterator
 from contextlib import contextmanager
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from datetime import timedelta
 from pathlib import Path
 from typing import TYPE_CHECKING, TypeVar
@@ -32,7 +32,15 @@ from obstore.exceptions import (
 from obstore.store import S3Store as S3Client
 
 from shunt.retry import STORE_RETRY, RetryPolicy, call_with_retry
-from shunt.store.errors import ObjectMissing, StoreDenied, StoreError, StoreUnavailable
+from shunt.store.credentials import AwsChain, Credentials
+from shunt.store.errors import (
+    CredentialsMissing,
+    ObjectMissing,
+    StoreDenied,
+    StoreError,
+    StoreUnavailable,
+    brief,
+)
 from shunt.store.object_key import check_key, check_prefix
 from shunt.store.staging import publish_over, staged_file
 
@@ -54,31 +62,25 @@ _LIST_PAGE_KEYS = 1000
 
 
 @dataclass(frozen=True, slots=True)
-class Credentials:
-    """A key pair, and the token that goes with a temporary one."""
-
-    access_key_id: str = field(repr=False)
-    secret_access_key: str = field(repr=False)
-    session_token: str | None = field(default=None, repr=False)
-
-
-@dataclass(frozen=True, slots=True)
 class S3Access:
-    """How to reach a bucket. What is None is taken from the standard AWS environment variables,
-    and credentials then from the container's or the instance's role."""
+    """How to reach a bucket. What is None is taken from the standard AWS environment variables."""
 
     endpoint_url: str | None = None
     region: str | None = None
-    credentials: Credentials | None = None
+    credentials: Credentials | AwsChain | None = None
+    """None: obstore's own chain of environment variables and the container's or instance's role."""
     request_timeout_s: float = 30.0
     retry: RetryPolicy = STORE_RETRY
+    kms_key_id: str | None = None
+    """Objects are encrypted with this key of KMS; None: as the bucket is set up."""
 
 
 class S3Store:
     """Objects under `s3://bucket/prefix`. Credentials are looked for at the first request."""
 
     def __init__(self, bucket: str, prefix: str = "", *, access: S3Access | None = None) -> None:
-        access = access or S3Access()
+        self.bucket, self.prefix, self.access = bucket, prefix, access or S3Access()
+        access = self.access
         self._uri = f"s3://{bucket}/{prefix}".rstrip("/")
         self._policy = access.retry
         self._once = _client(bucket, prefix, access, retry=_NO_RETRY)
@@ -123,6 +125,10 @@ class S3Store:
         """What the bucket calls the object's present version; changes whenever it is replaced."""
         check_key(key)
         return self._retried("read", key, lambda: obstore.head(self._once, key)["e_tag"] or "")
+
+    def look(self, prefix: str) -> None:
+        """Ask for some keys under a prefix: whether the bucket answers us."""
+        self._page(check_prefix(prefix), None)
 
     def list(self, prefix: str) -> Iterator[str]:
         check_prefix(prefix)
@@ -237,19 +243,29 @@ class S3Store:
                 ) from error
             reason = "not found; does the bucket exist, in this region?"
             raise self._error(StoreError, verb, key, reason) from error
-        except (PermissionDeniedError, UnauthenticatedError) as error:
+        except BaseError as error:
+            if self._fault:
+                raise self._error(CredentialsMissing, verb, key, self._fault) from error
+            if not isinstance(error, PermissionDeniedError | UnauthenticatedError):
+                reason = (
+                    "no usable answer within the retries; check the endpoint, the region and where "
+                    f"the credentials come from, then run again: it carries on ({_told(error)})"
+                )
+                raise self._error(StoreUnavailable, verb, key, reason) from error
             if verb == "read" and self._is_missing(key):
                 raise ObjectMissing(
                     f"{self._uri}/{key}: no such object", uri=self._uri, key=key
                 ) from error
-            reason = f"access denied; check the credentials and the bucket's policy ({error})"
-            raise self._error(StoreDenied, verb, key, reason) from error
-        except BaseError as error:
             reason = (
-                "no usable answer within the retries; check the endpoint, the region and where the "
-                f"credentials come from, then run again: it carries on ({error})"
+                f"access denied; check the credentials and the bucket's policy ({_told(error)})"
             )
-            raise self._error(StoreUnavailable, verb, key, reason) from error
+            raise self._error(StoreDenied, verb, key, reason) from error
+
+    @property
+    def _fault(self) -> str:
+        """Why no request can be signed."""
+        chain = self.access.credentials
+        return chain.fault if isinstance(chain, AwsChain) else ""
 
     def _is_missing(self, key: str) -> bool:
         """Whether a read that was refused is of a key that is not there.
@@ -275,6 +291,11 @@ class S3Store:
 _NO_RETRY: "RetryConfig" = {"max_retries": 0}
 
 
+def _told(error: BaseError) -> str:
+    """obstore's message without the dump of its own data that follows it."""
+    return brief(str(error).partition("\n\nDebug source:")[0])
+
+
 def _retry_config(policy: RetryPolicy) -> "RetryConfig":
     return {
         "max_retries": policy.attempts - 1,
@@ -288,6 +309,7 @@ def _retry_config(policy: RetryPolicy) -> "RetryConfig":
 
 
 def _client(bucket: str, prefix: str, access: S3Access, *, retry: "RetryConfig") -> S3Client:
+    chain = access.credentials if isinstance(access.credentials, AwsChain) else None
     client: ClientConfig = {
         "timeout": timedelta(seconds=access.request_timeout_s),
         "allow_http": True,  # the endpoint's URL decides; that of AWS is https
@@ -298,6 +320,7 @@ def _client(bucket: str, prefix: str, access: S3Access, *, retry: "RetryConfig")
         config=_config(access),
         client_options=client,
         retry_config=retry,
+        credential_provider=chain,
     )
 
 
@@ -307,7 +330,10 @@ def _config(access: S3Access) -> "S3Config":
         config["endpoint"] = access.endpoint_url
     if access.region is not None:
         config["region"] = access.region
-    if (pair := access.credentials) is not None:
+    if access.kms_key_id is not None:
+        config["server_side_encryption"] = "aws:kms"
+        config["sse_kms_key_id"] = access.kms_key_id
+    if isinstance(pair := access.credentials, Credentials):
         config["access_key_id"] = pair.access_key_id
         config["secret_access_key"] = pair.secret_access_key
         if pair.session_token is not None:

@@ -25,7 +25,7 @@ from pathlib import Path
 import obstore
 from obstore.store import S3Store as S3Client
 
-from shunt.store.s3 import Credentials
+from shunt.store.credentials import Credentials
 
 _START_S = 60.0
 """Measured 3 s; a loaded two-core machine needs more."""

@@ -5,8 +5,8 @@ from dataclasses import dataclass
 from multiprocessing.queues import SimpleQueue
 from multiprocessing.synchronize import Barrier
 
+from shunt.store.credentials import Credentials
 from shunt.store.opening import open_store
-from shunt.store.s3 import Credentials
 
 _ROUND_TIMEOUT_S = 120.0
 

@@ -51,6 +51,7 @@ def test_an_unknown_key_is_refused() -> None:
     ("settings", "message"),
     [
         ({"uri": "/runs", "region": "eu-west-1"}, "only for s3:// stores"),
+        ({"uri": "s3://b", "endpoint_url": "minio:9000"}, "no address: write http://host:port"),
         ({"uri": "s3://b", "access_key_id_env": "ID"}, "give both"),
         ({"uri": "s3://b", "session_token_env": "TOKEN"}, "session_token_env needs"),
     ],

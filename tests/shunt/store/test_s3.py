@@ -9,8 +9,9 @@ from pathlib import Path
 import pytest
 
 from shunt.retry import NO_RETRY, RetryPolicy
+from shunt.store.credentials import Credentials
 from shunt.store.errors import ObjectMissing, StoreDenied, StoreError, StoreUnavailable
-from shunt.store.s3 import Credentials, S3Access, S3Store
+from shunt.store.s3 import S3Access, S3Store
 from shunt.testing.fault_proxy import (
     TRANSIENT_FAULTS,
     FaultProxy,
