@@ -125,7 +125,8 @@ def aws_doctor(
         remedy = f": {finding.remedy}" if finding.remedy else ""
         line = f"{_MARKS[finding.verdict]} {finding.what}{remedy}"
         console.print(line, markup=False, highlight=False, soft_wrap=True)
-    console.print("all is well" if not bad else f"{bad} lines need a look")
+    told = "line needs a look" if bad == 1 else "lines need a look"
+    console.print(f"{bad} {told}" if bad else "all is well")
     if bad:
         raise typer.Exit(ExitCode.FAILED)
 
@@ -149,12 +150,22 @@ def _go(steps: Sequence[Step], *, yes: bool) -> None:
         console.print(text, markup=False, highlight=False, soft_wrap=True)
 
     for step in steps:
-        verb = "remove" if step.removes else "change" if step.state == "differs" else "make"
-        say(f"{'nothing to do:' if step.done else f'will {verb}:'} {step.what}")
+        if step.done:
+            say(f"nothing to do: {step.what}")
+        elif not yes:
+            say(f"will {_verb(step)}: {step.what}")
     if yes:
-        say(f"{perform(steps, told=lambda step: say(f'done: {step.what}'))} steps done")
+        told = perform(steps, told=lambda step: say(f"{_DONE[_verb(step)]}: {step.what}"))
+        say(f"{told} {'step' if told == 1 else 'steps'} done")
     else:
         say("nothing was changed; add --yes")
+
+
+_DONE = {"make": "made", "change": "changed", "remove": "removed"}
+
+
+def _verb(step: Step) -> str:
+    return "remove" if step.removes else "change" if step.state == "differs" else "make"
 
 
 def _services(region: str) -> Services:

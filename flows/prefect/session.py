@@ -18,6 +18,7 @@ from shunt.job.job import Job
 LOCAL_SERVER = "http://127.0.0.1:4200/api"
 _PROBE_TIMEOUT_S = 0.3
 _PATIENCE_S = 10.0
+_LOGS_WITHIN_S = 2.0
 
 
 def run_flow(
@@ -46,7 +47,10 @@ def run_flow(
 
         ours = signal.getsignal(signal.SIGTERM)
         session = Session(watcher, stop, lambda: _set_sigterm(ours))
-        return generate_in(session, job, sample=sample)
+        try:
+            return generate_in(session, job, sample=sample)
+        finally:
+            _send_last_logs()
 
 
 @contextmanager
@@ -69,6 +73,13 @@ def _server(tell: Callable[[str], None]) -> Iterator[None]:
             raise JobError(str(error)) from error
         finally:
             del os.environ["PREFECT_API_URL"]
+
+
+def _send_last_logs() -> None:
+    """While the server is still there: Prefect would send them when we exit, and complain."""
+    from prefect.logging.handlers import APILogWorker
+
+    APILogWorker.drain_all(timeout=_LOGS_WITHIN_S)
 
 
 def _set_sigterm(handler: "signal._HANDLER") -> None:

@@ -82,8 +82,14 @@ def look(desk: Desk, *, region: str, now: datetime) -> OfferingSheet:
     )
 
 
+_GPU_FAMILIES = ("g*", "p*")
+"""All of AWS's types with GPUs begin so; asking for all types takes ten pages."""
+
+
 def _gpu_types(ec2: AwsApi) -> tuple[GpuType, ...]:
-    rows = ec2.pages("describe_instance_types", {"MaxResults": 100}, "InstanceTypes")
+    wanted = [{"Name": "instance-type", "Values": list(_GPU_FAMILIES)}]
+    params = {"MaxResults": 100, "Filters": wanted}
+    rows = ec2.pages("describe_instance_types", params, "InstanceTypes")
     return tuple(_gpu_type(row) for row in rows if row.get("GpuInfo", {}).get("Gpus"))
 
 

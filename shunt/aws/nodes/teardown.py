@@ -107,7 +107,7 @@ def _tell_bill(meter: Meter, tell: Callable[[EventKind, str], None]) -> None:
     except ShuntError as unknown:
         tell(EventKind.FLEET_ENDED, f"no node is left; what they cost is not known: {unknown}")
         return
-    tell(
-        EventKind.FLEET_ENDED,
-        f"none of {spend.num_launched} nodes is left; they cost {spend.usd} USD",
-    )
+    one = spend.num_launched == 1
+    ended = "its one node has ended" if one else f"all {spend.num_launched} nodes have ended"
+    cost = f"{'it' if one else 'they'} cost {spend.usd} USD"
+    tell(EventKind.FLEET_ENDED, f"{ended}; {cost}")

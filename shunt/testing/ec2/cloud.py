@@ -123,6 +123,8 @@ def cloud(
         account.environment = {
             "AWS_ENDPOINT_URL_EC2": url,
             "AWS_ENDPOINT_URL_SQS": url,
+            "AWS_ENDPOINT_URL_PRICING": url,
+            "AWS_ENDPOINT_URL_SERVICE_QUOTAS": url,
             "AWS_ACCESS_KEY_ID": "double",
             "AWS_SECRET_ACCESS_KEY": "double",
         }

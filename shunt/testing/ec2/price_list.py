@@ -2,9 +2,11 @@
 
 import json
 from dataclasses import dataclass, field
-from typing import Any
+from datetime import datetime
+from typing import Any, Self
 
 from shunt.testing.ec2.faults import ApiFault, Fault
+from shunt.testing.ec2.market import Market
 
 _PAGE = 2
 """Products a page: few, so that every test turns pages."""
@@ -19,6 +21,12 @@ class PriceListDouble:
     faults: list[Fault] = field(default_factory=list[Fault])
     _asked: dict[str, Any] = field(default_factory=dict[str, Any])
 
+    @classmethod
+    def of(cls, market: Market, at: datetime) -> Self:
+        """Those of a market, at an instant."""
+        pools = [pool for pool in market.prices if pool.market == "on-demand"]
+        return cls({(p.zone[:-1], p.instance_type): str(market.price_at(p, at)) for p in pools})
+
     def attach(self, client: Any) -> None:
         client.meta.events.register("before-parameter-build", self._remember)
         client.meta.events.register("before-call", self._answer)
@@ -32,15 +40,19 @@ class PriceListDouble:
                 fault(0, model.name, "before")
         except ApiFault as fault:
             return _Http(400), {"Error": {"Code": fault.code, "Message": fault.message}}
-        wanted = {f["Field"]: f["Value"] for f in self._asked["Filters"]}
+        return _Http(200), self.products(self._asked)
+
+    def products(self, params: dict[str, Any]) -> dict[str, Any]:
+        """The answer to GetProducts."""
+        wanted = {f["Field"]: f["Value"] for f in params["Filters"]}
         products = [
             json.dumps(_product(instance_type, usd))
             for (region, instance_type), usd in sorted(self.usd_per_hour.items())
             if region == wanted["regionCode"]
         ]
-        start = int(self._asked.get("NextToken") or 0)
+        start = int(params.get("NextToken") or 0)
         more = {"NextToken": str(start + _PAGE)} if start + _PAGE < len(products) else {}
-        return _Http(200), {"PriceList": products[start : start + _PAGE], **more}
+        return {"PriceList": products[start : start + _PAGE], **more}
 
 
 def _product(instance_type: str, usd: str) -> dict[str, Any]:

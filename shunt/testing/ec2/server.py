@@ -1,4 +1,4 @@
-"""The double over HTTP: any client of EC2 and SQS, of any process, talks to it by endpoint URL.
+"""The double over HTTP: any client of EC2, SQS, quotas and prices, of any process, by endpoint URL.
 
 Moto's parser and serializer speak EC2's protocol; the answers are the double's own.
 """
@@ -25,6 +25,7 @@ from moto.core.utils import get_service_model
 from shunt.testing.ec2.double import Ec2Double
 from shunt.testing.ec2.faults import ApiFault, ControllerKilled
 from shunt.testing.ec2.notice_queue import NoticeQueue
+from shunt.testing.ec2.price_list import PriceListDouble
 
 Reply = tuple[int, str, str]
 """Status, content type, body."""
@@ -42,10 +43,10 @@ class Ec2Server:
     """URL of a moto server that answers what the double does not."""
 
     def reply(self, headers: Mapping[str, str], body: str) -> Reply:
-        """To a request of SQS (which names its target in a header) or of EC2 (in the body)."""
-        target = headers.get("X-Amz-Target", "")
-        if target.startswith("AmazonSQS."):
-            told = self.queue.answer(target.removeprefix("AmazonSQS."), json.loads(body))
+        """To a request of EC2 (named in the body) or of another service (in a header)."""
+        if target := headers.get("X-Amz-Target"):
+            service, _, operation = target.partition(".")
+            told = self._told(service, operation, json.loads(body))
             return 200, "application/x-amz-json-1.0", json.dumps(told)
         form = dict(parse_qsl(body, keep_blank_values=True))
         model = get_service_model("ec2").operation_model(form["Action"])
@@ -62,11 +63,19 @@ class Ec2Server:
             return 400, "text/xml", _error(fault)
         return 200, "text/xml", str(cast(Any, EC2Serializer)(model).serialize(told)["body"])
 
+    def _told(self, service: str, operation: str, params: dict[str, Any]) -> dict[str, Any]:
+        if service == "AmazonSQS":
+            return self.queue.answer(operation, params)
+        with self.lock:
+            if service == "AWSPriceListService":
+                return PriceListDouble.of(self.double.market, self.now()).products(params)
+            return self.double.answer(operation, params) or {}
+
     def _asked_of_moto(self, headers: Mapping[str, str], body: str) -> Reply:
         passed = {name: headers[name] for name in ("Authorization", "Content-Type", "X-Amz-Date")}
         request = urllib.request.Request(self.rest_of_aws, data=body.encode(), headers=passed)
         try:
-            with urllib.request.urlopen(request, timeout=10) as reply:
+            with urllib.request.urlopen(request, timeout=60) as reply:
                 return reply.status, "text/xml", reply.read().decode()
         except urllib.error.HTTPError as error:
             with error:

@@ -339,7 +339,7 @@ def test_leaving_tells_the_bill(account: Account) -> None:
         account.sleep(1800.0)
     told = stand.events[-1]
     assert told.kind is EventKind.FLEET_ENDED
-    assert told.detail == "none of 2 nodes is left; they cost 3.60 USD"
+    assert told.detail == "all 2 nodes have ended; they cost 3.60 USD"
     spend = read_spend(account.store, RUN)
     assert spend is not None
     assert spend.usd == account.double.bill_usd().quantize(Decimal("0.01"))
