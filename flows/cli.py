@@ -10,6 +10,7 @@ from typer.core import TyperGroup
 
 from flows.commands import account as account_commands
 from flows.commands import fleet as fleet_commands
+from flows.commands import results as results_commands
 from flows.commands import run as run_commands
 from flows.commands.audit import audit
 from flows.commands.model import model
@@ -62,7 +63,13 @@ def shunt(
 
 
 _OTHERS = {"report": report, "audit": audit, "plan": plan, "calibrate": calibrate}
-for name, command in {**run_commands.COMMANDS, **_OTHERS, **fleet_commands.COMMANDS}.items():
+_COMMANDS = {
+    **run_commands.COMMANDS,
+    **results_commands.COMMANDS,
+    **_OTHERS,
+    **fleet_commands.COMMANDS,
+}
+for name, command in _COMMANDS.items():
     app.command(name)(command)
 app.add_typer(account_commands.aws, name="aws")
 app.add_typer(model, name="model")

@@ -1,4 +1,4 @@
-"""The commands about runs: run, resume, status, watch, cancel, verify, collect, preflight."""
+"""The commands about runs: run, resume, status, watch, cancel, preflight."""
 
 import json
 import os
@@ -15,7 +15,15 @@ import typer
 from pydantic import TypeAdapter
 
 from flows.commands.finding import find_run, opened_store, reached
-from flows.drive.drive import Ending, Watcher, check_job, drive, go_on_command, resume
+from flows.drive.drive import (
+    Ending,
+    Watcher,
+    check_job,
+    drive,
+    go_on_command,
+    partial_command,
+    resume,
+)
 from flows.exit_code import ExitCode
 from flows.screen.run_view import show_runs, show_status
 from flows.screen.view import LiveView, PlainView, show_ending, show_preflight
@@ -28,7 +36,6 @@ from shunt.job.job import Job
 from shunt.job.job_file import job_schema, load_job, override_job
 from shunt.results.summary import read_summary
 from shunt.run.cancellation import cancel as cancel_run
-from shunt.run.collect import collect as collect_run
 from shunt.run.event import Event, EventKind, record
 from shunt.run.fetched_model import control_copy, resolve_model
 from shunt.run.listing import RunLine, read_lines
@@ -37,7 +44,6 @@ from shunt.run.model_identity import HARMLESS_EXTRA
 from shunt.run.pace import Pace
 from shunt.run.prepare import preflight as preflight_job
 from shunt.run.status import RunState, RunStatus, StatusReader
-from shunt.run.verify import verify as verify_run
 
 JobPath = Annotated[Path, typer.Argument(metavar="JOB", help="Job file (YAML).")]
 RunId = Annotated[
@@ -101,7 +107,7 @@ def run(
             from flows.prefect.session import run_flow
 
             ending = run_flow(loaded, watcher, stop, tell=_tell, sample=sample)
-    _end(ending, as_json=as_json)
+    end(ending, as_json=as_json)
 
 
 def resume_command(
@@ -117,7 +123,7 @@ def resume_command(
     with _stop_on_signals(_RUN_STOPS) as stop, _view(as_json=as_json) as watcher:
         watcher.prepared(manifest)
         ending = resume(manifest, opened, surroundings(manifest.job, stop), watcher)
-    _end(ending, as_json=as_json)
+    end(ending, as_json=as_json)
 
 
 def status(
@@ -132,14 +138,14 @@ def status(
     if not run_id:
         runs = list(read_lines(opened_store(store, endpoint_url, must_exist=True)))
         if as_json:
-            _print_json({"runs": TypeAdapter(list[RunLine]).dump_python(runs, mode="json")})
+            print_json({"runs": TypeAdapter(list[RunLine]).dump_python(runs, mode="json")})
         else:
             show_runs(console_of(), runs, now=datetime.now(UTC))
         return
     opened, manifest = find_run(run_id, store, endpoint_url)
     seen = StatusReader(opened, manifest.run_id).read()
     if as_json:
-        _print_json(TypeAdapter(RunStatus).dump_python(seen, mode="json"))
+        print_json(TypeAdapter(RunStatus).dump_python(seen, mode="json"))
     else:
         show_status(console_of(), seen)
 
@@ -177,7 +183,7 @@ def cancel(
     if first:
         record(opened, name, Event(at=datetime.now(UTC), kind=EventKind.CANCELLED))
     if as_json:
-        _print_json({"run_id": name, "cancelled": not finished, "finished": finished,
+        print_json({"run_id": name, "cancelled": not finished, "finished": finished,
                      "was_cancelled": not finished and not first})  # fmt: skip
     elif finished:
         print_lines([f"{name} is finished; there is nothing to cancel"])
@@ -187,50 +193,9 @@ def cancel(
             [
                 f"{name} is{again} cancelled; its workers save and leave",
                 f"Go on with: {go_on_command(manifest)}",
+                f"What is finished: {partial_command(manifest)}",
             ]
         )
-
-
-def verify(
-    run_id: RunId,
-    store: StoreUri = "runs",
-    endpoint_url: Endpoint = None,
-    results: Annotated[
-        str | None, typer.Option(help="Where a copy of the result files is, if not in their place.")
-    ] = None,
-    as_json: AsJson = False,
-) -> None:
-    """Prove from the log that every prompt has exactly one terminal row and that results match."""
-    opened, manifest = find_run(run_id, store, endpoint_url)
-    report = verify_run(opened, manifest, results=results)
-    if as_json:
-        _print_json({"run_id": report.run_id, "ok": report.ok, "num_rows": report.num_rows,
-                     "num_segments": report.num_segments, "files": report.files,
-                     "problems": report.problems})  # fmt: skip
-    else:
-        console = console_of()
-        for problem in report.problems:
-            console.print(f"[red]problem[/]: {problem}", highlight=False, soft_wrap=True)
-        if report.ok:
-            console.print(
-                f"[green]verified[/]: {report.num_rows} rows, each exactly once, from "
-                f"{report.num_segments} segments; {', '.join(report.files)} say the same",
-                highlight=False,
-            )
-    raise typer.Exit(ExitCode.OK if report.ok else ExitCode.FAILED)
-
-
-def collect(
-    run_id: RunId,
-    store: StoreUri = "runs",
-    endpoint_url: Endpoint = None,
-    output: Annotated[str | None, typer.Option(help="Another directory than the job's.")] = None,
-    as_json: AsJson = False,
-) -> None:
-    """Write the result files of a run whose rows are all there."""
-    opened, manifest = find_run(run_id, store, endpoint_url)
-    summary = collect_run(opened, manifest, output=output, now=datetime.now(UTC))
-    _end(Ending(ExitCode.OK, manifest.run_id, summary=summary), as_json=as_json)
 
 
 def preflight(
@@ -248,7 +213,7 @@ def preflight(
 
 def schema() -> None:
     """Print the JSON Schema of job files, for editors."""
-    _print_json(job_schema())
+    print_json(job_schema())
 
 
 COMMANDS: dict[str, Callable[..., None]] = {
@@ -257,8 +222,6 @@ COMMANDS: dict[str, Callable[..., None]] = {
     "status": status,
     "watch": watch,
     "cancel": cancel,
-    "verify": verify,
-    "collect": collect,
     "preflight": preflight,
     "schema": schema,
 }
@@ -276,7 +239,7 @@ def _preflight(job: Job, *, as_json: bool) -> None:
     report = _preflight_report(job)
     if as_json:
         counts = {"num_good_rows": report.num_good_rows, "num_error_rows": report.num_error_rows}
-        _print_json(counts | TypeAdapter(PreflightReport).dump_python(report, mode="json"))
+        print_json(counts | TypeAdapter(PreflightReport).dump_python(report, mode="json"))
     else:
         show_preflight(console_of(), report)
     if job.errors.strict:
@@ -339,16 +302,17 @@ def _view(*, as_json: bool) -> Iterator[Watcher]:
         yield view
 
 
-def _end(ending: Ending, *, as_json: bool) -> None:
+def end(ending: Ending, *, as_json: bool) -> None:
     if as_json:
         summary = ending.summary
-        _print_json(
+        print_json(
             {
                 "run_id": ending.run_id,
                 "exit_code": int(ending.code),
                 "reason": ending.reason,
                 "workers_lost": ending.num_lost,
                 "go_on": ending.go_on,
+                "collect_partial": ending.partial,
                 "spent_usd": ending.spend and float(ending.spend.usd),
                 "summary": summary and summary.model_dump(mode="json", exclude={"cuts"}),
             }
@@ -358,7 +322,7 @@ def _end(ending: Ending, *, as_json: bool) -> None:
     raise typer.Exit(ending.code)
 
 
-def _print_json(value: object) -> None:
+def print_json(value: object) -> None:
     print_lines([json.dumps(value, indent=2, ensure_ascii=False)])
 
 

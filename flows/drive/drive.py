@@ -17,7 +17,7 @@ from shunt.dataset.files import find_files
 from shunt.dataset.preflight import PreflightReport
 from shunt.dataset.rendering import renderer_of, require_model
 from shunt.errors import RunError
-from shunt.job.job import Job
+from shunt.job.job import ErrorPolicy, Job
 from shunt.results.publishing import check_writable
 from shunt.results.summary import ResultSummary, read_summary
 from shunt.run.cancellation import carry_on, is_cancelled
@@ -71,6 +71,8 @@ class Ending:
     """Workers that were lost, or drained, before their work was done."""
     go_on: str = ""
     """The command that goes on with a run that was stopped early."""
+    partial: str = ""
+    """The command that writes what such a run has finished."""
     spend: Spend | None = None
     """None where no node cost money."""
 
@@ -145,7 +147,13 @@ def resume(manifest: Manifest, store: Store, around: Surroundings, watcher: Watc
                 told = Event(at=around.now(), kind=EventKind.STOPPED, detail=stopped.reason)
                 record(store, run_id, told)
             spend = read_spend(store, run_id)
-            return replace(stopped, num_lost=lost, go_on=go_on_command(manifest), spend=spend)
+            return replace(
+                stopped,
+                num_lost=lost,
+                go_on=go_on_command(manifest),
+                partial=partial_command(manifest),
+                spend=spend,
+            )
         try:
             summary = collect(store, manifest, now=around.now())
         except ShardsOpen:
@@ -256,16 +264,36 @@ def _ended(manifest: Manifest, summary: ResultSummary, num_lost: int) -> Ending:
     allowed = policy.max_error_rows
     if allowed is None:
         allowed = int(policy.max_error_fraction * summary.num_rows)
-    code = ExitCode.OK if summary.num_errors <= allowed else ExitCode.ROW_ERRORS
-    reason = "" if code is ExitCode.OK else f"{summary.num_errors} error rows, {allowed} allowed"
-    return Ending(code, manifest.run_id, reason, summary, num_lost)
+    cut = _cut_rows_that_count(policy, summary)
+    if summary.num_errors + cut <= allowed:
+        return Ending(ExitCode.OK, manifest.run_id, "", summary, num_lost)
+    cut_too = f" and {cut} cut ones" if cut else ""
+    reason = f"{summary.num_errors} error rows{cut_too}, {allowed} allowed"
+    return Ending(ExitCode.ROW_ERRORS, manifest.run_id, reason, summary, num_lost)
+
+
+def _cut_rows_that_count(policy: ErrorPolicy, summary: ResultSummary) -> int:
+    """Cut answers that the policy takes for errors."""
+    if policy.count_cut == "all":
+        return summary.num_cut_rows or 0
+    return summary.num_cut_structured_rows or 0 if policy.count_cut == "structured" else 0
 
 
 def go_on_command(manifest: Manifest) -> str:
     """What a person types to go on with a run that was stopped."""
+    return _command("resume", manifest)
+
+
+def partial_command(manifest: Manifest) -> str:
+    """What a person types to have the rows that are finished."""
+    return _command("collect", manifest, "--partial")
+
+
+def _command(name: str, manifest: Manifest, *options: str) -> str:
     store = manifest.job.store
     endpoint = [] if store.endpoint_url is None else ["--endpoint-url", store.endpoint_url]
-    return shlex.join(["shunt", "resume", manifest.run_id, "--store", store.uri, *endpoint])
+    words = ["shunt", name, manifest.run_id, *options, "--store", store.uri, *endpoint]
+    return shlex.join(words)
 
 
 def results_of(manifest: Manifest) -> str:

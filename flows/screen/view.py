@@ -1,7 +1,10 @@
 """What a person sees of a run: a live view on a terminal, plain lines elsewhere."""
 
+from collections.abc import Mapping, Sequence
+
 from rich.console import Console, Group, RenderableType
 from rich.live import Live
+from rich.markup import escape
 from rich.progress_bar import ProgressBar
 from rich.table import Table
 from rich.text import Text
@@ -10,11 +13,12 @@ from flows.drive.drive import Ending
 from flows.screen.words import counted, duration, size
 from shunt.dataset.preflight import PreflightReport
 from shunt.job.job import Fleet
-from shunt.results.summary import ResultSummary
+from shunt.results.summary import ResultFile, ResultSummary
 from shunt.run.event import Event, EventKind
 from shunt.run.manifest import Manifest
 from shunt.run.node_status import NodeState
 from shunt.run.pace import Pace
+from shunt.run.partial import PartialSummary
 from shunt.run.spend import Spend
 from shunt.run.status import RunStatus
 
@@ -190,6 +194,7 @@ def show_ending(console: Console, ending: Ending) -> None:
     if summary is None:
         console.print(f"[bold yellow]{ending.reason}[/]: everything generated so far is saved.")
         console.print(f"Go on with: {ending.go_on}", highlight=False, soft_wrap=True)
+        console.print(f"What is finished: {ending.partial}", highlight=False, soft_wrap=True)
         return
     moved = (
         f"; {counted(summary.num_resumed_rows, 'row')} carried over between workers, "
@@ -202,10 +207,42 @@ def show_ending(console: Console, ending: Ending) -> None:
         highlight=False,
         soft_wrap=True,
     )
-    for code, count in sorted(summary.errors.items()):
-        console.print(f"  [yellow]{code}[/]: {count}", highlight=False)
+    _show_codes(console, summary.errors)
+    if summary.num_cut_rows:
+        console.print(f"  {_cut_line(summary)}", highlight=False)
     if ending.reason:
         console.print(f"[bold yellow]{ending.reason}[/]", highlight=False)
-    console.print(f"results: {summary.directory}", highlight=False, soft_wrap=True)
-    for file in summary.files:
+    _show_files(console, "results", summary.directory, summary.files)
+
+
+def show_partial(console: Console, part: PartialSummary) -> None:
+    """What was written of a run that is not finished."""
+    console.print(
+        f"[bold yellow]partial[/]: {part.num_rows - part.num_open:,} of "
+        f"{counted(part.num_rows, 'row')} finished, {counted(part.num_errors, 'error row')} among "
+        f"them; {part.num_open:,} open",
+        highlight=False,
+    )
+    _show_codes(console, part.errors)
+    for shard_id, why in part.unreadable_shards.items():
+        console.print(f"  [red]shard {shard_id} cannot be read[/]: {escape(why)}", highlight=False)
+    _show_files(console, "finished rows", part.directory, part.files)
+
+
+def _show_codes(console: Console, errors: Mapping[str, int]) -> None:
+    for code, count in sorted(errors.items()):
+        console.print(f"  [yellow]{code}[/]: {count}", highlight=False)
+
+
+def _cut_line(summary: ResultSummary) -> str:
+    structured = ""
+    if summary.num_cut_structured_rows:
+        structured = f", {summary.num_cut_structured_rows:,} of them structured"
+    cut = counted(summary.num_cut_rows or 0, "answer")
+    return f"[yellow]cut[/]: {cut} ended for want of room (max_tokens or context){structured}"
+
+
+def _show_files(console: Console, what: str, where: str, files: Sequence[ResultFile]) -> None:
+    console.print(f"{what}: {where}", highlight=False, soft_wrap=True)
+    for file in files:
         console.print(f"  {file.name}  {size(file.num_bytes)}", highlight=False)

@@ -16,13 +16,15 @@ from shunt.dataset.duplicates import IdRegister
 from shunt.dataset.input_row import Chunk
 from shunt.dataset.plain_row import PlainBatch
 from shunt.dataset.preflight import PreflightReport
-from shunt.dataset.prompt_row import PromptReader, PromptRow, made_id
-from shunt.dataset.shard import CARRIED_PREFIX, SCHEMA
+from shunt.dataset.prompt_id import made_id
+from shunt.dataset.prompt_row import PromptReader, PromptRow
+from shunt.dataset.shard import BESIDE, CARRIED_PREFIX, SCHEMA
 
 MAX_SHARD_BYTES = 64 << 20
 """A shard of very long prompts is cut before it has its number of rows."""
 _RARE = ("messages", "token_ids", "sampling", "error_code", "error_message")
 """Columns of which a shard of plain rows has only nulls."""
+_MALFORMED = "malformed"
 _SMALL_ROWS = 64
 
 _Rare = dict[int, Any]
@@ -44,7 +46,12 @@ class ShardCutter:
     _texts: list[str | None] = field(default_factory=list[str | None])
     _raws: list[bytes | None] = field(default_factory=list[bytes | None])
     _rare: dict[str, _Rare] = field(default_factory=lambda: {name: {} for name in _RARE})
+    _malformed: _Rare = field(default_factory=dict[int, Any])
     _carried: list[pa.Table] = field(default_factory=list[pa.Table])
+    _origins: list[tuple[int, Sequence[int]]] = field(
+        default_factory=list[tuple[int, Sequence[int]]]
+    )
+    """File and lines of the rows, part by part."""
     _bytes: int = 0
 
     def cut(self, chunk: Chunk) -> Iterator[pa.Table]:
@@ -55,6 +62,7 @@ class ShardCutter:
             self._take(chunk, first, last)
             if chunk.carried is not None:
                 self._carried.append(chunk.carried.slice(first, last - first))
+            self._origins.append((chunk.file, chunk.numbers[first:last]))
             first = last
             if len(self._ids) >= self.shard_prompts or self._bytes >= MAX_SHARD_BYTES:
                 yield self._table()
@@ -79,14 +87,27 @@ class ShardCutter:
             given = map(values.get, range(count))
             columns[name] = pa.array(given, kind) if values else pa.nulls(count, kind)
         table = pa.table({name: columns[name] for name in SCHEMA.names}, schema=SCHEMA)
+        for name, values in self._beside(count).items():
+            table = table.append_column(BESIDE.field(name), values)
         if self._carried:
             carried = pa.concat_tables(self._carried, promote_options="permissive")
             for name in carried.column_names:
                 table = table.append_column(CARRIED_PREFIX + name, carried.column(name))
         self._ids, self._texts, self._raws = [], [], []
-        self._rare = {name: {} for name in _RARE}
-        self._carried, self._bytes = [], 0
+        self._rare, self._malformed = {name: {} for name in _RARE}, {}
+        self._carried, self._origins, self._bytes = [], [], 0
         return table
+
+    def _beside(self, count: int) -> dict[str, Any]:
+        """The columns of `BESIDE` that the table needs."""
+        sizes = [len(numbers) for _, numbers in self._origins]
+        files = np.repeat(np.array([file for file, _ in self._origins], np.int32), sizes)
+        lines = np.concatenate([np.asarray(numbers, np.int64) for _, numbers in self._origins])
+        columns: dict[str, Any] = {"file": pa.array(files), "line": pa.array(lines)}
+        if self._malformed:
+            texts = map(self._malformed.get, range(count))
+            columns[_MALFORMED] = pa.array(texts, BESIDE.field(_MALFORMED).type)
+        return columns
 
     def _take(self, chunk: Chunk, first: int, last: int) -> None:
         """Rows that are all plain at once, others in halves, and small parts row by row."""
@@ -121,7 +142,9 @@ class ShardCutter:
         prompt, row = made.prompt, len(self._ids)
         self._ids.append(prompt.prompt_id)
         self._texts.append(prompt.text)
-        self._raws.append(None if made.is_malformed else raw)
+        self._raws.append(None if made.malformed is not None else raw)
+        if made.malformed is not None:
+            self._malformed[row] = made.malformed
         error = prompt.error
         rare: dict[str, Any] = {
             "messages": None if prompt.messages is None else _json(prompt.messages),

@@ -25,6 +25,11 @@ class IdRegister:
         hashed = map(xxhash.xxh3_64_intdigest, map(str.encode, prompt_ids))
         self._hashes.append(np.fromiter(hashed, np.uint64, len(prompt_ids)))
 
+    def has(self, prompt_id: str) -> bool:
+        """Whether a row has this id, or one with the same hash."""
+        wanted = np.uint64(xxhash.xxh3_64_intdigest(prompt_id.encode()))
+        return any(bool((hashes == wanted).any()) for hashes in self._hashes)
+
     def candidates(self) -> Iterator[int]:
         """Indexes, ascending, of the rows whose ids share their hash with another row's."""
         ordered = np.concatenate([np.empty(0, np.uint64), *self._hashes])

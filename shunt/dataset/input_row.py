@@ -1,7 +1,7 @@
 """A row as a reader hands it on: what the prompt is made of, and what is carried along."""
 
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any, Protocol
 
 import pyarrow as pa
@@ -11,18 +11,33 @@ from shunt.dataset.row_error import RowError
 
 @dataclass(frozen=True, slots=True)
 class InputRow:
-    """One row. `columns` is empty where the row could not be read, and `error` says why."""
+    """One row. Where it could not be read, `error` says why, and `columns` holds what could be."""
 
     place: str
     """File and line (or row), for messages."""
     columns: Mapping[str, Any]
     raw: str | None = None
-    """The row's own JSON text, where the file is JSON lines."""
+    """The row's own text: JSON where the file is JSON lines; of a table, only of a row that could
+    not be read. Bytes that are no UTF-8 are escapes."""
     error: RowError | None = None
 
 
 class Chunk(Protocol):
-    """Some rows in input order, with the columns that are carried natively beside them."""
+    """Some rows of one file in order, with the columns that are carried natively beside them."""
+
+    def of_file(self, file: int) -> "Chunk":
+        """The same rows, of that file."""
+        ...
+
+    @property
+    def file(self) -> int:
+        """Which of the dataset's files, from 0."""
+        ...
+
+    @property
+    def numbers(self) -> Sequence[int]:
+        """Where each row is in its file: its line, or the number of its row, from 1."""
+        ...
 
     @property
     def carried(self) -> pa.Table | None:
@@ -54,6 +69,8 @@ class TableChunk:
 
     rows: Sequence[InputRow]
     carried: pa.Table | None = None
+    numbers: Sequence[int] = ()
+    file: int = 0
 
     def __len__(self) -> int:
         return len(self.rows)
@@ -68,9 +85,12 @@ class TableChunk:
     def raw(self, first: int, last: int) -> Sequence[bytes | None]:
         return [None] * (last - first)
 
+    def of_file(self, file: int) -> "TableChunk":
+        return replace(self, file=file)
+
     def first(self, count: int) -> "TableChunk":
         carried = None if self.carried is None else self.carried.slice(0, count)
-        return TableChunk(self.rows[:count], carried)
+        return replace(self, rows=self.rows[:count], carried=carried, numbers=self.numbers[:count])
 
 
 @dataclass(frozen=True, slots=True)
@@ -83,6 +103,7 @@ class LineChunk:
     read_row: Callable[[int, bytes], InputRow]
     """Of a line's number and text: with all checks."""
     read_columns: Callable[[Sequence[bytes]], Sequence[Mapping[str, Any]] | None]
+    file: int = 0
 
     @property
     def carried(self) -> pa.Table | None:
@@ -100,5 +121,8 @@ class LineChunk:
     def raw(self, first: int, last: int) -> Sequence[bytes | None]:
         return self.lines[first:last]
 
+    def of_file(self, file: int) -> "LineChunk":
+        return replace(self, file=file)
+
     def first(self, count: int) -> "LineChunk":
-        return LineChunk(self.lines[:count], self.numbers[:count], self.read_row, self.read_columns)
+        return replace(self, lines=self.lines[:count], numbers=self.numbers[:count])

@@ -4,22 +4,20 @@
 # pyright: reportUnknownMemberType=false, reportUnknownVariableType=false
 # pyright: reportUnknownArgumentType=false, reportUnknownLambdaType=false
 
-import json
-import re
-from collections.abc import Iterable, Iterator, Mapping, Sequence
-from typing import IO, Any, NoReturn
+from collections.abc import Iterator, Mapping, Sequence
+from typing import IO, Any
 
 import orjson
 
 from shunt.dataset.files import SourceFile
 from shunt.dataset.input_row import InputRow, LineChunk
+from shunt.dataset.json_row import RepeatedKey, all_keys_differ, inside, parse_json, readable
 from shunt.dataset.row_error import RowError, RowErrorCode
 
 CHUNK_ROWS = 4096
 BLOCK_BYTES = 4 << 20
 MAX_DEPTH = 500
 """Parsers and writers of JSON recurse, and Python ends at about 1000."""
-_MANY_DIGITS = re.compile(rb"[0-9]{19}")  # what may not fit 64 bits
 _BYTE_ORDER_MARK = b"\xef\xbb\xbf"
 
 
@@ -53,7 +51,9 @@ def quick_columns(lines: Sequence[bytes]) -> Sequence[Mapping[str, Any]] | None:
         rows = list(map(orjson.loads, lines))
     except orjson.JSONDecodeError:
         return None
-    return rows if set(map(type, rows)) == {dict} else None
+    if set(map(type, rows)) != {dict} or not all_keys_differ(lines, rows):
+        return None
+    return rows
 
 
 def _line_blocks(stream: IO[bytes]) -> Iterator[list[bytes]]:
@@ -72,36 +72,21 @@ def _line_blocks(stream: IO[bytes]) -> Iterator[list[bytes]]:
 
 
 def _row(place: str, line: bytes) -> InputRow:
+    text = line.decode(errors="backslashreplace")
     try:
         columns = parse_json(line)
+        if not isinstance(columns, dict):
+            why = "is not a JSON object"
+        elif _may_be_deep(line) and _is_deep(columns):
+            why = f"is nested more than {MAX_DEPTH} levels deep"
+        else:
+            return InputRow(place, columns, text)
+    except RepeatedKey as error:
+        why = str(error)
     except ValueError as error:
-        return InputRow(place, {}, None, _malformed(place, f"is not JSON: {error}"))
-    if not isinstance(columns, dict):
-        return InputRow(place, {}, None, _malformed(place, "is not a JSON object"))
-    if _may_be_deep(line) and _is_deep(columns):
-        why = f"is nested more than {MAX_DEPTH} levels deep"
-        return InputRow(place, {}, None, _malformed(place, why))
-    return InputRow(place, columns, line.decode())
-
-
-def parse_json(data: bytes) -> Any:
-    """Strict JSON, integers of any size. Raises `ValueError`, for NaN and bad UTF-8 too."""
-    try:
-        value = orjson.loads(data)
-    except orjson.JSONDecodeError:
-        return _parse_big_integers(data.decode())
-    return _parse_big_integers(data.decode()) if _MANY_DIGITS.search(data) else value
-
-
-def _parse_big_integers(text: str) -> Any:
-    """The same with integers over 64 bits, which orjson refuses or makes floats of."""
-    try:
-        value = json.loads(text, parse_constant=_refuse)
-    except RecursionError as error:
-        raise ValueError("it is nested too deeply") from error
-    if "\\u" in text:  # json takes half of a surrogate pair, which no UTF-8 file can hold
-        json.dumps(value, ensure_ascii=False).encode()
-    return value
+        why = f"is not JSON: {error}"
+    columns = readable(line.decode(errors="replace"))
+    return InputRow(place, columns, text, RowError(RowErrorCode.MALFORMED_ROW, f"{place}: {why}"))
 
 
 def _may_be_deep(line: bytes) -> bool:
@@ -112,21 +97,7 @@ def _may_be_deep(line: bytes) -> bool:
 def _is_deep(value: Any) -> bool:
     level = [value]
     for _ in range(MAX_DEPTH):
-        level = [inner for outer in level for inner in _inside(outer)]
+        level = [inner for outer in level for inner in inside(outer)]
         if not level:
             return False
     return True
-
-
-def _inside(value: Any) -> Iterable[Any]:
-    if isinstance(value, dict):
-        return value.values()
-    return value if isinstance(value, list) else ()
-
-
-def _refuse(constant: str) -> NoReturn:
-    raise ValueError(f"{constant} is not JSON")
-
-
-def _malformed(place: str, why: str) -> RowError:
-    return RowError(RowErrorCode.MALFORMED_ROW, f"{place}: {why}")

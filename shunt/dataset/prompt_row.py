@@ -5,8 +5,9 @@
 # pyright: reportUnknownArgumentType=false, reportUnknownLambdaType=false
 
 import json
+import math
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any, NoReturn, cast
 
 from pydantic import ValidationError
@@ -17,10 +18,12 @@ from shunt.dataset.messages import pattern_of, read_messages
 from shunt.dataset.openai_batch import translate
 from shunt.dataset.plain_row import PlainRows
 from shunt.dataset.prompt import Prompt
+from shunt.dataset.prompt_id import made_id, own_id
 from shunt.dataset.rendering import Renderer
 from shunt.dataset.row_error import RowError, RowErrorCode
 from shunt.dataset.row_template import RowTemplate
 from shunt.dataset.shard import merged
+from shunt.dataset.whole_text import is_whole, whole_text
 from shunt.errors import RequestRefused
 from shunt.job.job import Columns, Job
 from shunt.job.sampling import Sampling
@@ -41,13 +44,9 @@ class PromptRow:
 
     prompt: Prompt
     own_sampling: Mapping[str, Any]
-    is_malformed: bool = False
-    """The row could not be read at all; there is nothing of it to carry."""
-
-
-def made_id(index: int) -> str:
-    """The id of a row that has none."""
-    return f"row-{index:08d}"
+    malformed: str | None = None
+    """The text of a row that could not be read."""
+    has_own_id: bool = True
 
 
 class PromptReader:
@@ -83,26 +82,24 @@ class PromptReader:
 
     def read(self, row: InputRow, index: int) -> PromptRow:
         """The prompt of the row; what is wrong with it stands in `prompt.error`."""
+        found = own_id(row.columns, self._id_columns)
+        has_own = found is not None and is_whole(found)
+        prompt_id = found if found is not None and has_own else made_id(index)
         if row.error is not None:
-            prompt = Prompt(index, made_id(index), self._defaults, error=row.error)
-            return PromptRow(prompt, {}, is_malformed=True)
-        prompt_id = self.prompt_id(row, index)
+            error = replace(row.error, message=whole_text(row.error.message))
+            prompt = Prompt(index, prompt_id, self._defaults, error=error)
+            return PromptRow(prompt, {}, row.raw or "", has_own)
         try:
-            if self._needs_id and self._own_id(row.columns) is None:
+            if self._needs_id and found is None:
                 _refuse(RowErrorCode.MISSING_ID, f"{self._id_columns[0]}: is missing")
+            _require_whole("id", found)
             prompt, own = self._prompt(row, index, prompt_id)
         except RequestRefused as refusal:
-            error = RowError(RowErrorCode(refusal.code), f"{row.place}: {refusal}")
-            return PromptRow(Prompt(index, prompt_id, self._defaults, error=error), {})
-        return PromptRow(prompt, own)
-
-    def prompt_id(self, row: InputRow, index: int) -> str:
-        """The row's own id, or one made from its position."""
-        return self._own_id(row.columns) or made_id(index)
-
-    def _own_id(self, columns: Mapping[str, Any]) -> str | None:
-        given = (columns.get(name) for name in self._id_columns)
-        return next((str(value) for value in given if value is not None and value != ""), None)
+            message = whole_text(f"{row.place}: {refusal}")
+            error = RowError(RowErrorCode(refusal.code), message)
+            prompt = Prompt(index, prompt_id, self._defaults, error=error)
+            return PromptRow(prompt, {}, has_own_id=has_own)
+        return PromptRow(prompt, own, has_own_id=has_own)
 
     def _plain_rows(self) -> PlainRows | None:
         """None where every row has to be looked at closely."""
@@ -134,6 +131,8 @@ class PromptReader:
             except NoConstraint as problem:
                 _refuse(RowErrorCode.INVALID_SCHEMA, str(problem))
         prompt = Prompt(index, prompt_id, sampling, **self._source(columns, row.columns))
+        for name, part in ("prompt", prompt.text), ("messages", prompt.messages), ("sampling", own):
+            _require_whole(name, part)
         if self._renderer.may_overflow(prompt) or self._is_new_pattern(prompt):
             self._renderer.render(prompt)
             self._know_pattern(prompt)
@@ -160,7 +159,7 @@ class PromptReader:
         }
         cell = columns.get(names.sampling)
         own = _from_json_text(cell, names.sampling)
-        own = {} if own is None else own
+        own = {} if _says_nothing(own) else own
         if not isinstance(own, dict):
             _refuse(RowErrorCode.INVALID_PARAMETER, f"{names.sampling}: must be an object")
         given = cast("dict[str, Any]", own)
@@ -184,14 +183,15 @@ class PromptReader:
         if self._template is not None:
             return self._text(self._rendered(row))
         # An empty cell of a tabular file gives nothing, where another column gives a prompt.
-        given = [name for name in _SOURCES if columns.get(name) not in (None, "")]
+        given = [name for name in _SOURCES if not _says_nothing(columns.get(name))]
         if len(given) > 1:
             _refuse(RowErrorCode.INVALID_PARAMETER, f"has {' and '.join(given)}; give one of them")
         if "token_ids" in given:
             return {"token_ids": _token_ids(_from_json_text(columns["token_ids"], "token_ids"))}
         if "messages" in given:
             return {"messages": read_messages(columns["messages"])}
-        if (text := columns.get("prompt")) is not None:
+        text = columns.get("prompt")
+        if text == "" or not _says_nothing(text):
             return self._text(text)
         names = self._columns
         wanted = (
@@ -237,6 +237,20 @@ class PromptReader:
                 f"adapter: {sampling.adapter!r} is not in model.adapters (there: {known})",
             )
         return sampling
+
+
+def _says_nothing(value: Any) -> bool:
+    """Null, an empty cell, or NaN, which many programs write for a value that is missing."""
+    return value is None or value == "" or (isinstance(value, float) and math.isnan(value))
+
+
+def _require_whole(name: str, part: Any) -> None:
+    """Refuses half of a surrogate pair in what the engine would get: it is part of no text."""
+    if not part:
+        return
+    if not is_whole(part if isinstance(part, str) else json.dumps(part, ensure_ascii=False)):
+        why = "holds half of a surrogate pair, which is part of no text"
+        _refuse(RowErrorCode.MALFORMED_ROW, f"{name}: {why}")
 
 
 def _id_columns(columns: Columns, openai_batch: bool) -> tuple[str, ...]:

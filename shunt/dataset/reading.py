@@ -36,13 +36,15 @@ def read_chunks(
     """All rows of all files in order."""
     wanted = _prompt_columns(job_input)
     schema = one_schema(files) if file_format == "parquet" else None
-    for source in files:
+    for number, source in enumerate(files):
         if schema is not None:
-            yield from read_parquet(source, wanted, schema)
+            chunks = read_parquet(source, wanted, schema)
         elif file_format == "csv":
-            yield from read_csv(source)
+            chunks = read_csv(source)
         else:
-            yield from read_jsonl(source)
+            chunks = read_jsonl(source)
+        for chunk in chunks:
+            yield chunk.of_file(number)
 
 
 def _prompt_columns(job_input: Input) -> list[str] | None:

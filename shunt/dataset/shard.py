@@ -26,12 +26,21 @@ SCHEMA = pa.schema(
         ("row", pa.string()),  # the input row as JSON text; null for tabular inputs
     ]
 )
+BESIDE = pa.schema(
+    [
+        ("file", pa.int32()),  # which of the manifest's files, from 0
+        ("line", pa.int64()),  # or the number of the row in its file, from 1
+        ("malformed", pa.string()),  # the text of a row that could not be read
+    ]
+)
+"""Columns that shards of earlier versions lack, and `malformed` where every row could be read."""
 CARRIED_PREFIX = "column."
 """Columns of tabular inputs are carried beside these under their name with this prefix."""
 
 
 def encode_shard(table: pa.Table) -> bytes:
-    """Arrow IPC, compressed. The table has the columns of `SCHEMA` first, then carried ones."""
+    """Arrow IPC, compressed. The table has the columns of `SCHEMA` first, then those of `BESIDE`
+    that it has, then carried ones."""
     sink = pa.BufferOutputStream()
     options = pa.ipc.IpcWriteOptions(compression="zstd")
     with pa.ipc.new_stream(sink, table.schema, options=options) as writer:

@@ -72,7 +72,7 @@ def read_parquet(
                     for number, columns in enumerate(_dicts(table.select(names)), start=first)
                 ]
                 first += table.num_rows
-                yield TableChunk(rows, table)
+                yield TableChunk(rows, table, range(first - len(rows), first))
         except pa.ArrowException as error:
             raise InputError(f"{source.uri}: is not a readable Parquet file: {error}") from error
 
@@ -155,10 +155,16 @@ def _csv_chunk(
         padded = [*values, *([None] * len(names))][: len(names)]
         for name, value in zip(names, padded, strict=True):
             carried[name].append(value)
-        columns = {} if error else dict(zip(names, values, strict=True))
-        rows.append(InputRow(place, columns, error=error))
+        raw = None if error is None else _csv_text(values)
+        rows.append(InputRow(place, dict(zip(names, values, strict=False)), raw, error))
     schema = pa.schema([(name, pa.string()) for name in names])
-    return TableChunk(rows, pa.table(carried, schema=schema))
+    return TableChunk(rows, pa.table(carried, schema=schema), places)
+
+
+def _csv_text(values: list[str]) -> str:
+    text = io.StringIO()
+    csv.writer(text, lineterminator="").writerow(values)
+    return text.getvalue()
 
 
 def _dicts(table: pa.Table) -> list[dict[str, object]]:

@@ -91,7 +91,7 @@ class Input(_Section):
     """The prompts."""
 
     path: str | list[str]
-    """Files, globs or s3:// URIs. Several are read in the order of their sorted names."""
+    """Files, globs or s3:// URIs. A list is read in its order, what a glob finds by name."""
     format: Literal["auto", "jsonl", "parquet", "csv", "openai-batch"] = "auto"
     """`auto` goes by the name: .jsonl, .jsonl.gz, .jsonl.zst, .parquet, .csv; a JSONL file whose
     first row has `custom_id` and `body` is an OpenAI batch file."""
@@ -122,6 +122,8 @@ class Output(_Section):
         "parquet",
         "jsonl",
     ]
+    origin: bool = False
+    """Say of each row which file and line it came from, in `input_file` and `input_line`."""
 
 
 class Interruption(_Section):
@@ -224,6 +226,9 @@ class ErrorPolicy(_Section):
     broken_structure: Literal["keep", "error"] = "keep"
     """What becomes of an answer that breaks its structured-output constraint: results say so in a
     column, or the row is an error row. Answers cut at max_tokens are neither."""
+    count_cut: Literal["none", "structured", "all"] = "none"
+    """Which answers that were cut at max_tokens count as error rows in the two keys above: none,
+    those that were to keep to a schema, a pattern or a grammar, or all."""
     max_engine_deaths_per_prompt: Annotated[int, Field(ge=1)] = 2
     """Engines that a prompt may kill at one token before it is isolated."""
 

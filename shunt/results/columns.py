@@ -5,12 +5,14 @@
 # pyright: reportUnknownArgumentType=false, reportUnknownLambdaType=false
 
 import math
-from collections.abc import Collection, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass
+from itertools import count
 
 from pydantic import JsonValue
 
 from shunt.checkpoint.generation import Generation, Resumption, TokenLogprobs
+from shunt.dataset.whole_text import whole_text
 from shunt.results.outcome import Outcome
 
 ADDED = (
@@ -27,41 +29,69 @@ ADDED = (
     "resumption",
     "resume_reason",
     "num_resumes",
-    "structure",
-    "structure_problem",
 )
 OF_STRUCTURE = ("structure", "structure_problem")
 """Only in runs that have rows with structured outputs."""
-CLASH_PREFIX = "shunt_"
-"""Where the input has a column of that name already, ours gets this prefix, again until
-the name is free; `id` is then left out,
-as the input's own column says the same."""
+RAW_ROW = "raw_row"
+"""Stands in results with a row that could not be read: its text."""
+ORIGIN = ("input_file", "input_line")
+"""Stand in results that were asked to say where each row came from."""
+LAYOUT_VERSION = 2
 
 LOWEST_LOGPROB = -9999.0
 
 
 @dataclass(frozen=True, slots=True)
 class AddedColumns:
-    """The names that the added columns have in one run's results."""
+    """The names that columns have in one run's results.
 
-    names: dict[str, str]
+    Ours have their plain names, always: `generated_text` is this run's answer, however many runs
+    the rows have been through. An input column of such a name is carried as `generated_text_1`, or
+    under the next number that is free. Ids stand in the input's own id column, or else in `id`.
+    """
+
+    names: Mapping[str, str]
+    """Of our columns: plain name -> name in the files."""
+    moved: Mapping[str, str]
+    """Of input columns that go by another name: name in the input -> name in the files."""
 
     @classmethod
     def beside(
-        cls, input_columns: Collection[str], *, has_ids: bool, structured: bool = False
+        cls,
+        input_columns: Collection[str],
+        *,
+        id_columns: Sequence[str],
+        beside: Sequence[str] = (),
     ) -> "AddedColumns":
-        """`has_ids`: the rows carry their ids in a column of their own. `structured`: some rows
-        have structured outputs."""
+        """`id_columns`: those that may hold ids, the first that the input has does. `beside`: those
+        of `OF_STRUCTURE`, `RAW_ROW` and `ORIGIN` that are wanted."""
+        own_id = next((name for name in id_columns if name in input_columns), "id")
+        names = {name: name for name in (*ADDED, *beside)} | {"id": own_id}
+        taken = {*input_columns, *names.values()}
+        moved: dict[str, str] = {}
+        for name in sorted(names.keys() - {own_id}):
+            if name in input_columns and name in names.values():
+                free = (f"{name}_{number}" for number in count(1))
+                moved[name] = next(new for new in free if new not in taken)
+                taken.add(moved[name])
+        return cls(names, moved)
+
+    @classmethod
+    def of_version_1(cls, input_columns: Collection[str], *, has_ids: bool) -> "AddedColumns":
+        """The names in results of layout 1, for comparing them: ours gave way to the input's."""
         taken = set(input_columns)
 
         def free(name: str) -> str:
             while name in taken:
-                name = CLASH_PREFIX + name
+                name = f"shunt_{name}"
             return name
 
-        absent = {*(("id",) if has_ids else ()), *(() if structured else OF_STRUCTURE)}
-        wanted = [name for name in ADDED if name not in absent]
-        return cls({name: free(name) for name in wanted})
+        return cls({name: free(name) for name in ADDED if not (name == "id" and has_ids)}, {})
+
+    @property
+    def id(self) -> str:
+        """The column that holds the ids."""
+        return self.names["id"]
 
     def values(self, outcome: Outcome) -> dict[str, JsonValue]:
         """The added part of a result row, by its names in the file."""
@@ -70,7 +100,7 @@ class AddedColumns:
 
 
 def added_values(outcome: Outcome) -> dict[str, JsonValue]:
-    """The added part of a result row, by the plain names of `ADDED`."""
+    """The added part of a result row, by plain names."""
     generations = outcome.generations
     first = generations[0] if generations else Generation()
     ended = first.finish if outcome.error is None else None
@@ -91,6 +121,8 @@ def added_values(outcome: Outcome) -> dict[str, JsonValue]:
         "num_resumes": sum(g.num_resumes for g in generations),
         "structure": None if outcome.kept is None else outcome.kept.keeping.value,
         "structure_problem": (whole_text(outcome.kept.why) or None) if outcome.kept else None,
+        RAW_ROW: outcome.raw,
+        **dict(zip(ORIGIN, (outcome.file, outcome.line), strict=True)),
     }
 
 
@@ -139,8 +171,3 @@ def _position(row: TokenLogprobs) -> JsonValue:
 def finite(logprob: float) -> float:
     """JSON has no infinity: `LOWEST_LOGPROB` stands for it, as in vLLM's OpenAI server."""
     return logprob if math.isfinite(logprob) else LOWEST_LOGPROB
-
-
-def whole_text(text: str) -> str:
-    """With U+FFFD for each half surrogate: no file in UTF-8 can hold one."""
-    return text.encode("utf-16", "surrogatepass").decode("utf-16", "replace")

@@ -4,16 +4,15 @@
 # pyright: reportUnknownMemberType=false, reportUnknownVariableType=false
 # pyright: reportUnknownArgumentType=false, reportUnknownLambdaType=false
 
-import base64
 import json
 import math
 from collections.abc import Iterator, Mapping
-from datetime import date, datetime, time
-from decimal import Decimal
-from typing import Any, cast
+from typing import Any, NamedTuple, cast
 
 import pyarrow as pa
 
+from shunt.dataset.json_row import edited, without_constants
+from shunt.dataset.prompt_id import plain_text
 from shunt.dataset.shard import CARRIED_PREFIX
 from shunt.results.columns import AddedColumns
 from shunt.results.outcome import ShardOutcomes
@@ -23,11 +22,20 @@ def json_lines(shard: ShardOutcomes, added: AddedColumns) -> Iterator[str]:
     """One line per prompt, without its line end.
 
     A JSONL input row is carried as the very text that it was, so nothing of it is lost in a round
-    through a parser; a row that was no JSON object is carried by its error alone.
+    through a parser: only ids become text, constants that are no JSON become null, and columns that
+    have the name of ours get another one. Of a row that could not be read its id is left.
     """
-    carried = list(_carried(shard))
-    for row, outcome in zip(carried, shard.outcomes, strict=True):
-        yield _with(row, added.values(outcome))
+    for row, outcome in zip(_carried(shard), shard.outcomes, strict=True):
+        ours = added.values(outcome)
+        if added.id in row.columns:
+            prompt_id = ours.pop(added.id)
+            values = {} if row.columns[added.id] == prompt_id else {added.id: prompt_id}
+        else:
+            values = {}
+        text = row.text
+        if values or not added.moved.keys().isdisjoint(row.columns):
+            text = edited(text, names=added.moved, values=values)
+        yield _with(without_constants(text), ours)
 
 
 def input_columns(shard: ShardOutcomes) -> set[str]:
@@ -45,20 +53,28 @@ def input_columns(shard: ShardOutcomes) -> set[str]:
 
 def carried_rows(shard: ShardOutcomes) -> list[dict[str, Any]]:
     """The input columns of each row as plain values."""
-    return [json.loads(text) for text in _carried(shard)]
+    return [row.columns for row in _carried(shard)]
 
 
-def _carried(shard: ShardOutcomes) -> Iterator[str]:
+class _Carried(NamedTuple):
+    """The input columns of a row: as JSON text, and as plain values."""
+
+    text: str
+    columns: dict[str, Any]
+
+
+def _carried(shard: ShardOutcomes) -> Iterator[_Carried]:
     table = shard.table
     native = [name for name in table.column_names if name.startswith(CARRIED_PREFIX)]
     if not native:
         for raw in table.column("row").to_pylist():
-            yield raw or "{}"
+            yield _Carried(raw or "{}", json.loads(raw or "{}"))
         return
     columns = {name.removeprefix(CARRIED_PREFIX): _values(table.column(name)) for name in native}
     for row in zip(*columns.values(), strict=True):
         named = dict(zip(columns, row, strict=True))
-        yield json.dumps(_finite(named), ensure_ascii=False, default=_plain, allow_nan=False)
+        text = json.dumps(_finite(named), ensure_ascii=False, default=plain_text, allow_nan=False)
+        yield _Carried(text, named)
 
 
 def _values(column: Any) -> list[Any]:
@@ -92,14 +108,3 @@ def _finite(value: Any) -> Any:
     if isinstance(value, (list, tuple)):
         return [_finite(item) for item in cast("list[Any]", value)]
     return value
-
-
-def _plain(value: Any) -> str:
-    """Types of Parquet that JSON has no word for."""
-    if isinstance(value, (datetime, date, time)):
-        return value.isoformat()
-    if isinstance(value, bytes):
-        return base64.b64encode(value).decode()
-    if isinstance(value, Decimal):
-        return str(value)
-    return str(value)

@@ -6,7 +6,8 @@ from typing import Any
 
 from shunt.checkpoint.generation import Generation
 from shunt.dataset.openai_batch import CHAT_URL
-from shunt.results.columns import finite, whole_text
+from shunt.dataset.whole_text import whole_text
+from shunt.results.columns import finite
 from shunt.results.outcome import Outcome
 
 

@@ -21,6 +21,20 @@ class Outcome:
     kept: Kept | None = None
     """Whether the answer keeps its structured-output constraint; None where it has none, where the
     row ended as an error, and in runs of earlier versions."""
+    structured: bool = False
+    """Whether the answer was to keep to a schema, a pattern or a grammar."""
+    raw: str | None = None
+    """The text of a row that could not be read."""
+    file: str | None = None
+    line: int | None = None
+    """Where the row came from; the line, or the number of the row in a table. None where shards of
+    an earlier version do not say it."""
+
+    @property
+    def is_cut(self) -> bool:
+        """Whether an answer ended because it had no more room."""
+        finishes = [generation.finish for generation in self.generations]
+        return self.error is None and any(f and f.finish_reason == "length" for f in finishes)
 
 
 @dataclass(frozen=True, slots=True)

@@ -13,7 +13,8 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 
 from shunt.dataset.shard import CARRIED_PREFIX
-from shunt.results.columns import AddedColumns
+from shunt.dataset.whole_text import is_whole
+from shunt.results.columns import ORIGIN, RAW_ROW, AddedColumns
 from shunt.results.json_lines import carried_rows
 from shunt.results.outcome import ShardOutcomes
 
@@ -51,6 +52,8 @@ _ADDED_TYPES: Mapping[str, pa.DataType] = {
     "num_resumes": pa.int64(),
     "structure": pa.string(),
     "structure_problem": pa.string(),
+    RAW_ROW: pa.string(),
+    **dict(zip(ORIGIN, (pa.string(), pa.int64()), strict=True)),
 }
 _SCALARS: Mapping[type, pa.DataType] = {
     bool: pa.bool_(),
@@ -94,7 +97,7 @@ class ColumnTypes:
             return _JSON_TEXT
         if type(value) is int and value not in _EXACT:
             self._wide.add(name)
-        if type(value) is str and not _is_whole(value):
+        if type(value) is str and not is_whole(value):
             return _JSON_TEXT
         return _SCALARS.get(type(value), _JSON_TEXT)
 
@@ -134,9 +137,10 @@ def write_parquet(
 
 
 def _table(shard: ShardOutcomes, added: AddedColumns, types: ColumnTypes | None) -> pa.Table:
-    columns: dict[str, Any] = dict(_native(shard) if types is None else _typed(shard, types))
+    carried = dict(_native(shard) if types is None else _typed(shard, types))
+    columns = {added.moved.get(name, name): values for name, values in carried.items()}
     values = [added.values(outcome) for outcome in shard.outcomes]
-    for column, name in added.names.items():
+    for column, name in added.names.items():  # ids take the place of the input's own
         columns[name] = pa.array([row[name] for row in values], _ADDED_TYPES[column])
     return pa.table(columns)
 
@@ -156,11 +160,7 @@ def _typed(shard: ShardOutcomes, types: ColumnTypes) -> Iterator[tuple[str, Any]
         yield field.name, pa.array(values, field.type)
 
 
-def _is_whole(text: str) -> bool:
-    return not any("\ud800" <= letter <= "\udfff" for letter in text)
-
-
 def _json_text(value: Any) -> str:
     """Half surrogates stay as escapes."""
     text = json.dumps(value, ensure_ascii=False)
-    return text if _is_whole(text) else json.dumps(value)
+    return text if is_whole(text) else json.dumps(value)

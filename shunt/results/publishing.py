@@ -13,8 +13,16 @@ from shunt.results.summary import SUMMARY_NAME, ResultSummary
 from shunt.store.errors import ObjectMissing
 from shunt.store.opening import directory_of, open_store
 
+JSONL_NAME = "results.jsonl"
+PARQUET_NAME = "results.parquet"
+BATCH_OUTPUT_NAME = "batch_output.jsonl"
+BATCH_ERRORS_NAME = "batch_errors.jsonl"
+RESULT_NAMES = (JSONL_NAME, PARQUET_NAME, BATCH_OUTPUT_NAME, BATCH_ERRORS_NAME)
+_PARTIAL = "partial"
+PARTIAL_SUMMARY_NAME = "summary.partial.json"
 
-def publish(paths: Sequence[Path], summary: ResultSummary, directory: str) -> None:
+
+def publish(paths: Sequence[Path], summary_name: str, summary: str, directory: str) -> None:
     """Put the files into a local directory or an s3:// prefix; the summary last; an older
     summary goes first, so that one beside the files means that they are complete.
 
@@ -24,21 +32,38 @@ def publish(paths: Sequence[Path], summary: ResultSummary, directory: str) -> No
     local = directory_of(directory)
     if local is None:
         store = open_store(directory)
-        store.delete(SUMMARY_NAME)
+        store.delete(summary_name)
         for path in paths:
             store.put_file(path.name, path)
-        store.put(SUMMARY_NAME, _text(summary).encode())
+        store.put(summary_name, summary.encode())
         return
     try:
         local.mkdir(parents=True, exist_ok=True)
-        (local / SUMMARY_NAME).unlink(missing_ok=True)
+        (local / summary_name).unlink(missing_ok=True)
         for path in paths:
             _move_in(path, local / path.name)
-        beside = _beside(local / SUMMARY_NAME)
-        beside.write_text(_text(summary), encoding="utf-8")
-        beside.replace(local / SUMMARY_NAME)
+        beside = _beside(local / summary_name)
+        beside.write_text(summary, encoding="utf-8")
+        beside.replace(local / summary_name)
     except OSError as error:
         raise JobError(f"output.path: {local} cannot be written: {error.strerror}") from error
+
+
+def partial_name(name: str) -> str:
+    """The name of a file that holds a part of the rows: `results.partial.jsonl`."""
+    stem, dot, suffix = name.partition(".")
+    return f"{stem}.{_PARTIAL}{dot}{suffix}"
+
+
+def remove_partial(directory: str) -> None:
+    """Remove files of a part of the rows, now that the files of all of them are there."""
+    names = [partial_name(name) for name in RESULT_NAMES] + [PARTIAL_SUMMARY_NAME]
+    local = directory_of(directory)
+    for name in names:
+        if local is not None:
+            (local / name).unlink(missing_ok=True)
+        else:
+            open_store(directory).delete(name)
 
 
 @contextmanager
@@ -106,7 +131,3 @@ def _move_in(path: Path, target: Path) -> None:
 def _beside(target: Path) -> Path:
     """A name of this writer alone: two drivers of one run may end together."""
     return target.with_name(f".{target.name}.{uuid.uuid4().hex}.new")
-
-
-def _text(summary: ResultSummary) -> str:
-    return summary.model_dump_json(indent=2, exclude={"cuts"})

@@ -43,6 +43,15 @@ class ResultSummary(BaseModel):
     num_resumed_rows: int
     """Rows whose generation was moved to another engine at least once."""
     num_restarted_rows: int
+    num_cut_rows: int | None = None
+    """Rows with an answer that was cut at max_tokens or at the end of the context. None in
+    summaries of earlier versions, as below."""
+    num_cut_structured_rows: int | None = None
+    """Those of them whose answer was to keep to a schema, a pattern or a grammar."""
+    layout_version: int = 1
+    """Of the names of the result columns."""
+    has_origin: bool = False
+    """Whether the rows say which file and line they came from."""
     directory: str
     files: tuple[ResultFile, ...]
     cuts: Mapping[str, Mapping[int, int]]

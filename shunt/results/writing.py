@@ -5,7 +5,7 @@
 # pyright: reportUnknownArgumentType=false, reportUnknownLambdaType=false
 
 from collections import Counter
-from collections.abc import Callable, Collection, Iterable
+from collections.abc import Callable, Collection, Iterable, Sequence
 from contextlib import ExitStack
 from dataclasses import dataclass, field
 from datetime import datetime
@@ -14,16 +14,24 @@ from typing import IO
 
 from shunt.checkpoint.generation import Resumption
 from shunt.dataset.shard import CARRIED_PREFIX
-from shunt.results.columns import AddedColumns, weakest_resumption
+from shunt.results.columns import (
+    LAYOUT_VERSION,
+    OF_STRUCTURE,
+    ORIGIN,
+    RAW_ROW,
+    AddedColumns,
+    weakest_resumption,
+)
 from shunt.results.json_lines import carried_rows, input_columns, json_lines
 from shunt.results.openai_lines import openai_line
 from shunt.results.outcome import Outcome, ShardOutcomes
 from shunt.results.parquet import ColumnTypes, write_parquet
-
-JSONL_NAME = "results.jsonl"
-PARQUET_NAME = "results.parquet"
-BATCH_OUTPUT_NAME = "batch_output.jsonl"
-BATCH_ERRORS_NAME = "batch_errors.jsonl"
+from shunt.results.publishing import (
+    BATCH_ERRORS_NAME,
+    BATCH_OUTPUT_NAME,
+    JSONL_NAME,
+    PARQUET_NAME,
+)
 
 
 @dataclass(frozen=True, slots=True)
@@ -44,6 +52,8 @@ class ResultCounts:
     num_output_tokens: int = 0
     num_resumed_rows: int = 0
     num_restarted_rows: int = 0
+    num_cut_rows: int = 0
+    num_cut_structured_rows: int = 0
     errors: Counter[str] = field(default_factory=Counter[str])
 
     def count(self, outcome: Outcome) -> None:
@@ -53,28 +63,46 @@ class ResultCounts:
         self.num_output_tokens += sum(len(g.token_ids) for g in generations)
         self.num_resumed_rows += any(g.num_resumes for g in generations)
         self.num_restarted_rows += weakest_resumption(generations) is Resumption.RESTARTED
+        self.num_cut_rows += outcome.is_cut
+        self.num_cut_structured_rows += outcome.is_cut and outcome.structured
         if outcome.error is not None:
             self.errors[outcome.error.code.value] += 1
 
 
 def learn_layout(
-    shards: Iterable[ShardOutcomes], *, id_columns: Collection[str], structured: bool = False
+    shards: Iterable[ShardOutcomes],
+    *,
+    id_columns: Sequence[str],
+    structured: bool = False,
+    with_origin: bool = False,
+    version: int = LAYOUT_VERSION,
 ) -> Layout:
-    """One pass over the prompts alone: outcomes may be missing. `structured`: results have the
-    columns about structured outputs."""
+    """One pass over the prompts alone: outcomes may be missing.
+
+    `structured`: results have the columns about structured outputs. `with_origin`: they say where
+    each row came from. `version`: of the columns' names.
+    """
     names: set[str] = set()
     types = ColumnTypes()
-    tabular = False
+    tabular = has_raw_rows = False
     for shard in shards:
         tabular = any(name.startswith(CARRIED_PREFIX) for name in shard.table.column_names)
+        has_raw_rows |= "malformed" in shard.table.column_names
         if tabular:
             names |= input_columns(shard)
             continue
         for row in carried_rows(shard):
             names |= row.keys()
             types.learn(row)
-    has_ids = any(name in names for name in id_columns)
-    added = AddedColumns.beside(names, has_ids=has_ids, structured=structured)
+    if version == 1:
+        added = AddedColumns.of_version_1(names, has_ids=not names.isdisjoint(id_columns))
+        return Layout(added, None if tabular else types)
+    beside = [
+        *(OF_STRUCTURE if structured else ()),
+        *([RAW_ROW] if has_raw_rows else ()),
+        *(ORIGIN if with_origin else ()),
+    ]
+    added = AddedColumns.beside(names, id_columns=id_columns, beside=beside)
     return Layout(added, None if tabular else types)
 
 

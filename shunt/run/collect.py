@@ -4,14 +4,16 @@
 # pyright: reportUnknownMemberType=false, reportUnknownVariableType=false
 # pyright: reportUnknownArgumentType=false, reportUnknownLambdaType=false
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import replace
 from datetime import datetime
+from itertools import repeat
 from pathlib import Path
 from tempfile import TemporaryDirectory
 from typing import Literal
 
+import pyarrow as pa
 from pydantic import BaseModel, ConfigDict
 
 from shunt import keys
@@ -19,14 +21,15 @@ from shunt.checkpoint.generation import Generation
 from shunt.checkpoint.progress import ShardProgress, replay
 from shunt.dataset.prompt import Prompt
 from shunt.dataset.row_error import RowError, RowErrorCode
-from shunt.dataset.shard import prompts_of, read_shard_table
+from shunt.dataset.shard import BESIDE, prompts_of, read_shard_table
 from shunt.errors import CorruptSegment, JobError, RunIncomplete
 from shunt.job.job import Job
 from shunt.job.sampling import StructuredOutput
+from shunt.results.columns import LAYOUT_VERSION
 from shunt.results.outcome import Outcome, ShardOutcomes
-from shunt.results.publishing import is_whole, publish
+from shunt.results.publishing import is_whole, publish, remove_partial
 from shunt.results.summary import SUMMARY_NAME, ResultSummary, read_summary, result_file
-from shunt.results.writing import Layout, learn_layout, write_results
+from shunt.results.writing import Layout, ResultCounts, learn_layout, write_results
 from shunt.run.manifest import Manifest, ShardEntry
 from shunt.store.errors import ObjectMissing
 from shunt.store.protocol import Store
@@ -85,25 +88,13 @@ def collect(
     run_id = manifest.run_id
     standing = read_summary(store, run_id)
     directory = output_directory(manifest.job, run_id, output)
-    formats = manifest.job.output.formats
-    if standing is not None and standing.directory == directory and is_whole(standing, formats):
+    if standing is not None and _is_as_asked(standing, manifest, directory):
         return standing
     cuts = kept_cuts(store, manifest) if standing is None else standing.cuts
-    layout = run_layout(store, manifest)
     with TemporaryDirectory(prefix="shunt-collect-") as made_in:
-        try:
-            counts, paths = write_results(
-                lambda: read_outcomes(store, manifest, cuts),
-                Path(made_in),
-                layout,
-                formats=formats,
-                openai_batch=manifest.input_format == "openai-batch",
-                run_id=run_id,
-                created_at=manifest.created_at,
-            )
-        except OSError as error:
-            reason = error.strerror or error
-            raise JobError(f"{made_in}: results cannot be written: {reason}") from error
+        counts, paths = write_run(
+            store, manifest, lambda: read_outcomes(store, manifest, cuts), Path(made_in)
+        )
         summary = ResultSummary(
             run_id=run_id,
             collected_at=now,
@@ -115,14 +106,49 @@ def collect(
             num_output_tokens=counts.num_output_tokens,
             num_resumed_rows=counts.num_resumed_rows,
             num_restarted_rows=counts.num_restarted_rows,
+            num_cut_rows=counts.num_cut_rows,
+            num_cut_structured_rows=counts.num_cut_structured_rows,
+            layout_version=LAYOUT_VERSION,
+            has_origin=manifest.job.output.origin,
             directory=directory,
             files=tuple(result_file(path) for path in paths),
             cuts=cuts,
         )
-        publish(paths, summary, directory)
+        publish(paths, SUMMARY_NAME, summary.model_dump_json(indent=2, exclude={"cuts"}), directory)
+        remove_partial(directory)
     # Written again where files were written again: every writer says the same of the same log.
     store.put(keys.result(run_id, SUMMARY_NAME), summary.model_dump_json().encode())
     return summary
+
+
+def write_run(
+    store: Store,
+    manifest: Manifest,
+    shards: Callable[[], Iterable[ShardOutcomes]],
+    directory: Path,
+) -> tuple[ResultCounts, list[Path]]:
+    """Write the rows that `shards` gives as the job asks for them. Raises `JobError`."""
+    output = manifest.job.output
+    try:
+        return write_results(
+            shards,
+            directory,
+            run_layout(store, manifest, with_origin=output.origin),
+            formats=output.formats,
+            openai_batch=manifest.input_format == "openai-batch",
+            run_id=manifest.run_id,
+            created_at=manifest.created_at,
+        )
+    except OSError as error:
+        reason = error.strerror or error
+        raise JobError(f"{directory}: results cannot be written: {reason}") from error
+
+
+def _is_as_asked(standing: ResultSummary, manifest: Manifest, directory: str) -> bool:
+    wanted = manifest.job.output
+    if (standing.directory, standing.has_origin) != (directory, wanted.origin):
+        return False
+    return is_whole(standing, wanted.formats)
 
 
 def output_directory(job: Job, run_id: str, path: str | None = None) -> str:
@@ -170,15 +196,49 @@ def find_cuts(store: Store, manifest: Manifest) -> dict[str, dict[int, int]]:
 def read_outcomes(store: Store, manifest: Manifest, cuts: Cuts) -> Iterator[ShardOutcomes]:
     """Every shard's outcomes at these cuts, in input order, one shard at a time."""
     for entry in manifest.shards:
-        progress = replay(store, manifest.run_id, entry.shard_id, cut=cuts[entry.shard_id])
-        table = read_shard_table(store.get(keys.shard_prompts(manifest.run_id, entry.shard_id)))
-        prompts = prompts_of(table, defaults=manifest.settled_job.sampling)
-        outcomes = (checked(outcome_of(p, progress), p, manifest) for p in prompts)
-        yield ShardOutcomes(table, tuple(outcomes))
+        table, prompts, progress = _read_shard(store, manifest, entry, cuts)
+        outcomes = [checked(outcome_of(p, progress), p, manifest) for p in prompts]
+        yield ShardOutcomes(table, tuple(_with_origins(table, outcomes, manifest)))
 
 
-def run_layout(store: Store, manifest: Manifest) -> Layout:
-    """The result columns of the run."""
+def read_finished(store: Store, manifest: Manifest, cuts: Cuts) -> Iterator[ShardOutcomes]:
+    """The same of the rows that are terminal, and of the shards that have a cut."""
+    for entry in manifest.shards:
+        if entry.shard_id not in cuts:
+            continue
+        table, prompts, progress = _read_shard(store, manifest, entry, cuts)
+        finished = [row for row, prompt in enumerate(prompts) if _terminal(prompt, progress)]
+        table = table.take(pa.array(finished, pa.int64()))
+        kept = [prompts[row] for row in finished]
+        outcomes = [checked(outcome_of(p, progress), p, manifest) for p in kept]
+        yield ShardOutcomes(table, tuple(_with_origins(table, outcomes, manifest)))
+
+
+def _read_shard(
+    store: Store, manifest: Manifest, entry: ShardEntry, cuts: Cuts
+) -> tuple[pa.Table, list[Prompt], ShardProgress]:
+    progress = replay(store, manifest.run_id, entry.shard_id, cut=cuts[entry.shard_id])
+    table = read_shard_table(store.get(keys.shard_prompts(manifest.run_id, entry.shard_id)))
+    return table, prompts_of(table, defaults=manifest.settled_job.sampling), progress
+
+
+def _with_origins(
+    table: pa.Table, outcomes: Sequence[Outcome], manifest: Manifest
+) -> Iterator[Outcome]:
+    """The outcomes with what the shard says of their rows beside the prompts."""
+    columns = [
+        table.column(name).to_pylist() if name in table.column_names else repeat(None)
+        for name in BESIDE.names
+    ]
+    for outcome, number, line, raw in zip(outcomes, *columns, strict=False):
+        file = None if number is None else manifest.files[number].uri
+        yield replace(outcome, raw=raw, file=file, line=line)
+
+
+def run_layout(
+    store: Store, manifest: Manifest, *, with_origin: bool, version: int = LAYOUT_VERSION
+) -> Layout:
+    """The result columns of the run; see `learn_layout`."""
     own = manifest.job.input.columns.id
     tables = (
         read_shard_table(store.get(keys.shard_prompts(manifest.run_id, entry.shard_id)))
@@ -188,13 +248,21 @@ def run_layout(store: Store, manifest: Manifest) -> Layout:
         (ShardOutcomes(table, ()) for table in tables),
         id_columns=[own] if own else ["custom_id", "id"],
         structured=manifest.structured,
+        with_origin=with_origin,
+        version=version,
     )
 
 
 def outcome_of(prompt: Prompt, progress: ShardProgress) -> Outcome:
     """How the prompt ended. It must be terminal."""
+    outcome = Outcome(
+        prompt.index,
+        prompt.prompt_id,
+        error=prompt.error,
+        structured=prompt.sampling.structured_outputs is not None,
+    )
     if prompt.error is not None:
-        return Outcome(prompt.index, prompt.prompt_id, error=prompt.error)
+        return outcome
     generations: list[Generation] = []
     for choice in range(prompt.sampling.n):
         generation = progress.generations.get((prompt.index, choice))
@@ -202,9 +270,9 @@ def outcome_of(prompt: Prompt, progress: ShardProgress) -> Outcome:
             continue
         finish = generation.finish
         if finish is not None and finish.error is not None:
-            return Outcome(prompt.index, prompt.prompt_id, (generation,), finish.error)
+            return replace(outcome, generations=(generation,), error=finish.error)
         generations.append(generation)
-    return Outcome(prompt.index, prompt.prompt_id, tuple(generations))
+    return replace(outcome, generations=tuple(generations))
 
 
 def checked(outcome: Outcome, prompt: Prompt, manifest: Manifest) -> Outcome:

@@ -6,7 +6,7 @@ from collections.abc import Callable, Iterable, Iterator
 from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass, field
 from datetime import datetime
-from itertools import islice
+from itertools import count, islice
 from pathlib import Path
 from tempfile import TemporaryDirectory
 
@@ -191,8 +191,8 @@ class _Pass:
             for index, why in grammars.refused(report.grammar_backend)
         }
         self._mark(report, unkept.items())
-        repeated = self._duplicates(reader, sample)
-        self._mark(report, ((index, error) for index, error in repeated if index not in unkept))
+        repeated = self._repeated_ids(reader, sample)
+        self._mark(report, (c for c in repeated if isinstance(c[1], str) or c[0] not in unkept))
         if grammars.seen and grammars.compiler.note:
             report.notes.append(grammars.compiler.note)
         return report
@@ -219,22 +219,27 @@ class _Pass:
         self.entries.append(entry)
         spool.write(entry.shard_id, table)
 
-    def _mark(self, report: PreflightReport, errors: Iterable[tuple[int, RowError]]) -> None:
-        """Make good rows error rows, after they were cut. `errors` are in the order of rows."""
+    def _mark(self, report: PreflightReport, found: Iterable[tuple[int, RowError | str]]) -> None:
+        """Make good rows error rows, or give rows other ids, after they were cut. `found` is in
+        the order of rows."""
         at = 0
-        refused: dict[int, RowError] = {}
-        for index, error in errors:
+        changes = _Changes()
+        for index, change in found:
             while index >= self.entries[at].first_index + self.entries[at].num_prompts:
-                self._refuse_rows(at, refused, report)
-                at, refused = at + 1, {}
-            refused[index] = error
-        self._refuse_rows(at, refused, report)
+                self._change_rows(at, changes, report)
+                at, changes = at + 1, _Changes()
+            if isinstance(change, RowError):
+                changes.refused[index] = change
+            else:
+                changes.renamed[index] = change
+        self._change_rows(at, changes, report)
 
-    def _duplicates(
+    def _repeated_ids(
         self, reader: PromptReader, sample: int | None
-    ) -> Iterator[tuple[int, RowError]]:
-        """Good rows that repeat an id, in order: all but the first. A second pass over the input
-        compares the ids."""
+    ) -> Iterator[tuple[int, RowError | str]]:
+        """Rows whose id is another's too, in order: the error of a good row but the first, or
+        another id for a row that has none of its own, as a made id gives way to one that a row
+        has. A second pass over the input compares the ids."""
         candidates = self._register.candidates()
         candidate = next(candidates, None)
         if candidate is None:
@@ -244,34 +249,54 @@ class _Pass:
         for chunk in self._chunks(sample):
             while candidate is not None and candidate < first + len(chunk):
                 row = chunk.row(candidate - first)
-                prompt = reader.read(row, candidate).prompt
-                place = places.setdefault(prompt.prompt_id, row.place)
-                if place is not row.place and prompt.error is None:
-                    message = f"{row.place}: id {prompt.prompt_id!r} is also at {place}"
-                    yield candidate, RowError(RowErrorCode.DUPLICATE_ID, message)
+                made = reader.read(row, candidate)
+                prompt = made.prompt
+                if not made.has_own_id:
+                    yield candidate, self._other_id(prompt.prompt_id)
+                elif made.malformed is None:
+                    place = places.setdefault(prompt.prompt_id, row.place)
+                    if place is not row.place and prompt.error is None:
+                        message = f"{row.place}: id {prompt.prompt_id!r} is also at {place}"
+                        yield candidate, RowError(RowErrorCode.DUPLICATE_ID, message)
                 candidate = next(candidates, None)
             first += len(chunk)
 
-    def _refuse_rows(
-        self, position: int, refused: dict[int, RowError], report: PreflightReport
-    ) -> None:
-        """Rewrite a spooled shard with these rows as error rows."""
-        for error in refused.values():
+    def _other_id(self, prompt_id: str) -> str:
+        others = (f"{prompt_id}-{number}" for number in count(2))
+        return next(other for other in others if not self._register.has(other))
+
+    def _change_rows(self, position: int, changes: "_Changes", report: PreflightReport) -> None:
+        """Rewrite a spooled shard with these rows as error rows, and these under other ids."""
+        for error in changes.refused.values():
             report.count_error(error)
-        if not refused or self.spool is None:
+        if self.spool is None or not (changes.refused or changes.renamed):
             return
         entry = self.entries[position]
         path = self.spool / entry.shard_id
-        table = read_shard_table(path.read_bytes())
-        codes, messages = (table.column(n).to_pylist() for n in ("error_code", "error_message"))
-        for index, error in refused.items():
-            row = index - entry.first_index
-            codes[row], messages[row] = error.code.value, error.message
-        for name, values in (("error_code", codes), ("error_message", messages)):
-            column = pa.array(values, pa.string())
-            table = table.set_column(table.column_names.index(name), name, column)
+        table = changes.made_in(read_shard_table(path.read_bytes()), entry.first_index)
         path.write_bytes(encode_shard(table))
         self.entries[position] = entry.model_copy(update={"num_error_rows": num_error_rows(table)})
+
+
+@dataclass(slots=True)
+class _Changes:
+    """What a look at all ids changes in the rows of one shard, by index."""
+
+    refused: dict[int, RowError] = field(default_factory=dict[int, RowError])
+    renamed: dict[int, str] = field(default_factory=dict[int, str])
+
+    def made_in(self, table: pa.Table, first_index: int) -> pa.Table:
+        names = ("prompt_id", "error_code", "error_message")
+        ids, codes, messages = (table.column(name).to_pylist() for name in names)
+        for index, error in self.refused.items():
+            row = index - first_index
+            codes[row], messages[row] = error.code.value, error.message
+        for index, prompt_id in self.renamed.items():
+            ids[index - first_index] = prompt_id
+        for name, values in zip(names, (ids, codes, messages), strict=True):
+            column = pa.array(values, pa.string())
+            table = table.set_column(table.column_names.index(name), name, column)
+        return table
 
 
 class _Spool:

@@ -18,9 +18,8 @@ from pydantic import JsonValue
 from shunt.dataset.duplicates import IdRegister
 from shunt.results.columns import AddedColumns
 from shunt.results.outcome import Outcome
-from shunt.results.publishing import result_copy
+from shunt.results.publishing import JSONL_NAME, PARQUET_NAME, result_copy
 from shunt.results.summary import ResultFile, read_summary, result_file
-from shunt.results.writing import JSONL_NAME, PARQUET_NAME
 from shunt.run.collect import Cuts, find_cuts, read_outcomes, run_layout
 from shunt.run.manifest import Manifest
 from shunt.store.protocol import Store
@@ -65,7 +64,9 @@ def verify(store: Store, manifest: Manifest, *, results: str | None = None) -> V
     if summary is None:
         report.problem("results are not collected yet: run `shunt collect`")
         return report
-    added = run_layout(store, manifest).added
+    added = run_layout(
+        store, manifest, with_origin=summary.has_origin, version=summary.layout_version
+    ).added
     for file in summary.files:
         with result_copy(results or summary.directory, file.name) as path:
             _check_file(report, file, path)

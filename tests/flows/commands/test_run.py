@@ -60,6 +60,17 @@ def test_bad_rows_over_the_limit_end_with_3_and_become_error_rows(desk: Desk) ->
     assert allowed.returncode == 0
 
 
+def test_cut_answers_are_told_and_may_count_as_errors(desk: Desk) -> None:
+    short = ("--set", "sampling={max_tokens: 3, ignore_eos: true}")
+    done = desk.shunt("run", "job.yaml", "--no-prefect", *short)
+    assert done.returncode == 0
+    assert "cut: 60 answers ended for want of room" in done.stdout
+    counted = ("--set", "errors.count_cut=all")
+    refused = desk.shunt("run", "job.yaml", "--no-prefect", *short, *counted)
+    assert refused.returncode == 3
+    assert "0 error rows and 60 cut ones, 0 allowed" in refused.stdout
+
+
 def test_strict_refuses_to_start(desk: Desk) -> None:
     add_lines(desk, BAD_LINES)
     refused = desk.shunt("run", "job.yaml", "--no-prefect", "--strict")

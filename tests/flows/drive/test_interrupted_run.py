@@ -1,5 +1,6 @@
 """A run that is stopped in the middle, by anybody: it says so, leaves nothing, and goes on."""
 
+import json
 import os
 import re
 import signal
@@ -33,6 +34,10 @@ def test_a_signal_drains_the_workers_and_says_how_to_go_on(
     (command,) = re.findall(r"Go on with: shunt (resume .*)", stdout)
     kept = slow_desk.status()["output_tokens"]
     assert kept > 0
+    (partly,) = re.findall(r"What is finished: shunt (collect .*)", stdout)
+    part = slow_desk.shunt(*partly.split(), "--json")
+    assert part.returncode == 0, part.stderr
+    assert json.loads(part.stdout)["num_open"] > 0
 
     resumed = slow_desk.shunt(*command.split(), *FAST)
     assert resumed.returncode == 0, resumed.stderr

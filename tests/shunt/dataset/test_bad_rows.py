@@ -7,9 +7,10 @@ from shunt.dataset.preflight import PreflightReport
 from shunt.job.job import Job
 from shunt.run.prepare import prepare
 from shunt.testing.memory_store import MemoryStore
-from tests.shunt.dataset.rows import make_job, renderer
+from tests.shunt.dataset.rows import cut, make_job, renderer
 
 PROMPTS = Path(__file__).parents[3] / "examples" / "prompts"
+ODD_ROWS = Path(__file__).parents[2] / "cases" / "odd_rows.jsonl"
 
 
 def mistakes(job: Job) -> list[tuple[str, str]]:
@@ -54,3 +55,21 @@ def test_batch_requests() -> None:
         ("bad_batch.jsonl:5", "malformed_row"),
         ("bad_batch.jsonl:7", "unsupported_parameter"),
     ]
+
+
+def test_odd_texts_keep_their_ids_and_only_what_is_no_text_is_refused() -> None:
+    tables, _ = cut(make_job(ODD_ROWS))
+    found = {row["prompt_id"]: row for table in tables for row in table.to_pylist()}
+    assert {
+        name: found[name]["error_code"] for name in ("surrogate", "neg", "nul", "rtl", "ok")
+    } == {
+        "surrogate": "malformed_row",
+        "neg": "missing_prompt",
+        "nul": None,
+        "rtl": None,
+        "ok": None,
+    }
+    assert "half of a surrogate pair" in found["surrogate"]["error_message"]
+    assert "\\ud800" in found["surrogate"]["row"]
+    assert found["nul"]["text"] == "a\x00b"
+    assert found["rtl"]["text"].startswith("\u202e\u200f\ufeff")

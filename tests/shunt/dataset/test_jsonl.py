@@ -36,15 +36,14 @@ def test_mark_line_ends_and_blank_lines_are_no_part_of_rows(tmp_path: Path) -> N
     [
         b'{"a": "\x00"}',
         b'{"a": "\xff"}',
-        b'{"a": NaN}',
-        b'{"a": -Infinity}',
-        b'{"a": "\\ud800"}',
+        b'{"a": 1, "b": {"c": 1, "c": 2}}',
+        b'{"a": 1, "a" : 2}',
         b'{"a": ' + b"[" * 100_000 + b"]" * 100_000 + b"}",
         b'{"a": 1',
         b"[1]",
         b'{"a": ' + b"[" * MAX_DEPTH + b"]" * MAX_DEPTH + b"}",
     ],
-    ids=["nul", "utf-8", "nan", "infinity", "surrogate", "nesting", "cut", "list", "deep"],
+    ids=["nul", "utf-8", "repeated inside", "repeated", "nesting", "cut", "list", "deep"],
 )
 def test_a_bad_line_is_one_error_row_with_its_place(tmp_path: Path, line: bytes) -> None:
     good, bad, after = _written(tmp_path, b'{"a": 1}\n' + line + b'\n{"a": 2}\n')
@@ -53,6 +52,38 @@ def test_a_bad_line_is_one_error_row_with_its_place(tmp_path: Path, line: bytes)
     assert bad.error is not None
     assert bad.error.code == RowErrorCode.MALFORMED_ROW
     assert bad.error.message.startswith("rows.jsonl:2: ")
+
+
+def test_a_key_that_stands_twice_is_told_by_name(tmp_path: Path) -> None:
+    [row] = _written(tmp_path, b'{"id": 7, "x": {"a:": "\\":", "k\\u0065y": 1, "key": 2}}')
+    assert row.error is not None
+    assert row.error.message == 'rows.jsonl:1: names the key "key" twice'
+
+
+@pytest.mark.parametrize(
+    ("line", "columns"),
+    [
+        (b'{"id": "a", "prompt": "cut of', {"id": "a"}),
+        (b'{"id": "a", "x": "\xff", "n": 1}', {"id": "a", "x": "\ufffd", "n": 1}),
+        (b'{"id": 1, "id": 2, "x": 3}', {"x": 3}),
+        (b"[1]", {}),
+        (b"{", {}),
+        (b'{"id": "a", oops}', {"id": "a"}),
+    ],
+    ids=["cut", "utf-8", "repeated", "list", "brace", "word"],
+)
+def test_what_can_be_read_of_a_bad_line_is_kept_with_its_text(
+    tmp_path: Path, line: bytes, columns: dict[str, object]
+) -> None:
+    [row] = _written(tmp_path, line)
+    assert row.error is not None
+    assert row.columns == columns
+    assert row.raw == line.decode(errors="backslashreplace")
+
+
+def test_constants_and_half_surrogates_are_read(tmp_path: Path) -> None:
+    [row] = _written(tmp_path, b'{"a": -Infinity, "b": "\\ud800"}')
+    assert (row.error, row.columns) == (None, {"a": float("-inf"), "b": "\ud800"})
 
 
 def test_integers_of_any_size_and_huge_lines_are_read_whole(tmp_path: Path) -> None:

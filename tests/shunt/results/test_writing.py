@@ -8,6 +8,7 @@ from typing import Any
 
 import pyarrow as pa
 import pyarrow.parquet as pq
+import pytest
 
 from shunt.checkpoint.generation import Finish, Generation, TokenLogprobs
 from shunt.results.outcome import Outcome, ShardOutcomes
@@ -84,12 +85,41 @@ def test_nan_of_a_tabular_column_is_null_in_json(tmp_path: Path) -> None:
     assert lines(tmp_path / "results.jsonl")[0]["a"] is None
 
 
-def test_a_name_is_prefixed_until_it_is_free(tmp_path: Path) -> None:
-    row = '{"generated_text": "x", "shunt_generated_text": "y"}'
+def test_ours_have_their_plain_names_and_older_ones_get_numbers(tmp_path: Path) -> None:
+    row = '{"generated_text": "x", "generated_text_1": "y", "n": 1.50}'
     write(tmp_path, {"row": [row]}, generated())
     found = lines(tmp_path / "results.jsonl")[0]
-    assert [found["generated_text"], found["shunt_generated_text"]] == ["x", "y"]
-    assert found["shunt_shunt_generated_text"] == "hi"
+    assert [found[f"generated_text{n}"] for n in ("", "_1", "_2")] == ["hi", "y", "x"]
+    assert '"generated_text_1": "y", "n": 1.50,' in (tmp_path / "results.jsonl").read_text()
+    assert pq.read_table(tmp_path / "results.parquet").to_pylist()[0] == found
+
+
+@pytest.mark.parametrize(
+    "ids",
+    [["5", '"p1"'], ["5", str(2**70)], ["null", '"p1"'], ['"p0"', "1.5"], ["NaN", "true"]],
+    ids=["mixed", "large", "null", "float", "constants"],
+)
+def test_ids_are_texts_and_the_same_in_both_formats(tmp_path: Path, ids: list[str]) -> None:
+    """`write` calls the rows p0 and p1, whatever their own columns say."""
+    write(tmp_path, {"row": [f'{{"id": {text}}}' for text in ids]}, generated())
+    assert [row["id"] for row in lines(tmp_path / "results.jsonl")] == ["p0", "p1"]
+    assert pq.read_table(tmp_path / "results.parquet").column("id").to_pylist() == ["p0", "p1"]
+
+
+def test_a_row_without_an_id_has_the_made_one_in_the_column_of_the_others(tmp_path: Path) -> None:
+    write(tmp_path, {"row": ['{"custom_id": "p0"}', '{"n": 1}', None]}, generated())
+    rows = lines(tmp_path / "results.jsonl")
+    assert [row["custom_id"] for row in rows] == ["p0", "p1", "p2"]
+    assert all("id" not in row for row in rows)
+
+
+def test_constants_that_are_no_json_are_null_there_and_kept_in_parquet(tmp_path: Path) -> None:
+    row = '{"a": NaN, "b": [-Infinity, "NaN \\" NaN"]}'
+    write(tmp_path, {"row": [row, '{"a": 1}']}, generated())
+    found = lines(tmp_path / "results.jsonl")[0]
+    assert (found["a"], found["b"]) == (None, [None, 'NaN " NaN'])
+    first, second = pq.read_table(tmp_path / "results.parquet").column("a").to_pylist()
+    assert [str(first), second] == ["nan", 1.0]
 
 
 def test_completions_have_the_logprobs_of_completions(tmp_path: Path) -> None:

@@ -152,12 +152,15 @@ def test_the_first_row_of_an_id_stays_and_later_ones_are_refused(
     assert preflight(job, RENDERER).errors == reports[0].errors
 
 
-def test_an_id_that_looks_made_repeats_one_that_is(tmp_path: Path, rows: Path) -> None:
-    write_rows(rows, ["row-00000001", None])
+def test_a_made_id_gives_way_to_one_that_a_row_has(tmp_path: Path, rows: Path) -> None:
+    """Wherever the row stands that has it; nobody's row is refused for an id that was made."""
+    write_rows(rows, ["row-00000001", None, None, "row-00000002", "row-00000002-2"])
     store = MemoryStore()
-    _, second = prompts(store, prepare(_job(tmp_path), store, RENDERER, now=NOW))
-    assert second.error is not None
-    assert second.error.code == "duplicate_id"
+    found = list(prompts(store, prepare(_job(tmp_path), store, RENDERER, now=NOW)))
+    assert [prompt.error for prompt in found] == [None] * 5
+    assert [prompt.prompt_id for prompt in found] == [
+        *("row-00000001", "row-00000001-2", "row-00000002-3", "row-00000002", "row-00000002-2")
+    ]
 
 
 def test_a_bad_row_with_a_repeated_id_counts_once(tmp_path: Path, rows: Path) -> None:

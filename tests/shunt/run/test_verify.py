@@ -21,6 +21,7 @@ from shunt.checkpoint.segment import Gain
 from shunt.dataset.rendering import renderer_for
 from shunt.job.job import Job
 from shunt.results.outcome import ShardOutcomes
+from shunt.results.summary import result_file
 from shunt.run.collect import ShardsCorrupt, ShardsOpen, collect, find_cuts, kept_cuts
 from shunt.run.manifest import Manifest
 from shunt.run.prepare import prepare
@@ -30,7 +31,7 @@ from shunt.testing.memory_store import MemoryStore
 from shunt.testing.s3_server import S3Server
 
 NOW = datetime(2026, 1, 1, tzinfo=UTC)
-ROWS = [{"prompt": f"say {index}", "logprobs": index} for index in range(5)]
+ROWS = [{"prompt": f"say {index}", "num_resumes": index + 7} for index in range(5)]
 
 
 def run(directory: Path, *, unfinished: int | None = None) -> tuple[MemoryStore, Manifest]:
@@ -70,7 +71,23 @@ def test_a_whole_run_passes_and_keeps_its_columns(tmp_path: Path) -> None:
     assert collect(store, manifest, now=NOW) == summary
     text = (Path(summary.directory) / "results.jsonl").read_text()
     found = [json.loads(line) for line in text.splitlines()]
-    assert [{name: row[name] for name in ("prompt", "logprobs")} for row in found] == ROWS
+    kept = [{"prompt": row["prompt"], "num_resumes": row["num_resumes_1"]} for row in found]
+    assert kept == ROWS
+
+
+def test_results_of_the_first_layout_are_verified_by_its_names(tmp_path: Path) -> None:
+    """There ours gave way to the input's columns, and got a prefix."""
+    store, manifest = run(tmp_path)
+    summary = collect(store, manifest, now=NOW)
+    path = Path(summary.directory) / "results.jsonl"
+    rows = [json.loads(line) for line in path.read_text().splitlines()]
+    for row in rows:
+        ours, theirs = row["num_resumes"], row.pop("num_resumes_1")
+        row |= {"shunt_num_resumes": ours, "num_resumes": theirs}
+    path.write_text("".join(json.dumps(row) + "\n" for row in rows))
+    older = summary.model_copy(update={"layout_version": 1, "files": (result_file(path),)})
+    store.put(keys.result(manifest.run_id, "summary.json"), older.model_dump_json().encode())
+    assert verify(store, manifest).problems == []
 
 
 def test_an_unfinished_prompt_is_not_collected(tmp_path: Path) -> None:

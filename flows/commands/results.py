@@ -1,0 +1,72 @@
+"""The commands about the results of a run: verify, collect."""
+
+from collections.abc import Callable
+from datetime import UTC, datetime
+from typing import Annotated
+
+import typer
+
+from flows.commands.finding import find_run
+from flows.commands.run import AsJson, Endpoint, RunId, StoreUri, end, print_json
+from flows.drive.drive import Ending
+from flows.exit_code import ExitCode
+from flows.screen.view import show_partial
+from flows.screen.words import console as console_of
+from shunt.run.collect import collect as collect_run
+from shunt.run.partial import collect_partial
+from shunt.run.verify import verify as verify_run
+
+
+def verify(
+    run_id: RunId,
+    store: StoreUri = "runs",
+    endpoint_url: Endpoint = None,
+    results: Annotated[
+        str | None, typer.Option(help="Where a copy of the result files is, if not in their place.")
+    ] = None,
+    as_json: AsJson = False,
+) -> None:
+    """Prove from the log that every prompt has exactly one terminal row and that results match."""
+    opened, manifest = find_run(run_id, store, endpoint_url)
+    report = verify_run(opened, manifest, results=results)
+    if as_json:
+        print_json({"run_id": report.run_id, "ok": report.ok, "num_rows": report.num_rows,
+                     "num_segments": report.num_segments, "files": report.files,
+                     "problems": report.problems})  # fmt: skip
+    else:
+        console = console_of()
+        for problem in report.problems:
+            console.print(f"[red]problem[/]: {problem}", highlight=False, soft_wrap=True)
+        if report.ok:
+            console.print(
+                f"[green]verified[/]: {report.num_rows} rows, each exactly once, from "
+                f"{report.num_segments} segments; {', '.join(report.files)} say the same",
+                highlight=False,
+            )
+    raise typer.Exit(ExitCode.OK if report.ok else ExitCode.FAILED)
+
+
+def collect(
+    run_id: RunId,
+    store: StoreUri = "runs",
+    endpoint_url: Endpoint = None,
+    output: Annotated[str | None, typer.Option(help="Another directory than the job's.")] = None,
+    partial: Annotated[
+        bool, typer.Option("--partial", help="Write the rows that are finished, whatever is open.")
+    ] = False,
+    as_json: AsJson = False,
+) -> None:
+    """Write the result files of a run whose rows are all there."""
+    opened, manifest = find_run(run_id, store, endpoint_url)
+    if partial:
+        part = collect_partial(opened, manifest, output=output, now=datetime.now(UTC))
+        if as_json:
+            print_json(part.model_dump(mode="json"))
+        else:
+            show_partial(console_of(), part)
+        return
+    summary = collect_run(opened, manifest, output=output, now=datetime.now(UTC))
+    end(Ending(ExitCode.OK, manifest.run_id, summary=summary), as_json=as_json)
+
+
+COMMANDS: dict[str, Callable[..., None]] = {"verify": verify, "collect": collect}

@@ -1,0 +1,113 @@
+"""What a run has finished so far, as files that say that they are not all of it.
+
+Only reads the run: nothing of it is settled, so it may go on meanwhile, and `collect` and `verify`
+know nothing of these files.
+"""
+
+from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass
+from datetime import datetime
+from pathlib import Path
+from tempfile import TemporaryDirectory
+from typing import Literal
+
+from pydantic import AwareDatetime, BaseModel, ConfigDict
+
+from shunt.checkpoint.progress import replay
+from shunt.errors import CorruptSegment
+from shunt.results.outcome import ShardOutcomes
+from shunt.results.publishing import PARTIAL_SUMMARY_NAME, partial_name, publish
+from shunt.results.summary import ResultFile, result_file
+from shunt.run.collect import (
+    Cuts,
+    output_directory,
+    read_finished,
+    write_run,
+)
+from shunt.run.manifest import Manifest
+from shunt.store.protocol import Store
+
+_REPLAY_THREADS = 8
+
+
+class PartialSummary(BaseModel):
+    """Counts of the rows that were finished when it was made."""
+
+    model_config = ConfigDict(extra="forbid", frozen=True)
+
+    format_version: Literal[1] = 1
+    partial: Literal[True] = True
+    run_id: str
+    collected_at: AwareDatetime
+    num_rows: int
+    """Of the whole run."""
+    num_open: int
+    """Rows that are not in the files, as they are not finished."""
+    num_ok: int
+    num_errors: int
+    errors: dict[str, int]
+    """Error rows by code."""
+    num_output_tokens: int
+    unreadable_shards: dict[str, str]
+    """Shards whose log contradicts itself, and why; their rows count as open."""
+    directory: str
+    files: tuple[ResultFile, ...]
+
+
+@dataclass(frozen=True, slots=True)
+class _Snapshot:
+    """The log positions at one look, so that all files hold the same rows."""
+
+    cuts: Cuts
+    unreadable: dict[str, str]
+
+
+def collect_partial(
+    store: Store, manifest: Manifest, *, output: str | None = None, now: datetime
+) -> PartialSummary:
+    """Write the finished rows, in input order, beside the place of the results.
+
+    Their names have `partial` in them; `collect` removes them once it has written all rows.
+    `output` overrides the job's directory. Raises `JobError` when it cannot be written.
+    """
+    seen = _look(store, manifest)
+    directory = output_directory(manifest.job, manifest.run_id, output)
+
+    def shards() -> Iterator[ShardOutcomes]:
+        return read_finished(store, manifest, seen.cuts)
+
+    with TemporaryDirectory(prefix="shunt-collect-") as made_in:
+        counts, written = write_run(store, manifest, shards, Path(made_in))
+        paths = [path.rename(path.with_name(partial_name(path.name))) for path in written]
+        summary = PartialSummary(
+            run_id=manifest.run_id,
+            collected_at=now,
+            num_rows=manifest.num_rows,
+            num_open=manifest.num_rows - counts.num_rows,
+            num_ok=counts.num_rows - counts.errors.total(),
+            num_errors=counts.errors.total(),
+            errors=dict(counts.errors),
+            num_output_tokens=counts.num_output_tokens,
+            unreadable_shards=seen.unreadable,
+            directory=directory,
+            files=tuple(result_file(path) for path in paths),
+        )
+        publish(paths, PARTIAL_SUMMARY_NAME, summary.model_dump_json(indent=2), directory)
+    return summary
+
+
+def _look(store: Store, manifest: Manifest) -> _Snapshot:
+    unreadable: dict[str, str] = {}
+
+    def cut_of(shard_id: str) -> dict[int, int] | None:
+        try:
+            return dict(replay(store, manifest.run_id, shard_id).cut)
+        except CorruptSegment as error:
+            unreadable[shard_id] = str(error)
+            return None
+
+    names = [entry.shard_id for entry in manifest.shards]
+    with ThreadPoolExecutor(_REPLAY_THREADS) as pool:
+        cuts = dict(zip(names, pool.map(cut_of, names), strict=True))
+    return _Snapshot({name: cut for name, cut in cuts.items() if cut is not None}, unreadable)
