@@ -12,7 +12,7 @@ from shunt.dataset.row_error import RowError, RowErrorCode
 from shunt.errors import ShuntError
 from shunt.fleet.worker_exit import WorkerExit
 from shunt.run.cancellation import is_cancelled
-from shunt.run.driver import SILENT_S, DriverWatch
+from shunt.run.driver import DRIVER_SILENT_S, DriverWatch
 from shunt.run.event import Event, EventKind, record
 from shunt.run.node_course import CourseKeeper, NodeState, Sample
 from shunt.run.node_status import NodeStatus, write_status
@@ -336,11 +336,11 @@ class Worker:
         if self.driver is not None and await self._driver_is_silent(self.driver):
             self.told_to_leave(
                 "the run's driver, who keeps its cost limit, has not been heard of for "
-                f"{SILENT_S / 60:.0f} minutes"
+                f"{DRIVER_SILENT_S / 60:.0f} minutes"
             )
 
     async def _driver_is_silent(self, driver: DriverWatch) -> bool:
-        return await asyncio.to_thread(driver.silent_s) >= SILENT_S
+        return await asyncio.to_thread(driver.silent_s) >= DRIVER_SILENT_S
 
     def told_to_leave(self, reason: str) -> None:
         """Drain from now on. May be called more than once, from the event loop's thread."""

@@ -22,6 +22,7 @@ from shunt.results.publishing import check_writable
 from shunt.results.summary import ResultSummary, read_summary
 from shunt.run.cancellation import carry_on, is_cancelled
 from shunt.run.collect import ShardsOpen, collect, output_directory
+from shunt.run.driver import DriveGivenUp
 from shunt.run.effort import Effort
 from shunt.run.event import Event, EventKind, record
 from shunt.run.fetched_model import control_copy, is_used_as_it_is, resolve_model
@@ -137,10 +138,12 @@ def resume(manifest: Manifest, store: Store, around: Surroundings, watcher: Watc
         watcher.collected(summary)
         return replace(_ended(manifest, summary, 0), spend=read_spend(store, run_id))
     require_same_model(manifest)
-    carry_on(store, run_id)
     lost = 0
     for attempt in range(_RECHECKS):
-        stopped = _generate(manifest, store, around, watcher, recheck=attempt > 0)
+        try:
+            stopped = _generate(manifest, store, around, watcher, recheck=attempt > 0)
+        except DriveGivenUp:
+            stopped = Ending(ExitCode.INTERRUPTED, run_id, "interrupted")
         lost += stopped.num_lost
         if stopped.code is not ExitCode.OK:
             if stopped.reason != CANCELLED:  # the order to cancel is in the timeline already
@@ -178,6 +181,7 @@ def _generate(
     status = reader.read()
     timeline = Timeline(store, run_id, watcher.happened)
     if status.state is RunState.GENERATED and not recheck:
+        carry_on(store, run_id)
         if manifest.job.fleet.kind == "ec2":
             with hold_nodes(manifest, store, around, timeline.tell, recheck=False):
                 pass  # what an earlier controller bought is ended and paid for
@@ -185,13 +189,17 @@ def _generate(
     patience = _patience(around, timeline)
     ending = Ending(ExitCode.OK, run_id)
     with hold_nodes(manifest, store, around, timeline.tell, recheck=recheck) as nodes:
+        if not recheck:  # not before we have the run: a driver that is refused lifts no order
+            carry_on(store, run_id)
         while not nodes.reconciler.done:
-            cancelled = False
+            stepped = cancelled = False
             with patience.waiting():
                 nodes.step(status, effort.left_s(status, nodes.num_workers))
+                stepped = True
             with patience.waiting():
                 status, cancelled = reader.read(), is_cancelled(store, run_id)
-                patience.reached()
+                if stepped:  # a store that can be read and not written is away all the same
+                    patience.reached()
                 timeline.settle()
             if status.state is RunState.GENERATED and not recheck:
                 break

@@ -1,21 +1,26 @@
 """A job's EC2 fleet, put together: clients, pools, prices, the meter and the watch."""
 
 import getpass
+import logging
 import time
 from collections.abc import Callable, Generator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass
 from decimal import Decimal
+from functools import partial
 
 from flows.drive.ec2_plan import PlannedNodes, planned_nodes
 from flows.surroundings import Surroundings
 from placement.catalogue.hardware import load_catalogue
+from placement.catalogue.snapshot import ON_DEMAND_REGION
 from shunt.aws.account.check import caller
 from shunt.aws.account.run_identity import make_identity, remove_identity
 from shunt.aws.account.setup import Services
-from shunt.aws.api import AwsApi, client_of
+from shunt.aws.api import ASK_RETRY, AwsApi, client_of
 from shunt.aws.clock import AwsClock
+from shunt.aws.errors import AwsError
 from shunt.aws.money.meter import Meter
+from shunt.aws.money.price_list import PRICE_LIST_REGION, on_demand_prices
 from shunt.aws.nodes.event_queue import EventQueue
 from shunt.aws.nodes.fleet import Ec2Fleet
 from shunt.aws.nodes.held_fleet import HeldFleet
@@ -31,6 +36,8 @@ from shunt.run.event import Event
 from shunt.run.kept_job import changed_keys, current_job, keep_job
 from shunt.run.manifest import Manifest, read_manifest
 from shunt.store.protocol import Store
+
+log = logging.getLogger(__name__)
 
 _SETTLE_LOOKS = 2
 """Teardown looks so many intervals apart: a launch may be late to appear."""
@@ -72,7 +79,7 @@ def _held(
     settings = ec2_of(job)
     ec2, clock = AwsApi(client_of("ec2", settings.region)), AwsClock(around.now)
     clock.listen(ec2)
-    prices = on_demand_prices(settings)
+    prices = counted_prices(settings, partial(_listed_prices, settings.region))
     _tell_nodes(manifest, store, ec2)
     planner, specs = _wanted(manifest, store)
     fleet = Ec2Fleet(
@@ -223,17 +230,16 @@ def require_whole_nodes(job: Job, settings: Ec2) -> None:
             )
 
 
-def on_demand_prices(settings: Ec2) -> Mapping[str, Decimal]:
-    """The job's own prices over the catalogue's, to count on-demand nodes by.
+def counted_prices(
+    settings: Ec2, listed: Callable[[], Mapping[str, float]]
+) -> Mapping[str, Decimal]:
+    """On-demand prices of the job's region, to count nodes by: the job's own over AWS's list
+    (`listed`; the catalogue's in the region that it is of).
 
     Raises `JobError` where on-demand is allowed and a type has no price.
     """
     own = settings.on_demand_usd_per_hour
-    known = {
-        name: instance.ondemand_usd_per_hour
-        for name, instance in load_catalogue().instances.items()
-        if instance.ondemand_usd_per_hour is not None
-    }
+    known = _catalogue_prices() if settings.region == ON_DEMAND_REGION else _asked(listed)
     prices = {name: Decimal(str(usd)) for name, usd in {**known, **own}.items()}
     missing = [name for name in settings.instance_types if name not in prices]
     if missing and settings.on_demand != "never":
@@ -244,11 +250,32 @@ def on_demand_prices(settings: Ec2) -> Mapping[str, Decimal]:
     return prices
 
 
+def _catalogue_prices() -> Mapping[str, float]:
+    return {
+        name: instance.ondemand_usd_per_hour
+        for name, instance in load_catalogue().instances.items()
+        if instance.ondemand_usd_per_hour is not None
+    }
+
+
+def _listed_prices(region: str) -> Mapping[str, float]:
+    pricing = AwsApi(client_of("pricing", PRICE_LIST_REGION), retry=ASK_RETRY)
+    return on_demand_prices(pricing, region)
+
+
+def _asked(listed: Callable[[], Mapping[str, float]]) -> Mapping[str, float]:
+    try:
+        return listed()
+    except AwsError as error:
+        log.warning("on-demand prices of the region are not known: %s", error)
+        return {}
+
+
 def _queue(settings: Ec2, fleet: Ec2Fleet, clock: AwsClock) -> EventQueue | None:
     if settings.notice_queue_url is None:
         return None
     return EventQueue(
-        AwsApi(client_of("sqs", settings.region)),
+        AwsApi(client_of("sqs", settings.region), retry=ASK_RETRY),
         settings.notice_queue_url,
         ours=lambda node_id: any(node_id == found.instance_id for found in fleet.launched()),
         now=clock.now,

@@ -15,7 +15,7 @@ from pydantic import BaseModel, ConfigDict
 
 from shunt import keys
 from shunt.errors import Fenced
-from shunt.store.errors import ObjectMissing
+from shunt.store.errors import ObjectMissing, StoreError
 from shunt.store.protocol import Store
 
 
@@ -119,8 +119,22 @@ class LeaseObserver:
     def acquire(self, shard_id: str, owner: str) -> Lease | None:
         """Win the shard's next lease, or None while another owner holds it (or won the race).
 
-        A first look at a held lease only starts its term; call again later.
+        A first look at a held lease only starts its term; call again later. Raises `StoreError`.
         """
+        try:
+            return self._acquire(shard_id, owner)
+        except StoreError:
+            self.store_away()
+            raise
+
+    def store_away(self) -> None:
+        """The store did not answer, here or elsewhere in this process: no owner could renew either,
+        so every term begins anew. Owners that lived through it would lose what they could not save.
+        """
+        with self._lock:
+            self._seen.clear()
+
+    def _acquire(self, shard_id: str, owner: str) -> Lease | None:
         newest = newest_epoch(self.store, self.run_id, shard_id)
         if newest > 0 and not self._free(shard_id, newest):
             return None

@@ -26,11 +26,13 @@ from shunt.store.errors import ObjectMissing, StoreError
 from shunt.store.numbered import newest_number
 from shunt.store.protocol import Store
 
-TERM_S = 60.0
+DRIVER_TERM_S = 60.0
 """A driver that has not beaten for so long is replaced by whoever wants to drive."""
-BEAT_S = 10.0
-SILENT_S = 900.0
+DRIVER_BEAT_S = 10.0
+DRIVER_SILENT_S = 900.0
 """A driver that has not beaten for so long keeps no budget: nodes that have one leave."""
+STALLED_S = 600.0
+"""A drive that has made no pass for so long keeps no budget either, and its heartbeat stops."""
 _LOOK_S = 1.0
 
 log = logging.getLogger(__name__)
@@ -84,6 +86,10 @@ class DrivenElsewhere(RunError):
         )
 
 
+class DriveGivenUp(RunError):
+    """Whoever waited for the run was told to end before it had it."""
+
+
 class Hold(StrEnum):
     """Whether a driver still has its run."""
 
@@ -103,11 +109,18 @@ class DriverLease:
     epoch: int
     owner: str
     place: Place
-    beat_s: float = BEAT_S
+    monotonic: Callable[[], float]
+    beat_s: float = DRIVER_BEAT_S
     _beat: int = 0
     _lost: bool = False
+    _released: bool = False
+    _passed_s: float = 0.0
+    _writing: threading.Lock = field(default_factory=threading.Lock)
     _stop: threading.Event = field(default_factory=threading.Event)
     _thread: threading.Thread | None = None
+
+    def __post_init__(self) -> None:
+        self.passed()
 
     def __enter__(self) -> "DriverLease":
         self._thread = threading.Thread(target=self._beat_on, name="driver-lease", daemon=True)
@@ -121,9 +134,17 @@ class DriverLease:
         if self._lost:
             return
         try:
-            self._write(released=True)
+            with (
+                self._writing
+            ):  # the last word: a heartbeat that comes after it costs others a term
+                self._released = True
+                self._write(released=True)
         except StoreError as error:
             log.warning("driver lease not given back, it lapses: %s", error)
+
+    def passed(self) -> None:
+        """The drive has made a pass: a thread that beats says nothing of who keeps the budget."""
+        self._passed_s = self.monotonic()
 
     @property
     def lost(self) -> bool:
@@ -143,11 +164,17 @@ class DriverLease:
 
     def beat(self) -> None:
         """Say that this driver lives, unless another one took over. Raises `StoreError`."""
-        if self.look() is Hold.HELD:
-            self._write(released=False)
+        if self.look() is not Hold.HELD:
+            return
+        with self._writing:
+            if not self._released:
+                self._write(released=False)
 
     def _beat_on(self) -> None:
         while not self._stop.wait(self.beat_s) and not self._lost:
+            if self.monotonic() - self._passed_s > STALLED_S:
+                log.error("no pass of the drive for %.0f s: its heartbeat stops", STALLED_S)
+                continue
             try:
                 self.beat()
             except StoreError as error:
@@ -172,13 +199,14 @@ def take_drive(
     run_id: str,
     *,
     monotonic: Callable[[], float],
-    sleep: Callable[[float], object],
-    term_s: float = TERM_S,
-    beat_s: float = BEAT_S,
+    sleep: Callable[[float], bool | None],
+    term_s: float = DRIVER_TERM_S,
+    beat_s: float = DRIVER_BEAT_S,
     own: Place | None = None,
 ) -> DriverLease:
     """Win the run's next driver lease: at once where nobody drives, or after a term in which the
-    driver before did not beat. Raises `DrivenElsewhere` as soon as it is seen to live."""
+    driver before did not beat. Raises `DrivenElsewhere` as soon as it is seen to live, and
+    `DriveGivenUp` where `sleep` says that it was cut short by somebody who wants us to end."""
     place = own or own_place()
     owner = f"{place.host}-{uuid.uuid4().hex}"
     watched: tuple[int, bytes] | None = None
@@ -190,7 +218,7 @@ def take_drive(
         if not free and watched not in (None, (epoch, raw)):
             raise DrivenElsewhere(run_id, _told(raw))
         if free or (watched is not None and monotonic() - since_s >= term_s):
-            lease = DriverLease(store, run_id, epoch + 1, owner, place, beat_s)
+            lease = DriverLease(store, run_id, epoch + 1, owner, place, monotonic, beat_s)
             record = DriverRecord(owner=owner, place=place).model_dump_json().encode()
             if store.put_if_absent(keys.driver(run_id, epoch + 1), record):
                 lease.beat()
@@ -199,7 +227,8 @@ def take_drive(
         elif watched is None:
             watched, since_s = (epoch, raw), monotonic()
             log.info("run %s has a driver: waiting whether it beats", run_id)
-        sleep(_LOOK_S)
+        if sleep(_LOOK_S):
+            raise DriveGivenUp(run_id, "was waiting for its driver, and was told to end")
 
 
 def own_place() -> Place:

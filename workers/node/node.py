@@ -10,7 +10,7 @@ from shunt.fleet.worker_exit import WorkerExit
 from shunt.plan.kept_plan import newest_version, read_plan
 from shunt.plan.seat import take_seat
 from shunt.run.cancellation import is_cancelled
-from shunt.run.driver import SILENT_S, DriverWatch
+from shunt.run.driver import DRIVER_SILENT_S, DriverWatch
 from shunt.run.node_status import HEARTBEAT_S, NodeState, NodeStatus, write_status
 from shunt.store.patience import AWAY
 from workers.node.part_process import NodeSetting, PartProcess
@@ -103,7 +103,7 @@ class Node:
             log.info("plan %d has %d parts for %s", version, len(self._wanted), self._slot)
         if is_cancelled(store, run_id):
             self.told_to_leave("the run was cancelled")
-        if self.driver is not None and self.driver.silent_s() >= SILENT_S:
+        if self.driver is not None and self.driver.silent_s() >= DRIVER_SILENT_S:
             self.told_to_leave("the run's driver, who keeps its cost limit, is silent")
 
     def _settle_parts(self) -> None:

@@ -13,7 +13,7 @@ from shunt.plan.launch import PipelineLaunch, announce
 from shunt.plan.plan import Pipeline
 from shunt.plan.seat import Seat, read_seats
 from shunt.run.node_status import HEARTBEAT_S, SILENT_S, NodeState, NodeStatus, read_status
-from shunt.store.errors import StoreUnavailable
+from shunt.store.patience import AWAY
 from shunt.store.protocol import Store
 
 POLL_S = 1.0
@@ -111,7 +111,7 @@ class Partners:
                 read_seats(self.store, self.run_id, slot, into=self._seats)
             seats = [seat for seat in self._seats.values() if seat.slot in others]
             statuses = {seat.node_id: self._read(seat) for seat in seats}
-        except StoreUnavailable as error:
+        except AWAY as error:
             log.warning("store not reached, nothing known of the other nodes: %s", error)
             self._looked_s = None
             return {seat.slot: seat for seat in self._launched} or there
@@ -150,5 +150,5 @@ class Partners:
     def _status(self, seat: Seat) -> NodeStatus | None:
         try:
             return self._read(seat)
-        except StoreUnavailable:
+        except AWAY:
             return None

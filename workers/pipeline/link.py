@@ -17,7 +17,7 @@ from workers.pipeline.checks import PipelineRefused
 
 JOIN_DEADLINE_S = 300.0
 """Followers may boot and load for this long before the head gives up."""
-BEAT_S = 1.0
+LINK_BEAT_S = 1.0
 SILENCE_LIMIT_S = 7.0
 """Below the 10 s in which a cut link must be noticed; above what a busy machine delays a beat."""
 RETRY_S = 0.2
@@ -121,7 +121,7 @@ def keep_alive(link: socket.socket, on_lost: Callable[[str], None]) -> None:
         on_lost(reason)
 
     def beat() -> None:
-        while not lost.wait(BEAT_S):
+        while not lost.wait(LINK_BEAT_S):
             try:
                 link.sendall(b".")
             except OSError:

@@ -220,6 +220,7 @@ class ShardDesk:
         try:
             await self._fence_guarded(shard, work)
         except AWAY as error:
+            self.supply.observer.store_away()
             silent_s = self.monotonic() - self.stored_s
             if silent_s > self.settings.store_patience_s:
                 raise

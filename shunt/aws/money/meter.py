@@ -113,7 +113,8 @@ class Meter:
             lives = (now - outcome.settled_at).total_seconds() < VISIBLE_WITHIN_S
             end = now if lives else self._last_heard(outcome)
             start = outcome.settled_at
-            yield Usage(outcome.instance_id, outcome.pool, start, max(start, end), lives)
+            end = max(start, min(end, now))  # a heartbeat goes by its node's clock
+            yield Usage(outcome.instance_id, outcome.pool, start, end, lives)
 
     def _last_heard(self, outcome: Outcome) -> datetime:
         try:

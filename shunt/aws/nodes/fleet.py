@@ -181,9 +181,10 @@ class Ec2Fleet:
         by: timedelta,
         longest: timedelta,
     ) -> None:
-        """Move the deadline tags that are due before `soon` on to `expires_at`, in one call; none
-        for less than `by`, and none past `longest` after the node's launch. Raises `AwsError`."""
-        later: dict[datetime, list[str]] = {}
+        """Move the deadline tags that are due before `soon` on to `expires_at`, and those that are
+        due after it back to it, as the money does not last so long any more; none for less than
+        `by`, and none past `longest` after the node's launch. Raises `AwsError`."""
+        found: dict[datetime, list[str]] = {}
         wanted = set(node_ids)
         for intents in self._intents.values():
             for intent, outcome in intents:
@@ -192,12 +193,14 @@ class Ec2Fleet:
                 node_id = outcome.instance_id
                 stands = self._expires.get(node_id) or expiry_of(intent)
                 moved = min(expires_at, outcome.settled_at + longest)
-                if stands is not None and stands < soon and moved - stands >= by:
-                    later.setdefault(moved, []).append(node_id)
-        for moved, found in later.items():
+                if stands is None:
+                    continue
+                if (stands < soon and moved - stands >= by) or stands - moved >= by:
+                    found.setdefault(moved, []).append(node_id)
+        for moved, nodes in found.items():
             tag = {"Key": tags.EXPIRES_AT, "Value": moved.isoformat()}
-            self.ec2.call("create_tags", {"Resources": found, "Tags": [tag]})
-            self._expires |= dict.fromkeys(found, moved)
+            self.ec2.call("create_tags", {"Resources": nodes, "Tags": [tag]})
+            self._expires |= dict.fromkeys(nodes, moved)
 
     def launched(self) -> Iterator[Outcome]:
         """Every launch that gave a node."""

@@ -85,6 +85,7 @@ class HeldFleet:
     _returning: dict[str, str] = field(default_factory=dict[str, str])
     """On-demand nodes that spot nodes are to replace, by slot."""
     _slack_since_s: float | None = None
+    _queue_told: bool = False
     _refused_since_s: float | None = None
     """Since when our credentials are refused."""
 
@@ -130,6 +131,8 @@ class HeldFleet:
         if self.monotonic() < self._next_s:
             return
         self._next_s = self.monotonic() + self.settings.observe_interval_s
+        if self.lease is not None:
+            self.lease.passed()
         if self.lease is not None and self.lease.lost:
             raise DrivenElsewhere(self.fleet.run_id, "it took over while this one was not heard of")
         try:
@@ -157,6 +160,7 @@ class HeldFleet:
         fresh, self._read_at = status.read_at != self._read_at, status.read_at
         for notice in list(self.watch.news(holding, statuses, fresh=fresh)):
             self._heed(notice, statuses)
+        self._tell_queue()
         self._open_shards = None if self.fleet.recheck else num_open_shards(status)
         if self._open_shards == 0:
             self.reconciler.finish_empty()
@@ -167,7 +171,8 @@ class HeldFleet:
         if self.limit:
             return
         self._give_back(left_s)
-        self._release_idle(status)
+        if fresh:
+            self._release_idle(status)
         self._gather()
         self._set_expiry(spend)
         self._take_role()
@@ -192,6 +197,13 @@ class HeldFleet:
                 never = node_id not in statuses
                 what = "its worker never spoke" if never else "its worker is not heard of any more"
                 self.reconciler.leave(node_id, f"{what}; ended", within_s=0.0, crashed=never)
+
+    def _tell_queue(self) -> None:
+        fault = self.watch.queue_fault
+        if fault and not self._queue_told:
+            what = f"the notice queue cannot be read, nodes see their notices themselves: {fault}"
+            self._tell(EventKind.MARKET, what)
+        self._queue_told = bool(fault)
 
     def _replan(self, status: RunStatus, left_s: float | None) -> None:
         """When pools close or open, other nodes may be worth the switch."""

@@ -7,12 +7,14 @@ from typing import Any
 
 from shunt.aws import tags
 from shunt.aws.api import AwsApi
+from shunt.aws.errors import ConfigurationError
 from shunt.errors import ShuntError
 
 LIVING_STATES = ("pending", "running", "stopping", "stopped")
 _BILLED_STATES = (*LIVING_STATES, "shutting-down")
 _TERMINATE_BATCH = 100
 """Small enough that one bad id spoils little, and under every documented limit."""
+_UNKNOWN_NODE = "InvalidInstanceID.NotFound"
 SETTLE_S = 10.0
 """Between two listings that must both be empty: a launch may be late to appear."""
 GONE_WITHIN_S = 900.0
@@ -54,10 +56,18 @@ def list_nodes(ec2: AwsApi) -> list[OurNode]:
 
 
 def terminate_instances(ec2: AwsApi, instance_ids: Sequence[str]) -> None:
-    """Ask for their end. Ending what has ended is no error."""
+    """Ask for their end. Ending what has ended is no error, nor is a node that EC2 does not know
+    (any more, or yet); but one of those spoils the call for all others in it."""
     for start in range(0, len(instance_ids), _TERMINATE_BATCH):
         batch = list(instance_ids[start : start + _TERMINATE_BATCH])
-        ec2.call("terminate_instances", {"InstanceIds": batch})
+        try:
+            ec2.call("terminate_instances", {"InstanceIds": batch})
+        except ConfigurationError as error:
+            if error.code != _UNKNOWN_NODE:
+                raise
+            if len(batch) > 1:
+                for instance_id in batch:
+                    terminate_instances(ec2, [instance_id])
 
 
 def wait_until_gone(

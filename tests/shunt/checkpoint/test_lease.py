@@ -1,13 +1,16 @@
 """Leases: one winner per epoch, expiry on the observer's clock, fencing."""
 
+from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
 
 from shunt.checkpoint.lease import Lease, LeaseObserver, past_suspects
 from shunt.errors import Fenced
+from shunt.store.errors import StoreUnavailable
 from shunt.store.opening import open_store
 from shunt.store.protocol import Store
+from shunt.testing.memory_store import MemoryStore
 
 TERM_S = 30.0
 
@@ -122,3 +125,36 @@ def test_a_renewal_that_comes_with_the_release_does_not_take_it_back(store: Stor
     lease.release()
     lease.renew()
     assert LeaseObserver(store, "run", TERM_S, lambda: 0.0).acquire("000000", "second") is not None
+
+
+def test_an_outage_of_the_store_is_no_silence_of_the_owners(clock: Clock) -> None:
+    """Nobody could renew while it lasted. An idle worker that took what others hold the moment the
+    store was back would cost them all that they could not save."""
+    store = Outage()
+    owner = taken(LeaseObserver(store, "run", TERM_S, clock), "a")
+    observer = LeaseObserver(store, "run", TERM_S, clock)
+    assert observer.acquire("000000", "b") is None
+    store.away = True
+    for _ in range(10):
+        clock.now_s += TERM_S
+        with pytest.raises(StoreUnavailable):
+            observer.acquire("000000", "b")
+    store.away = False
+    assert observer.acquire("000000", "b") is None
+    clock.now_s += TERM_S / 3
+    owner.renew()
+    clock.now_s += TERM_S * 0.9
+    assert observer.acquire("000000", "b") is None
+    clock.now_s += TERM_S
+    assert observer.acquire("000000", "b") is not None
+
+
+class Outage(MemoryStore):
+    """Can be away."""
+
+    away = False
+
+    def list(self, prefix: str) -> Iterator[str]:
+        if self.away:
+            raise StoreUnavailable("away", key=prefix)
+        return super().list(prefix)

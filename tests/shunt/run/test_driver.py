@@ -3,13 +3,19 @@
 import os
 import subprocess
 import sys
+import threading
+import time
 from collections.abc import Callable
 from dataclasses import dataclass, field
 
 import pytest
 
+from shunt import keys
 from shunt.run.driver import (
+    STALLED_S,
+    DriveGivenUp,
     DrivenElsewhere,
+    DriverBeat,
     DriverLease,
     DriverWatch,
     Hold,
@@ -34,7 +40,7 @@ class Clock:
     def monotonic(self) -> float:
         return self.now_s
 
-    def sleep(self, for_s: float) -> None:
+    def sleep(self, for_s: float) -> bool | None:
         self.now_s += for_s
         self.meanwhile()
 
@@ -147,3 +153,41 @@ def test_a_node_knows_how_long_the_driver_has_been_silent(store: CutStore) -> No
     store.cut = True
     clock.sleep(60.0)
     assert watch.silent_s() == 0, "a store that does not answer says nothing of the driver"
+
+
+def test_whoever_waits_for_a_run_may_be_told_to_end(store: CutStore) -> None:
+    """Ctrl-C: an event that is set ends every wait at once, and the run is not taken."""
+    taken(store, Clock(), ELSEWHERE)
+    told = threading.Event()
+    told.set()
+    with pytest.raises(DriveGivenUp):
+        take_drive(store, RUN, monotonic=Clock().monotonic, sleep=told.wait)
+    assert taken(store, Clock()).epoch == 2
+
+
+def test_a_drive_that_hangs_is_silent_though_its_thread_lives(store: CutStore) -> None:
+    clock = Clock()
+    lease = take_drive(store, RUN, monotonic=clock.monotonic, sleep=clock.sleep, beat_s=0.01)
+
+    def beats_within(limit_s: float) -> bool:
+        before, until_s = store.get(keys.driver_beat(RUN)), time.monotonic() + limit_s
+        while time.monotonic() < until_s:
+            if store.get(keys.driver_beat(RUN)) != before:
+                return True
+        return False
+
+    with lease:
+        assert beats_within(60)
+        clock.now_s += STALLED_S + 1
+        beats_within(0.5)  # one may be on its way
+        assert not beats_within(0.5)
+        lease.passed()
+        assert beats_within(60)
+
+
+def test_giving_a_run_back_is_the_last_word(store: CutStore) -> None:
+    lease = taken(store, Clock())
+    with lease:
+        pass
+    lease.beat()  # a heartbeat that was on its way
+    assert DriverBeat.model_validate_json(store.get(keys.driver_beat(RUN))).released

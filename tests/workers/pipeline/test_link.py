@@ -91,7 +91,7 @@ def test_beats_keep_both_sides_alive(
     pair: tuple[socket.socket, socket.socket], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(links, "SILENCE_LIMIT_S", 0.5)
-    monkeypatch.setattr(links, "BEAT_S", 0.05)
+    monkeypatch.setattr(links, "LINK_BEAT_S", 0.05)
     lost: queue.Queue[str] = queue.Queue()
     for side in pair:
         keep_alive(side, lost.put)

@@ -1,15 +1,16 @@
 """The held fleet's money in virtual time: without a controller, without a pace, without need."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from datetime import datetime, timedelta
 
 import pytest
 
 from shunt.aws import tags
+from shunt.aws.errors import OutcomeUnknown
 from shunt.aws.nodes.pool import Pool
 from shunt.job.job import Limits
 from shunt.run.status import ShardStatus
-from shunt.testing.ec2.faults import unauthorised
+from shunt.testing.ec2.faults import FailFirst, unauthorised
 from tests.shunt.aws.conftest import START, ZONES, Account
 from tests.shunt.aws.stand import TYPE, Stand, stand_of
 
@@ -168,4 +169,62 @@ def test_idle_nodes_stay_while_a_shard_is_free(account: Account) -> None:
     stand, looks = tail(account)
     stand.shards = (*stand.shards, shard("c"))
     looks()
+    assert len(stand.living()) == 2
+
+
+def test_the_deadline_tag_moves_back_when_the_money_goes_faster(account: Account) -> None:
+    """The price rises fivefold. A controller that dies then leaves no nodes that outlive it."""
+    stand = stand_of(account, limits=Limits(max_cost_usd=30.0))
+    for _ in range(8):
+        stand.look()
+    before = max(expiries(account))
+    for zone in ZONES:
+        account.market.set_price(Pool(TYPE, zone, "spot"), account.now(), "18")
+    for _ in range(80):
+        stand.look()
+    until = max(expiries(account))
+    assert until < before
+    account.sleep((until - account.now()).total_seconds())  # the controller is dead
+    assert account.double.bill_usd() <= 30
+
+
+def test_a_queue_that_fails_stops_neither_the_budget_nor_the_repair(account: Account) -> None:
+    stand = stand_of(account, limits=Limits(max_cost_usd=20.0))
+    stand.look()
+    queue = stand.held.watch.queue
+    assert queue is not None
+    queue.sqs = FailingApi()  # type: ignore[assignment]
+    gone = stand.nodes()[0]
+    account.double.end(gone)
+    for _ in range(20):
+        stand.look()
+    assert len(stand.nodes()) == 2
+    assert gone not in stand.nodes()
+    told = [event.detail for event in stand.events if "notice queue" in event.detail]
+    assert len(told) == 1
+    assert "nodes see their notices themselves" in told[0]
+    while not stand.held.limit and account.now() < START + timedelta(days=1):
+        stand.look(after_s=60.0)
+    assert "cost limit" in stand.held.limit
+    assert account.double.bill_usd() <= 20
+
+
+class FailingApi:
+    """SQS that is away."""
+
+    def call(self, operation: str, params: Mapping[str, object]) -> dict[str, object]:
+        del params
+        raise OutcomeUnknown(operation, "ConnectionFailed", "no route")
+
+
+def test_a_node_that_ec2_does_not_know_is_no_reason_to_stop(account: Account) -> None:
+    """One that was launched just now is not known everywhere; its end is asked for again."""
+    account.double.faults.append(FailFirst("TerminateInstances", "InvalidInstanceID.NotFound", 2))
+    stand = stand_of(account)
+    stand.look()
+    early, _ = stand.nodes()
+    stand.held.reconciler.leave(early, "not wanted", within_s=0.0)
+    for _ in range(5):
+        stand.look()
+    assert early not in stand.living()
     assert len(stand.living()) == 2
