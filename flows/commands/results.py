@@ -1,5 +1,6 @@
 """The commands about the results of a run: verify, collect."""
 
+import os
 from collections.abc import Callable
 from datetime import UTC, datetime
 from typing import Annotated
@@ -7,12 +8,14 @@ from typing import Annotated
 import typer
 
 from flows.commands.finding import find_run
-from flows.commands.run import AsJson, Endpoint, RunId, StoreUri, end, print_json
+from flows.commands.run import AsJson, Endpoint, RunId, StoreUri, end, overridden, print_json
 from flows.drive.drive import Ending
 from flows.exit_code import ExitCode
 from flows.screen.view import show_partial
 from flows.screen.words import console as console_of
+from shunt.results.place import Reach, reach_of
 from shunt.run.collect import collect as collect_run
+from shunt.run.manifest import Manifest
 from shunt.run.partial import collect_partial
 from shunt.run.verify import verify as verify_run
 
@@ -28,7 +31,8 @@ def verify(
 ) -> None:
     """Prove from the log that every prompt has exactly one terminal row and that results match."""
     opened, manifest = find_run(run_id, store, endpoint_url)
-    report = verify_run(opened, manifest, results=results)
+    reach = _reach(manifest, store, endpoint_url)
+    report = verify_run(opened, manifest, results=results, reach=reach)
     if as_json:
         print_json({"run_id": report.run_id, "ok": report.ok, "num_rows": report.num_rows,
                      "num_segments": report.num_segments, "files": report.files,
@@ -58,15 +62,21 @@ def collect(
 ) -> None:
     """Write the result files of a run whose rows are all there."""
     opened, manifest = find_run(run_id, store, endpoint_url)
+    reach, now = _reach(manifest, store, endpoint_url), datetime.now(UTC)
     if partial:
-        part = collect_partial(opened, manifest, output=output, now=datetime.now(UTC))
+        part = collect_partial(opened, manifest, output=output, now=now, reach=reach)
         if as_json:
             print_json(part.model_dump(mode="json"))
         else:
             show_partial(console_of(), part)
         return
-    summary = collect_run(opened, manifest, output=output, now=datetime.now(UTC))
+    summary = collect_run(opened, manifest, output=output, now=now, reach=reach)
     end(Ending(ExitCode.OK, manifest.run_id, summary=summary), as_json=as_json)
+
+
+def _reach(manifest: Manifest, store: str, endpoint_url: str | None) -> Reach:
+    """The way to the results, by the store as it was found now."""
+    return reach_of(overridden(manifest, store, endpoint_url, None).job, os.environ)
 
 
 COMMANDS: dict[str, Callable[..., None]] = {"verify": verify, "collect": collect}

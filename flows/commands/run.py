@@ -119,7 +119,7 @@ def resume_command(
 ) -> None:
     """Go on with a run, from its store alone."""
     opened, manifest = find_run(run_id, store, endpoint_url)
-    manifest = _overridden(manifest, store, endpoint_url, overrides)
+    manifest = overridden(manifest, store, endpoint_url, overrides)
     with _stop_on_signals(_RUN_STOPS) as stop, _view(as_json=as_json) as watcher:
         watcher.prepared(manifest)
         ending = resume(manifest, opened, surroundings(manifest.job, stop), watcher)
@@ -258,7 +258,7 @@ def _preflight_report(job: Job) -> PreflightReport:
         return preflight_job(job, renderer, compiler=compiler)
 
 
-def _overridden(
+def overridden(
     manifest: Manifest, uri: str, endpoint_url: str | None, overrides: list[str] | None
 ) -> Manifest:
     """The manifest's job with the store that it was found in, and what the user overrides.

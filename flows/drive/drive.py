@@ -18,6 +18,7 @@ from shunt.dataset.preflight import PreflightReport
 from shunt.dataset.rendering import renderer_of, require_model
 from shunt.errors import RunError
 from shunt.job.job import ErrorPolicy, Job
+from shunt.results.place import reach_of
 from shunt.results.publishing import check_writable
 from shunt.results.summary import ResultSummary, read_summary
 from shunt.run.cancellation import carry_on, is_cancelled
@@ -96,7 +97,7 @@ def check_job(job: Job) -> None:
     Raises `JobError` and `InputError`.
     """
     find_files(job.input.path, endpoint_url=job.input.endpoint_url)
-    check_writable(job.output.path)
+    check_writable(job.output.path, reach_of(job, os.environ))
     if job.fleet.kind == "ec2":
         require_whole_nodes(job, ec2_of(job))
     local_model = job.fleet.kind == "local" and job.model.engine_kind == "vllm"
@@ -132,9 +133,10 @@ def prepare_run(
 
 def resume(manifest: Manifest, store: Store, around: Surroundings, watcher: Watcher) -> Ending:
     """Take a prepared run to its end: whatever is missing is generated, then collected."""
-    run_id = manifest.run_id
+    run_id, reach = manifest.run_id, reach_of(manifest.job, around.environment)
     if read_summary(store, run_id) is not None:
-        summary = collect(store, manifest, now=around.now())  # what is asked for may not be there
+        # What is asked for may not be there.
+        summary = collect(store, manifest, now=around.now(), reach=reach)
         watcher.collected(summary)
         return replace(_ended(manifest, summary, 0), spend=read_spend(store, run_id))
     require_same_model(manifest)
@@ -158,7 +160,7 @@ def resume(manifest: Manifest, store: Store, around: Surroundings, watcher: Watc
                 spend=spend,
             )
         try:
-            summary = collect(store, manifest, now=around.now())
+            summary = collect(store, manifest, now=around.now(), reach=reach)
         except ShardsOpen:
             continue  # a done marker promised too much: look into every shard
         record(store, run_id, Event(at=around.now(), kind=EventKind.COLLECTED))

@@ -2,11 +2,21 @@
 
 from typing import Annotated, Literal, Self
 
-from pydantic import AwareDatetime, BaseModel, ConfigDict, Field, JsonValue, model_validator
+from pydantic import (
+    AwareDatetime,
+    BaseModel,
+    ConfigDict,
+    Field,
+    JsonValue,
+    field_validator,
+    model_validator,
+)
 
+from shunt.errors import JobError, ShuntError
 from shunt.job.sampling import Sampling
 from shunt.plan.plan import Pipeline
 from shunt.store.config import StoreConfig
+from shunt.store.opening import bucket_of, check_endpoint, directory_of
 
 OnDemandPolicy = Literal["never", "at-deadline", "head"]
 """`head`: the first node of a pipeline over several nodes is on-demand; else as `at-deadline`."""
@@ -117,13 +127,37 @@ class Output(_Section):
     """The result files."""
 
     path: str = "results"
-    """Directory; `{run_id}` in it is replaced."""
+    """Directory or `s3://bucket/prefix`; `{run_id}` in it is replaced."""
+    endpoint_url: str | None = None
+    """Of an S3 server that is not AWS. Unset: the store's own, for results in its bucket."""
     formats: Annotated[list[Literal["parquet", "jsonl"]], Field(min_length=1)] = [
         "parquet",
         "jsonl",
     ]
     origin: bool = False
     """Say of each row which file and line it came from, in `input_file` and `input_line`."""
+
+    @field_validator("path")
+    @classmethod
+    def _names_a_place(cls, path: str) -> str:
+        """Without spaces around it and slashes behind it, which are no part of any name."""
+        path = path.strip()
+        if not path.endswith("://"):
+            path = path.rstrip("/") or path[:1]
+        try:
+            if directory_of(path) is None:
+                bucket_of(path.replace("{run_id}", "run"))
+        except ShuntError as error:
+            raise ValueError(str(error)) from error
+        return path
+
+    @field_validator("endpoint_url")
+    @classmethod
+    def _is_an_address(cls, url: str | None) -> str | None:
+        try:
+            return check_endpoint(url)
+        except JobError as error:
+            raise ValueError(str(error)) from error
 
 
 class Interruption(_Section):

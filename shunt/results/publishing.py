@@ -4,14 +4,17 @@ import os
 import shutil
 import uuid
 from collections.abc import Collection, Generator, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from tempfile import TemporaryDirectory
 
 from shunt.errors import JobError
+from shunt.results.place import Reach
 from shunt.results.summary import SUMMARY_NAME, ResultSummary
-from shunt.store.errors import ObjectMissing
+from shunt.store.errors import ObjectMissing, StoreDenied, StoreError
 from shunt.store.opening import directory_of, open_store
+from shunt.store.protocol import Store
+from shunt.store.reaching import StoreUnusable, require_reachable
 
 JSONL_NAME = "results.jsonl"
 PARQUET_NAME = "results.parquet"
@@ -19,10 +22,18 @@ BATCH_OUTPUT_NAME = "batch_output.jsonl"
 BATCH_ERRORS_NAME = "batch_errors.jsonl"
 RESULT_NAMES = (JSONL_NAME, PARQUET_NAME, BATCH_OUTPUT_NAME, BATCH_ERRORS_NAME)
 _PARTIAL = "partial"
+_PROBE = "shunt-write-check"
+"""An empty object beside the results, which stays where we may not delete."""
 PARTIAL_SUMMARY_NAME = "summary.partial.json"
 
 
-def publish(paths: Sequence[Path], summary_name: str, summary: str, directory: str) -> None:
+def publish(
+    paths: Sequence[Path],
+    summary_name: str,
+    summary: str,
+    directory: str,
+    reach: Reach = open_store,
+) -> None:
     """Put the files into a local directory or an s3:// prefix; the summary last; an older
     summary goes first, so that one beside the files means that they are complete.
 
@@ -31,8 +42,8 @@ def publish(paths: Sequence[Path], summary_name: str, summary: str, directory: s
     """
     local = directory_of(directory)
     if local is None:
-        store = open_store(directory)
-        store.delete(summary_name)
+        store = reach(directory)
+        _withdraw(store, [summary_name])
         for path in paths:
             store.put_file(path.name, path)
         store.put(summary_name, summary.encode())
@@ -55,19 +66,19 @@ def partial_name(name: str) -> str:
     return f"{stem}.{_PARTIAL}{dot}{suffix}"
 
 
-def remove_partial(directory: str) -> None:
+def remove_partial(directory: str, reach: Reach = open_store) -> None:
     """Remove files of a part of the rows, now that the files of all of them are there."""
     names = [partial_name(name) for name in RESULT_NAMES] + [PARTIAL_SUMMARY_NAME]
     local = directory_of(directory)
+    if local is None:
+        _withdraw(reach(directory), names)
+        return
     for name in names:
-        if local is not None:
-            (local / name).unlink(missing_ok=True)
-        else:
-            open_store(directory).delete(name)
+        (local / name).unlink(missing_ok=True)
 
 
 @contextmanager
-def result_copy(directory: str, name: str) -> Generator[Path | None]:
+def result_copy(directory: str, name: str, reach: Reach = open_store) -> Generator[Path | None]:
     """A published file on this machine for as long as the block lasts; None where it is missing.
 
     Raises `StoreError` for S3.
@@ -79,13 +90,13 @@ def result_copy(directory: str, name: str) -> Generator[Path | None]:
     with TemporaryDirectory(prefix="shunt-verify-") as folder:
         copy: Path | None = Path(folder) / name
         try:
-            open_store(directory).download(name, Path(folder) / name)
+            reach(directory).download(name, Path(folder) / name)
         except ObjectMissing:
             copy = None
         yield copy
 
 
-def is_whole(summary: ResultSummary, formats: Collection[str]) -> bool:
+def is_whole(summary: ResultSummary, formats: Collection[str], reach: Reach = open_store) -> bool:
     """Whether the files of the summary are all there, at their sizes, in these formats.
 
     On S3 the summary, which is written last and removed first, stands for them.
@@ -95,17 +106,18 @@ def is_whole(summary: ResultSummary, formats: Collection[str]) -> bool:
         return False
     local = directory_of(summary.directory)
     if local is None:
-        return names | {SUMMARY_NAME} <= set(open_store(summary.directory).list(""))
+        return names | {SUMMARY_NAME} <= set(reach(summary.directory).list(""))
     sizes = {local / file.name: file.num_bytes for file in summary.files}
     return (local / SUMMARY_NAME).is_file() and all(
         path.is_file() and path.stat().st_size == size for path, size in sizes.items()
     )
 
 
-def check_writable(directory: str) -> None:
-    """Raises `JobError` when a local output directory cannot be made or written."""
+def check_writable(directory: str, reach: Reach = open_store) -> None:
+    """Raises `JobError` when the output cannot be written: by a real write, before any is due."""
     local = directory_of(directory)
     if local is None:
+        _check_bucket(reach(directory.partition("{run_id}")[0]))
         return
     standing = local
     while not standing.exists():
@@ -117,6 +129,26 @@ def check_writable(directory: str) -> None:
     except OSError as error:
         why = f"{local} cannot be written ({error.strerror}); change it or its permissions"
         raise JobError(f"output.path: {why}") from error
+
+
+def _check_bucket(place: Store) -> None:
+    try:
+        require_reachable(place, under="", may_list=False)
+        place.put(_PROBE, b"")
+        with suppress(StoreDenied):  # a right to write need not be one to delete
+            place.delete(_PROBE)
+    except (StoreUnusable, StoreError) as error:
+        raise JobError(f"output.path: {error}") from error
+
+
+def _withdraw(store: Store, names: Sequence[str]) -> None:
+    """Remove what is there of these: not everybody who may write may delete."""
+    for name in names:
+        try:
+            store.size_bytes(name)
+        except ObjectMissing:
+            continue
+        store.delete(name)
 
 
 def _move_in(path: Path, target: Path) -> None:

@@ -27,11 +27,13 @@ from shunt.job.job import Job
 from shunt.job.sampling import StructuredOutput
 from shunt.results.columns import LAYOUT_VERSION
 from shunt.results.outcome import Outcome, ShardOutcomes
+from shunt.results.place import Reach
 from shunt.results.publishing import is_whole, publish, remove_partial
 from shunt.results.summary import SUMMARY_NAME, ResultSummary, read_summary, result_file
 from shunt.results.writing import Layout, ResultCounts, learn_layout, write_results
 from shunt.run.manifest import Manifest, ShardEntry
 from shunt.store.errors import ObjectMissing
+from shunt.store.opening import open_store
 from shunt.store.protocol import Store
 from shunt.structure.answer import Keeping, Kept, check_answer, worst_of
 from shunt.structure.backend import reasons_first
@@ -77,7 +79,12 @@ class KeptCuts(BaseModel):
 
 
 def collect(
-    store: Store, manifest: Manifest, *, output: str | None = None, now: datetime
+    store: Store,
+    manifest: Manifest,
+    *,
+    output: str | None = None,
+    now: datetime,
+    reach: Reach = open_store,
 ) -> ResultSummary:
     """Write the result files, or return the summary of those that are there already.
 
@@ -88,7 +95,7 @@ def collect(
     run_id = manifest.run_id
     standing = read_summary(store, run_id)
     directory = output_directory(manifest.job, run_id, output)
-    if standing is not None and _is_as_asked(standing, manifest, directory):
+    if standing is not None and _is_as_asked(standing, manifest, directory, reach):
         return standing
     cuts = kept_cuts(store, manifest) if standing is None else standing.cuts
     with TemporaryDirectory(prefix="shunt-collect-") as made_in:
@@ -114,8 +121,9 @@ def collect(
             files=tuple(result_file(path) for path in paths),
             cuts=cuts,
         )
-        publish(paths, SUMMARY_NAME, summary.model_dump_json(indent=2, exclude={"cuts"}), directory)
-        remove_partial(directory)
+        told = summary.model_dump_json(indent=2, exclude={"cuts"})
+        publish(paths, SUMMARY_NAME, told, directory, reach)
+        remove_partial(directory, reach)
     # Written again where files were written again: every writer says the same of the same log.
     store.put(keys.result(run_id, SUMMARY_NAME), summary.model_dump_json().encode())
     return summary
@@ -144,16 +152,16 @@ def write_run(
         raise JobError(f"{directory}: results cannot be written: {reason}") from error
 
 
-def _is_as_asked(standing: ResultSummary, manifest: Manifest, directory: str) -> bool:
+def _is_as_asked(standing: ResultSummary, manifest: Manifest, directory: str, reach: Reach) -> bool:
     wanted = manifest.job.output
     if (standing.directory, standing.has_origin) != (directory, wanted.origin):
         return False
-    return is_whole(standing, wanted.formats)
+    return is_whole(standing, wanted.formats, reach)
 
 
 def output_directory(job: Job, run_id: str, path: str | None = None) -> str:
     """`output.path`, or another one, made the run's own."""
-    path = job.output.path if path is None else path
+    path = job.output.path if path is None else path.strip().rstrip("/") or path
     return path.replace("{run_id}", run_id) if "{run_id}" in path else f"{path}/{run_id}"
 
 

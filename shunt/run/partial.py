@@ -17,6 +17,7 @@ from pydantic import AwareDatetime, BaseModel, ConfigDict
 from shunt.checkpoint.progress import replay
 from shunt.errors import CorruptSegment
 from shunt.results.outcome import ShardOutcomes
+from shunt.results.place import Reach
 from shunt.results.publishing import PARTIAL_SUMMARY_NAME, partial_name, publish
 from shunt.results.summary import ResultFile, result_file
 from shunt.run.collect import (
@@ -26,6 +27,7 @@ from shunt.run.collect import (
     write_run,
 )
 from shunt.run.manifest import Manifest
+from shunt.store.opening import open_store
 from shunt.store.protocol import Store
 
 _REPLAY_THREADS = 8
@@ -64,7 +66,12 @@ class _Snapshot:
 
 
 def collect_partial(
-    store: Store, manifest: Manifest, *, output: str | None = None, now: datetime
+    store: Store,
+    manifest: Manifest,
+    *,
+    output: str | None = None,
+    now: datetime,
+    reach: Reach = open_store,
 ) -> PartialSummary:
     """Write the finished rows, in input order, beside the place of the results.
 
@@ -93,7 +100,8 @@ def collect_partial(
             directory=directory,
             files=tuple(result_file(path) for path in paths),
         )
-        publish(paths, PARTIAL_SUMMARY_NAME, summary.model_dump_json(indent=2), directory)
+        told = summary.model_dump_json(indent=2)
+        publish(paths, PARTIAL_SUMMARY_NAME, told, directory, reach)
     return summary
 
 

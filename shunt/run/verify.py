@@ -18,10 +18,12 @@ from pydantic import JsonValue
 from shunt.dataset.duplicates import IdRegister
 from shunt.results.columns import AddedColumns
 from shunt.results.outcome import Outcome
+from shunt.results.place import Reach
 from shunt.results.publishing import JSONL_NAME, PARQUET_NAME, result_copy
 from shunt.results.summary import ResultFile, read_summary, result_file
 from shunt.run.collect import Cuts, find_cuts, read_outcomes, run_layout
 from shunt.run.manifest import Manifest
+from shunt.store.opening import open_store
 from shunt.store.protocol import Store
 
 MAX_PROBLEMS = 50
@@ -49,7 +51,9 @@ class VerifyReport:
             self.problems.append(what)
 
 
-def verify(store: Store, manifest: Manifest, *, results: str | None = None) -> VerifyReport:
+def verify(
+    store: Store, manifest: Manifest, *, results: str | None = None, reach: Reach = open_store
+) -> VerifyReport:
     """Replay every shard and compare with the result files, which are read where they lie: in a
     directory, or one after the other from S3. `results`: where a copy of them is.
 
@@ -68,7 +72,7 @@ def verify(store: Store, manifest: Manifest, *, results: str | None = None) -> V
         store, manifest, with_origin=summary.has_origin, version=summary.layout_version
     ).added
     for file in summary.files:
-        with result_copy(results or summary.directory, file.name) as path:
+        with result_copy(results or summary.directory, file.name, reach) as path:
             _check_file(report, file, path)
             if path is not None and file.name == JSONL_NAME:
                 _compare(report, JSONL_NAME, expected, added, _json_rows(path))
