@@ -7,10 +7,10 @@ from pathlib import Path
 from typing import Annotated
 
 import typer
-from rich.console import Console
 
 from flows.commands.offers import Region
 from flows.exit_code import ExitCode
+from flows.screen.words import console as console_of
 from flows.surroundings import REPOSITORY
 from placement.catalogue.snapshot import ON_DEMAND_REGION
 from shunt.aws.account.bundle import make_bundle
@@ -95,7 +95,7 @@ def aws_teardown(region: Region = ON_DEMAND_REGION, yes: Yes = False) -> None:
     left = list_nodes(services.ec2)
     if left:
         raise JobError(f"{len(left)} nodes still exist; end them first: shunt reap")
-    console = Console()
+    console = console_of()
     for run_id in identities(services):
         console.print(f"{'removing' if yes else 'will remove'} the role of run {run_id}")
         if yes:
@@ -118,7 +118,7 @@ def aws_doctor(
     pricing = _api("pricing", PRICE_LIST_REGION)
     desk = Desk(services.ec2, _api("service-quotas", region), pricing)
     sheet = look(desk, region=region, now=datetime.now(UTC))
-    console, bad = Console(), 0
+    console, bad = console_of(), 0
     queue = check_notices(_notice_desk(services)) if notices else ()
     for finding in chain(check_account(services, sheet, bucket=bucket), queue):
         bad += finding.verdict != "ok"
@@ -144,7 +144,7 @@ def aws_template(
 
 
 def _go(steps: Sequence[Step], *, yes: bool) -> None:
-    console = Console()
+    console = console_of()
 
     def say(text: str) -> None:
         console.print(text, markup=False, highlight=False, soft_wrap=True)

@@ -7,12 +7,12 @@ import threading
 from typing import Annotated, Any
 
 import typer
-from rich.console import Console
 from rich.table import Table
 
 from flows.commands.finding import find_run
 from flows.commands.run import AsJson, Endpoint, RunId, StoreUri
 from flows.exit_code import ExitCode
+from flows.screen.words import console as console_of
 from flows.surroundings import surroundings
 from shunt.errors import RunError
 from shunt.store.config import StoreConfig
@@ -54,7 +54,7 @@ def audit(
 
 
 def _show(report: dict[str, Any], differing: list[dict[str, Any]]) -> None:
-    console = Console()
+    console = console_of()
     rows = report["rows"]
     console.print(
         f"{len(rows)} of {report['num_resumed']} resumed generations run again: "

@@ -13,6 +13,7 @@ from rich.table import Table
 from flows.drill.estimate import Speed, settings_of, speed_of
 from flows.drill.market import DrillMarket, prices_of
 from flows.drill.run import EventView, RealDrill
+from flows.screen.words import console as console_of
 from flows.surroundings import state_directory, surroundings
 from shunt.drill.report import DrillArm, DrillReport, sentences
 from shunt.drill.simulation import Handling
@@ -79,7 +80,7 @@ def drill(
         unnoticed=unnoticed,
         seed=seed,
     )
-    console = Console(stderr=True) if as_json else Console()
+    console = console_of(stderr=True) if as_json else console_of()
     if real:
         report = _played(loaded, market, speedup, console)
     else:

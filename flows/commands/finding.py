@@ -44,5 +44,9 @@ def find_run(run_id: str, uri: str, endpoint_url: str | None) -> tuple[Store, Ma
                 f"{run_id} may be any of: {', '.join(matching)}; write more of it"
             ) from None
         if not matching:
-            raise
+            raise RunMissing(
+                run_id,
+                f"is not in {store.uri}. --store goes by the directory where the command runs, "
+                "store.uri by that of its job file; `shunt status --store URI` lists what is there",
+            ) from None
         return store, read_manifest(store, matching[0])

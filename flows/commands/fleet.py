@@ -6,11 +6,11 @@ from datetime import UTC, datetime
 from typing import Annotated
 
 import typer
-from rich.console import Console
 from rich.table import Table
 
 from flows.commands.drill import drill
 from flows.commands.offers import Region, offers
+from flows.screen.words import console as console_of
 from shunt.aws.api import AwsApi, client_of
 from shunt.aws.nodes.inventory import list_nodes
 from shunt.aws.nodes.reaper import condemned, reap
@@ -41,7 +41,7 @@ def nodes(region: Region = "us-east-1") -> None:
             f"{(now - node.launched_at).total_seconds() / 3600:.1f} h",
             f"{node.expires_at:%Y-%m-%d %H:%M}" if node.expires_at else "none",
         )
-    Console().print(table)
+    console_of().print(table)
 
 
 def reap_nodes(
@@ -58,7 +58,7 @@ def reap_nodes(
         doomed = reap(ec2, store_uri=uri, run_lives=lives, now=now)
     else:
         doomed = condemned(list_nodes(ec2), store_uri=uri, run_lives=lives, now=now)
-    console = Console()
+    console = console_of()
     for entry in doomed:
         node = entry.node
         console.print(f"{'ended' if yes else 'would end'} {node.instance_id}: {entry.reason}")

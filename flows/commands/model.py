@@ -5,9 +5,9 @@ from pathlib import Path
 from typing import Annotated
 
 import typer
-from rich.console import Console
 
 from flows.commands.run import Endpoint
+from flows.screen.words import console as console_of
 from shunt.errors import JobError
 from shunt.model.fetching import fetch
 from shunt.model.hub import HUB_URL, HubSource
@@ -42,7 +42,7 @@ def model_push(
     if not target.startswith(S3):
         raise JobError(f"{target}: name s3://bucket/prefix, the place of the copy")
     directory, listing = _here(source, revision, os.environ.get(token_env, ""))
-    console = Console()
+    console = console_of()
 
     def told(file: ModelFile, sent: bool) -> None:
         what = "sent" if sent else "there"

@@ -8,6 +8,7 @@ import typer
 from rich.console import Console
 from rich.table import Table
 
+from flows.screen.words import console as console_of
 from placement.catalogue.snapshot import ON_DEMAND_REGION, shipped_sheet
 from shunt.aws.api import ASK_RETRY, AwsApi, client_of
 from shunt.aws.errors import AwsError
@@ -95,7 +96,7 @@ def _kept(path: Path) -> OfferingSheet | None:
 
 
 def _show(sheet: OfferingSheet, now: datetime) -> None:
-    console = Console(width=max(_WIDTH, Console().width))
+    console = Console(width=max(_WIDTH, console_of().width))
     table = Table("type", "GPUs", "zone", "spot USD/h", "on demand", "quota, vCPU", "score")
     types = {t.instance_type: t for t in sheet.types}
     spot = sorted(sheet.prices, key=lambda p: (p.instance_type, p.usd_per_hour))

@@ -16,6 +16,7 @@ from rich.console import Console
 
 from flows.commands.offers import Region, offering_sheet, one_line
 from flows.screen.plan_view import plan_console, show_explanation, show_plan
+from flows.screen.words import console as console_of
 from placement.answer.picture import draw_html, draw_png
 from placement.answer.plan_builder import Answer, answer
 from placement.answer.replan import replan_answer
@@ -84,7 +85,7 @@ def plan(
 ) -> None:
     """Find the best pipelines for a job, with a bound on how much better any plan could be."""
     console = plan_console()
-    errors = Console(stderr=True)
+    errors = console_of(stderr=True)
     try:
         if plot is not None and plot.suffix not in {".png", ".html"}:
             raise BadInput(f"--plot {plot}: the file must end in .png or .html")
@@ -204,7 +205,7 @@ def calibrate(
     ] = False,
 ) -> None:
     """Fit the estimator to measured runs, or predict runs with the constants as they are."""
-    console = Console()
+    console = console_of()
     try:
         catalogue = load_catalogue(gpus or [])
         constants = load_constants(start)
@@ -225,7 +226,9 @@ def calibrate(
         only = None if pool else frozenset(row.gpu.name for row in measured)
         fit = fit_constants(measured, constants, gpus_only=only)
     except BadInput as error:
-        Console(stderr=True).print(f"bad input: {error}", style="red", markup=False, soft_wrap=True)
+        console_of(stderr=True).print(
+            f"bad input: {error}", style="red", markup=False, soft_wrap=True
+        )
         raise typer.Exit(BAD_INPUT) from error
     console.print(f"before: {error_summary(measured, constants)}", markup=False)
     console.print(f"after:  {error_summary(measured, fit.constants)}", markup=False)

@@ -251,6 +251,9 @@ def _preflight(job: Job, *, as_json: bool) -> None:
 
 def _preflight_report(job: Job) -> PreflightReport:
     check_job(job)
+    deadline = job.limits.deadline
+    if deadline is not None and deadline <= datetime.now(UTC):
+        raise JobError(f"limits.deadline: {deadline.isoformat()} has passed; set a later one")
     model = resolve_model(job, os.environ)
     rendering = job if model is None else control_copy(job, model, os.environ)
     renderer = renderer_of(rendering, clock=datetime.now(UTC))

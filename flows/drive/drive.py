@@ -96,7 +96,11 @@ def check_job(job: Job) -> None:
 
     Raises `JobError` and `InputError`.
     """
-    find_files(job.input.path, endpoint_url=job.input.endpoint_url)
+    find_files(
+        job.input.path,
+        endpoint_url=job.input.endpoint_url,
+        options=job.input.storage_options,
+    )
     check_writable(job.output.path, reach_of(job, os.environ))
     if job.fleet.kind == "ec2":
         require_whole_nodes(job, ec2_of(job))

@@ -8,7 +8,7 @@
 import gzip
 import io
 import zlib
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import IO, Any, Literal
@@ -139,23 +139,35 @@ class _ZstdStream(io.RawIOBase):
             self._frame = None
 
 
-def find_files(paths: str | Sequence[str], *, endpoint_url: str | None = None) -> list[SourceFile]:
+def find_files(
+    paths: str | Sequence[str],
+    *,
+    endpoint_url: str | None = None,
+    options: Mapping[str, Any] | None = None,
+) -> list[SourceFile]:
     """The files that the paths and globs name: those of a glob sorted, a list in its own order.
+    `options`: of the file system, for paths with a scheme.
 
     A path that exists as it is written is that file, whatever signs are in its name. Raises
     `InputError` for a path that names nothing, or a directory.
     """
     found: dict[str, SourceFile] = {}
     for path in [paths] if isinstance(paths, str) else paths:
-        for source in _expand(path, endpoint_url):
+        for source in _expand(path, _options(path, endpoint_url, options or {})):
             found.setdefault(source.uri, source)
     return list(found.values())
 
 
-def _expand(path: str, endpoint_url: str | None) -> list[SourceFile]:
-    options: dict[str, Any] = {}
+def _options(path: str, endpoint_url: str | None, given: Mapping[str, Any]) -> dict[str, Any]:
+    if "://" not in path:
+        return {}
     if path.startswith("s3://") and endpoint_url is not None:
-        options = {"client_kwargs": {"endpoint_url": endpoint_url}}
+        client = {"endpoint_url": endpoint_url, **given.get("client_kwargs", {})}
+        return {**given, "client_kwargs": client}
+    return dict(given)
+
+
+def _expand(path: str, options: Mapping[str, Any]) -> list[SourceFile]:
     try:
         filesystem, plain = fsspec.core.url_to_fs(path, **options)
         is_glob = any(sign in path for sign in "*?[") and not filesystem.exists(plain)
@@ -165,7 +177,7 @@ def _expand(path: str, endpoint_url: str | None) -> list[SourceFile]:
                 raise InputError(f"{path}: is a directory; name its files, as in {path}/*.jsonl")
             if not filesystem.exists(name):
                 raise InputError(f"{path}: there is no such file")
-    except (ImportError, ValueError, *_read_errors(path)) as error:
+    except (ImportError, ValueError, TypeError, *_read_errors(path)) as error:
         raise InputError(f"{path}: cannot be read: {error}") from error
     if not names:
         raise InputError(f"{path}: no file matches")

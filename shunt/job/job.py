@@ -97,6 +97,10 @@ class Columns(_Section):
     """An object of sampling parameters of this row alone."""
 
 
+_SECRETS = {"key", "secret", "token", "password", "account_key", "sas_token", "connection_string"}
+"""Options by which file systems of fsspec take secrets."""
+
+
 class Input(_Section):
     """The prompts."""
 
@@ -117,6 +121,19 @@ class Input(_Section):
     the texts hold it already. Chats have it from their template."""
     endpoint_url: str | None = None
     """Of an S3 server that is not AWS."""
+    storage_options: dict[str, JsonValue] = {}
+    """Of the file system (fsspec), for paths with a scheme: `{anon: true}` and
+    `{requester_pays: true}` for S3, `{profile: NAME}` of the AWS configuration."""
+
+    @field_validator("storage_options")
+    @classmethod
+    def _holds_no_secret(cls, options: dict[str, JsonValue]) -> dict[str, JsonValue]:
+        if secret := sorted(options.keys() & _SECRETS):
+            raise ValueError(
+                f"{', '.join(secret)}: secrets are never written down; they come from the AWS "
+                "configuration (AWS_PROFILE) or the environment"
+            )
+        return options
 
     @property
     def as_chat(self) -> bool:

@@ -58,9 +58,17 @@ class Dataset:
                 raise InputError(f"{source.uri}: changed while it was read; start again")
 
 
+_NOT_DECISIVE = {"path", "endpoint_url", "format", "storage_options"}
+"""Of the input: how it is reached. What it holds decides."""
+
+
 def find_dataset(job: Job) -> Dataset:
     """Raises `InputError` when a path names nothing, cannot be read, or is of no known format."""
-    sources = find_files(job.input.path, endpoint_url=job.input.endpoint_url)
+    sources = find_files(
+        job.input.path,
+        endpoint_url=job.input.endpoint_url,
+        options=job.input.storage_options,
+    )
     stamps = tuple(source.stamp() for source in sources)
     files: list[InputFile] = []
     for source in sources:
@@ -84,7 +92,7 @@ def run_id_of(
     decisive = {
         "version": FINGERPRINT_VERSION,
         "model": model_identity(job, model),
-        "input": job.input.model_dump(mode="json", exclude={"path", "endpoint_url", "format"}),
+        "input": job.input.model_dump(mode="json", exclude=_NOT_DECISIVE),
         "format": dataset.input_format,
         "sampling": job.sampling.model_dump(mode="json", by_alias=True),
         "shard_prompts": job.shard_prompts,

@@ -3,6 +3,8 @@
 import gzip
 import os
 import random
+import threading
+from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
 
 import pyarrow as pa
@@ -138,3 +140,60 @@ def test_an_endpoint_that_is_not_there_is_told(on_s3: S3Server) -> None:
     uri = f"s3://{on_s3.bucket}/a.jsonl"
     with pytest.raises(InputError, match="cannot be read"):
         find_files(uri, endpoint_url="http://127.0.0.1:9")
+
+
+_EMPTY_LISTING = (
+    b'<ListBucketResult xmlns="http://s3.amazonaws.com/doc/2006-03-01/"><KeyCount>0</KeyCount>'
+    b"<IsTruncated>false</IsTruncated></ListBucketResult>"
+)
+
+
+@pytest.mark.parametrize(
+    ("options", "header", "value"),
+    [
+        ({"anon": True}, "authorization", None),
+        ({"requester_pays": True}, "x-amz-request-payer", "requester"),
+    ],
+)
+def test_options_of_the_file_system_reach_s3(
+    monkeypatch: pytest.MonkeyPatch, options: dict[str, bool], header: str, value: str | None
+) -> None:
+    """A public bucket is asked without a signature, and who pays says so with every request."""
+    for name in ("AWS_ACCESS_KEY_ID", "AWS_SECRET_ACCESS_KEY"):
+        monkeypatch.setenv(name, "ours")
+    asked: list[dict[str, str]] = []
+
+    class OneFile(BaseHTTPRequestHandler):
+        def do_GET(self) -> None:
+            asked.append({name.lower(): text for name, text in self.headers.items()})
+            body = _EMPTY_LISTING if "list-type" in self.path else b"{}\n"
+            self.send_response(200)
+            self.send_header("content-length", str(len(body)))
+            self.send_header("etag", '"1"')
+            self.end_headers()
+            if self.command == "GET":
+                self.wfile.write(body)
+
+        do_HEAD = do_GET
+
+        def log_message(self, format: str, *args: object) -> None: ...
+
+    server = ThreadingHTTPServer(("127.0.0.1", 0), OneFile)
+    thread = threading.Thread(target=server.serve_forever)
+    thread.start()
+    try:
+        endpoint = f"http://127.0.0.1:{server.server_port}"
+        [source] = find_files("s3://public/a.jsonl", endpoint_url=endpoint, options=options)
+        with source.open() as stream:
+            assert stream.read() == b"{}\n"
+    finally:
+        server.shutdown()
+        thread.join()
+        server.server_close()
+    assert asked
+    assert {headers.get(header) for headers in asked} == {value}
+
+
+def test_an_option_that_the_file_system_does_not_know_is_told() -> None:
+    with pytest.raises(InputError, match=r"s3://public/a.jsonl: cannot be read: .*anonymous"):
+        find_files("s3://public/a.jsonl", options={"anonymous": True})

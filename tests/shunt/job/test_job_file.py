@@ -37,6 +37,7 @@ def test_overrides_go_over_the_file_as_yaml(tmp_path: Path) -> None:
         (_TEXT + "shards: 3\n", "shards: unknown key; remove it"),
         (_TEXT + "shard_prompts: many\n", "shard_prompts: .*integer.*'many'"),
         ("name: test\ninput: {path: a.jsonl}\n", "model: is missing; add it"),
+        (_TEXT[:-2] + ", storage_options: {secret: x}}\n", "secrets are never written down"),
         ("name: [", "is not valid YAML"),
         ("- a list", "must be a mapping with name, model and input"),
     ],

@@ -46,8 +46,10 @@ def rows(tmp_path: Path) -> Path:
 
 
 @pytest.mark.parametrize(
-    "override", ["fleet.workers=3", "store.uri=s3://b/c", "output.path=x", "checkpoint_tokens=9"]
-)
+    "override",
+    ["fleet.workers=3", "store.uri=s3://b/c", "output.path=x", "checkpoint_tokens=9",
+     "input.storage_options={anon: true}", "input.endpoint_url=http://minio:9000"],
+)  # fmt: skip
 def test_how_a_run_is_carried_out_is_no_part_of_its_id(tmp_path: Path, override: str) -> None:
     assert _run_id(tmp_path, override) == _run_id(tmp_path)
 
