@@ -18,6 +18,7 @@ from flows.commands.finding import find_run, opened_store, reached
 from flows.drive.drive import (
     Ending,
     Watcher,
+    card_of,
     check_job,
     drive,
     go_on_command,
@@ -68,7 +69,7 @@ Plainly = Annotated[
 _errors = console_of(stderr=True)
 _WATCH_INTERVAL_S = 1.0
 _DECISIVE = ("name", "input", "sampling", "shard_prompts", "errors.broken_structure",
-             "model.dtype", "model.revision",
+             "model.dtype", "model.revision", "model.generation_config",
              "model.max_model_len", "model.adapters", "model.engine_kind",
              "model.engine.extra")  # fmt: skip
 _HARMLESS = tuple(f"model.engine.extra.{name}=" for name in HARMLESS_EXTRA)
@@ -258,7 +259,7 @@ def _preflight_report(job: Job) -> PreflightReport:
     rendering = job if model is None else control_copy(job, model, os.environ)
     renderer = renderer_of(rendering, clock=datetime.now(UTC))
     with grammar_compiler(rendering, os.environ) as compiler:
-        return preflight_job(job, renderer, compiler=compiler)
+        return preflight_job(job, renderer, card=card_of(rendering), compiler=compiler)
 
 
 def overridden(

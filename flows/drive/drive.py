@@ -7,7 +7,7 @@ import os
 import shlex
 from collections.abc import Callable
 from dataclasses import dataclass, replace
-from typing import Protocol
+from typing import Any, Protocol
 
 from flows.drive.ec2_nodes import ec2_of, require_whole_nodes
 from flows.drive.nodes import HeldNodes, hold_nodes
@@ -18,6 +18,7 @@ from shunt.dataset.preflight import PreflightReport
 from shunt.dataset.rendering import renderer_of, require_model
 from shunt.errors import RunError
 from shunt.job.job import ErrorPolicy, Job
+from shunt.model.generation_config import sampling_defaults
 from shunt.results.place import reach_of
 from shunt.results.publishing import check_writable
 from shunt.results.summary import ResultSummary, read_summary
@@ -126,6 +127,7 @@ def prepare_run(
             now=now,
             sample=sample,
             model=model,
+            card=card_of(rendering),
             compiler=compiler,
             saw=watcher.preflighted,
         )
@@ -133,6 +135,11 @@ def prepare_run(
     manifest = manifest.model_copy(update={"job": job})
     watcher.prepared(manifest)
     return manifest
+
+
+def card_of(job: Job) -> dict[str, Any]:
+    """What the job's model, which lies on this machine, says of sampling."""
+    return {} if job.model.engine_kind == "fake" else sampling_defaults(job.model.path)
 
 
 def resume(manifest: Manifest, store: Store, around: Surroundings, watcher: Watcher) -> Ending:

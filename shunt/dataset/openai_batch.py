@@ -13,6 +13,12 @@ from shunt.errors import RequestRefused
 CHAT_URL = "/v1/chat/completions"
 COMPLETIONS_URL = "/v1/completions"
 
+DEFAULTS: Mapping[str, Mapping[str, Any]] = {
+    CHAT_URL: {"temperature": 1.0, "max_tokens": None},
+    COMPLETIONS_URL: {"temperature": 1.0, "max_tokens": 16},
+}
+"""OpenAI's, where neither body nor job nor the model itself says anything. No `max_tokens`: what
+the context has room for."""
 _KEYS = {"custom_id", "method", "url", "body"}
 _SAME_NAME = {
     "temperature", "top_p", "top_k", "min_p", "seed", "n", "stop", "presence_penalty",
@@ -83,7 +89,7 @@ def _completion(body: Mapping[str, Any]) -> tuple[dict[str, Any], dict[str, Any]
             RowErrorCode.UNSUPPORTED_PARAMETER, "prompt: a list of texts; give each its own line"
         )
     columns = {"token_ids" if isinstance(prompt, list) else "prompt": prompt}
-    sampling: dict[str, Any] = {"max_tokens": 16}  # OpenAI's default for this endpoint
+    sampling: dict[str, Any] = {}
     for name in ("logprobs", "max_tokens"):
         if (value := rest.pop(name, None)) is not None:
             sampling[name] = value
@@ -92,7 +98,7 @@ def _completion(body: Mapping[str, Any]) -> tuple[dict[str, Any], dict[str, Any]
 
 def _shared_parameters(rest: dict[str, Any]) -> dict[str, Any]:
     """What is left of a body after the parameters that the two endpoints spell differently."""
-    sampling: dict[str, Any] = {"temperature": 1.0}  # OpenAI's default
+    sampling: dict[str, Any] = {}
     if (response_format := rest.pop("response_format", None)) is not None:
         sampling |= _structured(response_format)
     for name, value in rest.items():

@@ -37,6 +37,8 @@ class PlainRows:
     """Columns of other prompts and of sampling parameters: a plain row has none of them."""
     max_prompt_bytes: int
     """Longer ones may be over the context."""
+    begins_with: str = ""
+    """A text that begins with the text of this token is looked at closely; empty: none."""
 
     def read(self, rows: Sequence[Mapping[str, Any]]) -> PlainBatch | None:
         """None where one of the rows is not plain, or they are not plain in one way."""
@@ -47,6 +49,8 @@ class PlainRows:
             return None
         texts: list[Any] = [row.get(self.prompt) for row in rows]
         if set(map(type, texts)) != {str} or "" in texts or any(map(str.isspace, texts)):
+            return None
+        if self.begins_with and any(text.startswith(self.begins_with) for text in texts):
             return None
         lengths = pc.binary_length(pa.array(texts, pa.string()))
         if pc.max(lengths).as_py() > self.max_prompt_bytes:

@@ -15,7 +15,7 @@ from pydantic import ValidationError
 from shunt.dataset.chat_template import TEMPLATE_ERRORS
 from shunt.dataset.input_row import InputRow
 from shunt.dataset.messages import pattern_of, read_messages
-from shunt.dataset.openai_batch import translate
+from shunt.dataset.openai_batch import DEFAULTS, translate
 from shunt.dataset.plain_row import PlainRows
 from shunt.dataset.prompt import Prompt
 from shunt.dataset.prompt_id import made_id, own_id
@@ -77,8 +77,21 @@ class PromptReader:
         self._needs_id = openai_batch or job.input.columns.id is not None
         limit = job.sampling.max_tokens or renderer.max_model_len
         self.default_output_tokens = limit * job.sampling.n
+        self._begins_with = renderer.tokenizer.begins_with
+        self._doubled = _Doubled()
         self.plain = self._plain_rows()
         self._patterns: set[tuple[object, ...]] = set()
+
+    @property
+    def notes(self) -> list[str]:
+        """What is no mistake of a row, and should be known of the rows that were read."""
+        if not self._doubled.count:
+            return []
+        return [
+            f"{self._doubled.count} prompts begin with {self._begins_with!r}, which the tokenizer "
+            f"puts there too: the model sees it twice (the first: {self._doubled.place}); if that "
+            "is not wanted, set input.add_special_tokens: false"
+        ]
 
     def read(self, row: InputRow, index: int) -> PromptRow:
         """The prompt of the row; what is wrong with it stands in `prompt.error`."""
@@ -118,6 +131,7 @@ class PromptReader:
             prompt=names.prompt,
             others=(names.messages, names.token_ids, names.sampling),
             max_prompt_bytes=self._renderer.surely_fitting_bytes,
+            begins_with=self._begins_with,
         )
 
     def _prompt(
@@ -133,6 +147,10 @@ class PromptReader:
         prompt = Prompt(index, prompt_id, sampling, **self._source(columns, row.columns))
         for name, part in ("prompt", prompt.text), ("messages", prompt.messages), ("sampling", own):
             _require_whole(name, part)
+        if prompt.token_ids and (why := self._renderer.limits.refused_ids(prompt.token_ids)):
+            _refuse(RowErrorCode.INVALID_PARAMETER, why)
+        if self._begins_with and (prompt.text or "").startswith(self._begins_with):
+            self._doubled.saw(index, row.place)
         if self._renderer.may_overflow(prompt) or self._is_new_pattern(prompt):
             self._renderer.render(prompt)
             self._know_pattern(prompt)
@@ -172,8 +190,9 @@ class PromptReader:
     def _translated(self, line: Mapping[str, Any]) -> tuple[Mapping[str, Any], Mapping[str, Any]]:
         """A request line; its `model` may name an adapter, as in vLLM's server."""
         columns, own = translate(line)
-        if "max_tokens" not in own and "max_tokens" not in self._defaults.model_fields_set:
-            own["max_tokens"] = None  # OpenAI's default for a chat: what the context has room for
+        for name, value in DEFAULTS[line["url"]].items():
+            if name not in self._defaults.model_fields_set:
+                own.setdefault(name, value)
         model = line["body"].get("model")
         known = isinstance(model, str) and model in self._adapters
         return columns, own | {"adapter": model} if known else own
@@ -236,6 +255,8 @@ class PromptReader:
                 RowErrorCode.INVALID_PARAMETER,
                 f"adapter: {sampling.adapter!r} is not in model.adapters (there: {known})",
             )
+        if why := self._renderer.limits.refused(sampling):
+            _refuse(RowErrorCode.INVALID_PARAMETER, why)
         return sampling
 
 
@@ -251,6 +272,20 @@ def _require_whole(name: str, part: Any) -> None:
     if not is_whole(part if isinstance(part, str) else json.dumps(part, ensure_ascii=False)):
         why = "holds half of a surrogate pair, which is part of no text"
         _refuse(RowErrorCode.MALFORMED_ROW, f"{name}: {why}")
+
+
+@dataclass(slots=True)
+class _Doubled:
+    """Prompts with two tokens of a kind in front. Rows come in order, and some of them again."""
+
+    count: int = 0
+    place: str = ""
+    """Of the first."""
+    last: int = -1
+
+    def saw(self, index: int, place: str) -> None:
+        if index > self.last:
+            self.count, self.last, self.place = self.count + 1, index, self.place or place
 
 
 def _id_columns(columns: Columns, openai_batch: bool) -> tuple[str, ...]:

@@ -6,7 +6,7 @@
 
 import json
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from datetime import datetime
 from functools import cached_property
 from pathlib import Path
@@ -18,6 +18,7 @@ from huggingface_hub.errors import HFValidationError
 
 from shunt.dataset.chat_template import TEMPLATE_ERRORS, ChatTemplate
 from shunt.dataset.conversation import conversation
+from shunt.dataset.engine_limits import UNKNOWN, EngineLimits, engine_limits
 from shunt.dataset.prompt import Prompt
 from shunt.dataset.row_error import RowErrorCode
 from shunt.errors import JobError, RequestRefused
@@ -46,6 +47,8 @@ class Renderer:
 
     tokenizer: Tokenizer
     max_model_len: int
+    limits: EngineLimits = UNKNOWN
+    """What the engine takes of parameters and token ids."""
 
     def render(self, prompt: Prompt) -> tuple[int, ...]:
         """Token ids. Raises `RequestRefused` where the prompt is longer than the context, leaves
@@ -111,6 +114,10 @@ class HuggingFaceTokenizer:
         """With the special tokens that the model puts around a plain prompt, as vLLM does."""
         return self._tokenizer.encode(text, add_special_tokens=self._add_special_tokens)
 
+    def encode_bare(self, text: str) -> list[int]:
+        """Without special tokens around it."""
+        return self._tokenizer.encode(text, add_special_tokens=False)
+
     def apply_chat_template(self, messages: Sequence[dict[str, Any]]) -> list[int]:
         rendered = self._chat_template.render(messages)
         return self._tokenizer.encode(rendered, add_special_tokens=False)
@@ -165,7 +172,7 @@ def renderer_of(job: Job, *, clock: datetime) -> Renderer:
     `clock` is the instant at which the run was prepared: a chat template that asks for the date
     gives the same prompt on every node and on every day. Raises `JobError` as `renderer_for`.
     """
-    return renderer_for(
+    renderer = renderer_for(
         job.model.path,
         revision=job.model.revision,
         max_model_len=job.model.max_model_len_tokens,
@@ -173,6 +180,9 @@ def renderer_of(job: Job, *, clock: datetime) -> Renderer:
         clock=clock,
         add_special_tokens=job.input.add_special_tokens,
     )
+    if not isinstance(renderer.tokenizer, HuggingFaceTokenizer):
+        return renderer
+    return replace(renderer, limits=engine_limits(job, renderer.tokenizer.encode_bare))
 
 
 def renderer_for(

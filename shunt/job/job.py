@@ -76,6 +76,9 @@ class Model(_Section):
     dtype: Literal["auto", "float32", "bfloat16", "float16"] = "auto"
     max_model_len_tokens: Annotated[int, Field(ge=2)] | None = None
     """Context length; unset: what the model's config.json says."""
+    generation_config: Literal["auto", "vllm"] = "auto"
+    """The model's own sampling defaults (generation_config.json): `auto` takes them where row and
+    job say nothing, as vLLM's server does; `vllm` leaves them out."""
     adapters: dict[str, str] = {}
     """LoRA adapters by the name that prompts use: local directories."""
     engine_kind: Literal["vllm", "fake"] = "vllm"

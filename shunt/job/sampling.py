@@ -109,7 +109,7 @@ class Sampling(BaseModel):
     ignore_eos: bool = False
     presence_penalty: Annotated[float, Field(ge=-2.0, le=2.0)] = 0.0
     frequency_penalty: Annotated[float, Field(ge=-2.0, le=2.0)] = 0.0
-    repetition_penalty: Annotated[float, Field(gt=0.0, le=2.0)] = 1.0
+    repetition_penalty: Annotated[FiniteFloat, Field(gt=0.0)] = 1.0
     logprobs: Annotated[int, Field(ge=0)] | None = None
     """Logprobs of the sampled token and of this many best tokens per position."""
     logprob_token_ids: Annotated[list[int], Field(max_length=128)] | None = None

@@ -2,11 +2,12 @@
 
 from typing import Literal
 
-from pydantic import AwareDatetime, BaseModel, ConfigDict
+from pydantic import AwareDatetime, BaseModel, ConfigDict, JsonValue
 
 from shunt import keys
 from shunt.errors import RunMissing
 from shunt.job.job import Job
+from shunt.job.model_defaults import with_model_defaults
 from shunt.model.listing import ModelListing
 from shunt.store.errors import ObjectMissing
 from shunt.store.protocol import Store
@@ -57,6 +58,9 @@ class Manifest(BaseModel):
     grammar_backend: str = ""
     """Of the engine, settled from the constraints of all rows. Empty: the engine's own choice, as
     in manifests of earlier versions."""
+    sampling_defaults: dict[str, JsonValue] = {}
+    """What the model's generation_config.json gave, under the job's own. Empty in manifests of
+    earlier versions, which did not read it."""
     structured: bool = False
     """Some rows have structured outputs, and results say whether the answers keep them. False in
     manifests of earlier versions, whose results stay as they are."""
@@ -65,7 +69,8 @@ class Manifest(BaseModel):
     def settled_job(self) -> Job:
         """The job with what was settled when the run was prepared: what engines and readers of
         shards go by."""
-        return with_backend(self.job, self.grammar_backend)
+        job = with_model_defaults(self.job, self.sampling_defaults)
+        return with_backend(job, self.grammar_backend)
 
     @property
     def num_rows(self) -> int:

@@ -2,7 +2,7 @@
 
 import hashlib
 import json
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass, field
 from datetime import datetime
@@ -11,6 +11,7 @@ from pathlib import Path
 from tempfile import TemporaryDirectory
 
 import pyarrow as pa
+from pydantic import JsonValue
 
 from shunt import keys
 from shunt.dataset.cutting import ShardCutter
@@ -25,6 +26,7 @@ from shunt.dataset.row_error import RowError, RowErrorCode
 from shunt.dataset.shard import encode_shard, num_error_rows, read_shard_table, shard_name
 from shunt.errors import InputError, RunMissing
 from shunt.job.job import Job
+from shunt.job.model_defaults import told, with_model_defaults
 from shunt.model.listing import ModelListing
 from shunt.run.manifest import InputFile, Manifest, ShardEntry, read_manifest, write_manifest
 from shunt.run.model_identity import model_files, model_identity
@@ -83,6 +85,7 @@ def run_id_of(
     *,
     sample: int | None = None,
     model: ModelListing | None = None,
+    card: Mapping[str, JsonValue] | None = None,
 ) -> str:
     """`{name}-{fingerprint}`: of the input's bytes and of everything that decides results.
 
@@ -99,6 +102,8 @@ def run_id_of(
         "files": [file.digest for file in dataset.files],
         "sample": sample,
     }
+    if taken := _taken(job, card):
+        decisive["sampling_defaults"] = dict(taken)
     if job.errors.broken_structure != "keep":  # left out otherwise: older ids stay as they are
         decisive["broken_structure"] = job.errors.broken_structure
     text = json.dumps(decisive, sort_keys=True, separators=(",", ":"))
@@ -113,24 +118,26 @@ def prepare(
     now: datetime,
     sample: int | None = None,
     model: ModelListing | None = None,
+    card: Mapping[str, JsonValue] | None = None,
     compiler: Compiler | None = None,
     saw: Callable[[PreflightReport], None] = lambda _report: None,
 ) -> Manifest:
     """The run's manifest: the one that stands, or a new one over freshly cut shards.
 
     Idempotent: shards are created if absent under names that follow from the input alone, and the
-    manifest comes last, so a crash anywhere is repaired by calling again. `compiler` is asked about
-    the rows' structured outputs. `saw` gets the preflight report when there was a pass.
+    manifest comes last, so a crash anywhere is repaired by calling again. `card` is
+    what the model says of sampling, `compiler` is asked about the rows' structured outputs. `saw`
+    gets the preflight report when there was a pass.
     Raises `InputError` (a file that cannot be used; bad rows in strict mode) and `StoreError`.
     """
     dataset = find_dataset(job)
-    run_id = run_id_of(job, dataset, sample=sample, model=model)
+    run_id = run_id_of(job, dataset, sample=sample, model=model, card=card)
     try:
         return read_manifest(store, run_id)
     except RunMissing:
         pass  # prepared below
     with TemporaryDirectory(prefix="shunt-prepare-") as spool:
-        pass_ = _Pass(job, dataset, renderer, Path(spool), compiler)
+        pass_ = _Pass(job, dataset, renderer, Path(spool), compiler, card or {})
         report = pass_.run(sample)
         saw(report)
         if job.errors.strict:
@@ -148,14 +155,26 @@ def prepare(
         model_files=model_files(job.model),
         model=model,
         grammar_backend=report.grammar_backend,
+        sampling_defaults=dict(_taken(job, card)),
         structured=report.structured,
     )
     return write_manifest(store, manifest)
 
 
-def preflight(job: Job, renderer: Renderer, *, compiler: Compiler | None = None) -> PreflightReport:
+def preflight(
+    job: Job,
+    renderer: Renderer,
+    *,
+    card: Mapping[str, JsonValue] | None = None,
+    compiler: Compiler | None = None,
+) -> PreflightReport:
     """One pass over the input that keeps nothing. Raises `InputError` for an unusable file."""
-    return _Pass(job, find_dataset(job), renderer, None, compiler).run(None)
+    return _Pass(job, find_dataset(job), renderer, None, compiler, card or {}).run(None)
+
+
+def _taken(job: Job, card: Mapping[str, JsonValue] | None) -> Mapping[str, JsonValue]:
+    """What of the model's own sampling defaults decides results."""
+    return card or {} if job.model.generation_config == "auto" else {}
 
 
 @dataclass(slots=True)
@@ -167,6 +186,7 @@ class _Pass:
     renderer: Renderer
     spool: Path | None
     compiler: Compiler | None = None
+    card: Mapping[str, JsonValue] = field(default_factory=dict[str, JsonValue])
     entries: list[ShardEntry] = field(default_factory=list[ShardEntry])
     _register: IdRegister = field(default_factory=IdRegister)
 
@@ -182,7 +202,8 @@ class _Pass:
         report.context_tokens = self.renderer.max_model_len
         batch = dataset.input_format == "openai-batch"
         grammars = Grammars(self.compiler or NoCompiler(), candidates_of(job))
-        reader = PromptReader(job, self.renderer, openai_batch=batch, grammars=grammars)
+        settled = with_model_defaults(job, _taken(job, self.card))
+        reader = PromptReader(settled, self.renderer, openai_batch=batch, grammars=grammars)
         cutter = ShardCutter(reader, job.shard_prompts, report, self._register)
         with _Spool(self.spool) as spool:
             for chunk in self._chunks(sample):
@@ -201,8 +222,9 @@ class _Pass:
         self._mark(report, unkept.items())
         repeated = self._repeated_ids(reader, sample)
         self._mark(report, (c for c in repeated if isinstance(c[1], str) or c[0] not in unkept))
-        if grammars.seen and grammars.compiler.note:
-            report.notes.append(grammars.compiler.note)
+        notes = [told(job, self.card), *reader.notes]
+        notes += [grammars.compiler.note] if grammars.seen else []
+        report.notes = [note for note in notes if note]
         return report
 
     def _chunks(self, sample: int | None) -> Iterator[Chunk]:

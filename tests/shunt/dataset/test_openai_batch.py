@@ -25,23 +25,23 @@ def completion(**body: Any) -> dict[str, Any]:
 @pytest.mark.parametrize(
     ("body", "sampling"),
     [
-        ({}, {"temperature": 1.0}),
+        ({}, {}),
         ({"temperature": 0}, {"temperature": 0}),
-        ({"max_tokens": 5}, {"temperature": 1.0, "max_tokens": 5}),
-        ({"max_tokens": 5, "max_completion_tokens": 6}, {"temperature": 1.0, "max_tokens": 6}),
-        ({"logprobs": True}, {"temperature": 1.0, "logprobs": 0}),
-        ({"logprobs": True, "top_logprobs": 3}, {"temperature": 1.0, "logprobs": 3}),
-        ({"logprobs": False}, {"temperature": 1.0}),
-        ({"response_format": {"type": "text"}}, {"temperature": 1.0}),
+        ({"max_tokens": 5}, {"max_tokens": 5}),
+        ({"max_tokens": 5, "max_completion_tokens": 6}, {"max_tokens": 6}),
+        ({"logprobs": True}, {"logprobs": 0}),
+        ({"logprobs": True, "top_logprobs": 3}, {"logprobs": 3}),
+        ({"logprobs": False}, {}),
+        ({"response_format": {"type": "text"}}, {}),
         (
             {"response_format": {"type": "json_object"}},
-            {"temperature": 1.0, "structured_outputs": {"json_object": True}},
+            {"structured_outputs": {"json_object": True}},
         ),
         (
             {"response_format": {"type": "json_schema", "json_schema": {"schema": SCHEMA}}},
-            {"temperature": 1.0, "structured_outputs": {"json": SCHEMA}},
+            {"structured_outputs": {"json": SCHEMA}},
         ),
-        ({"stream": False, "tools": [], "user": "u", "stop": None}, {"temperature": 1.0}),
+        ({"stream": False, "tools": [], "user": "u", "stop": None}, {}),
     ],
 )
 def test_chat_parameters(body: dict[str, Any], sampling: dict[str, Any]) -> None:
@@ -79,7 +79,7 @@ def test_shared_parameters_reach_sampling(line: Any, name: str, value: Any) -> N
 def test_completions_have_their_own_defaults_and_prompts() -> None:
     columns, own = translate(completion(logprobs=2))
     assert columns == {"prompt": "hi"}
-    assert own == {"max_tokens": 16, "temperature": 1.0, "logprobs": 2}
+    assert own == {"logprobs": 2}
     columns, _ = translate(completion(prompt=[1, 2]))
     assert columns == {"token_ids": [1, 2]}
 
