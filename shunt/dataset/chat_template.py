@@ -32,6 +32,9 @@ TEMPLATE_ERRORS: tuple[type[Exception], ...] = (
 """What an expression of a template can raise over a row that it was not made for."""
 
 
+NO_VALUES: Mapping[str, Any] = {}
+
+
 class _Generation(Extension):
     """`{% generation %}`: marks an answer for training; here it is only its body."""
 
@@ -62,14 +65,20 @@ class ChatTemplate:
         self._template = environment.from_string(source)
         self._wants_parts = wants_parts(environment.parse(source))
 
-    def render(self, messages: Sequence[Mapping[str, Any]]) -> str:
-        """The prompt, up to where the answer begins. Raises one of `TEMPLATE_ERRORS`."""
+    def render(
+        self, messages: Sequence[Mapping[str, Any]], values: Mapping[str, Any] = NO_VALUES
+    ) -> str:
+        """The prompt, up to where the answer begins. `values` are told to the template beside the
+        messages. Raises one of `TEMPLATE_ERRORS`."""
         return self._template.render(
             messages=conversation(messages, self._source, as_parts=self._wants_parts),
-            tools=None,
-            documents=None,
-            add_generation_prompt=True,
-            **self._special_tokens,
+            **{
+                **self._special_tokens,
+                "tools": None,
+                "documents": None,
+                **values,
+                "add_generation_prompt": True,
+            },
         )
 
     def _strftime_now(self, form: str) -> str:

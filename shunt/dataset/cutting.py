@@ -18,7 +18,7 @@ from shunt.dataset.plain_row import PlainBatch
 from shunt.dataset.preflight import PreflightReport
 from shunt.dataset.prompt_id import made_id
 from shunt.dataset.prompt_row import PromptReader, PromptRow
-from shunt.dataset.shard import BESIDE, CARRIED_PREFIX, SCHEMA
+from shunt.dataset.shard import BESIDE, CARRIED_PREFIX, SCHEMA, chat_text
 
 MAX_SHARD_BYTES = 64 << 20
 """A shard of very long prompts is cut before it has its number of rows."""
@@ -147,7 +147,7 @@ class ShardCutter:
             self._malformed[row] = made.malformed
         error = prompt.error
         rare: dict[str, Any] = {
-            "messages": None if prompt.messages is None else _json(prompt.messages),
+            "messages": chat_text(prompt),
             "token_ids": prompt.token_ids,
             "sampling": _json(made.own_sampling) if made.own_sampling else None,
             "error_code": None if error is None else error.code.value,

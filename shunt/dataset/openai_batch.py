@@ -4,11 +4,15 @@
 # pyright: reportUnknownMemberType=false, reportUnknownVariableType=false
 # pyright: reportUnknownArgumentType=false, reportUnknownLambdaType=false
 
-from collections.abc import Callable, Mapping
+import json
+from collections.abc import Mapping
 from typing import Any, NoReturn
 
+from shunt.dataset.openai_parameters import asks_for_nothing
+from shunt.dataset.openai_tools import read_tools
 from shunt.dataset.row_error import RowErrorCode
 from shunt.errors import RequestRefused
+from shunt.job.sampling import Sampling
 
 CHAT_URL = "/v1/chat/completions"
 COMPLETIONS_URL = "/v1/completions"
@@ -20,26 +24,14 @@ DEFAULTS: Mapping[str, Mapping[str, Any]] = {
 """OpenAI's, where neither body nor job nor the model itself says anything. No `max_tokens`: what
 the context has room for."""
 _KEYS = {"custom_id", "method", "url", "body"}
-_SAME_NAME = {
-    "temperature", "top_p", "top_k", "min_p", "seed", "n", "stop", "presence_penalty",
-    "frequency_penalty", "repetition_penalty", "logit_bias", "min_tokens", "stop_token_ids",
-    "include_stop_str_in_output", "ignore_eos", "skip_special_tokens", "bad_words",
-    "spaces_between_special_tokens", "prompt_logprobs", "allowed_token_ids", "structured_outputs",
-}  # fmt: skip
+_EFFORTS = ("none", "minimal", "low", "medium", "high", "xhigh", "max")
+_SPELLED_OTHERWISE = {"max_tokens", "logprobs", "adapter", "top_p"}
+_SAME_NAME = set(Sampling.model_fields) - _SPELLED_OTHERWISE
 """OpenAI's and vLLM's parameters that `Sampling` knows under the same name."""
-_WITHOUT_EFFECT: Mapping[str, Callable[[Any], bool]] = {
-    "model": lambda _value: True,  # one job serves one model; the output names it
-    "user": lambda _value: True,
-    "metadata": lambda _value: True,
-    "store": lambda value: value in (None, False),
-    "stream": lambda value: value in (None, False),
-    "echo": lambda value: value in (None, False),
-    "best_of": lambda value: value in (None, 1),
-    "suffix": lambda value: value is None,
-    "tools": lambda value: not value,
-    "tool_choice": lambda value: value in (None, "none"),
+_NOT_FOR_TEMPLATES = {
+    *("messages", "tools", "documents", "add_generation_prompt", "continue_final_message"),
+    *("chat_template", "tokenize"),
 }
-"""Parameters that ask for nothing, when their value is as here."""
 
 
 def translate(line: Mapping[str, Any]) -> tuple[dict[str, Any], dict[str, Any]]:
@@ -66,24 +58,61 @@ def translate(line: Mapping[str, Any]) -> tuple[dict[str, Any], dict[str, Any]]:
 
 def _chat(body: Mapping[str, Any]) -> tuple[dict[str, Any], dict[str, Any]]:
     rest = dict(body)
-    columns = {"messages": rest.pop("messages", None)}
+    columns: dict[str, Any] = {"messages": rest.pop("messages", None)}
     sampling: dict[str, Any] = {}
     wants, top = rest.pop("logprobs", None), rest.pop("top_logprobs", None)
     if wants:
-        sampling["logprobs"] = top or 0
-    elif top:
-        _refuse(RowErrorCode.INVALID_PARAMETER, "top_logprobs: needs logprobs: true")
+        # Of named tokens, no others are given besides.
+        sampling |= {} if rest.get("logprob_token_ids") else {"logprobs": top or 0}
+    elif top or rest.get("logprob_token_ids"):
+        name = "top_logprobs" if top else "logprob_token_ids"
+        _refuse(RowErrorCode.INVALID_PARAMETER, f"{name}: needs logprobs: true")
     limit = rest.pop("max_completion_tokens", None)
     older = rest.pop("max_tokens", None)
     limit = older if limit is None else limit
     if limit is not None:
         sampling["max_tokens"] = limit
-    return columns, sampling | _shared_parameters(rest)
+    call = _tell_template(rest, columns)
+    sampling |= _shared_parameters(rest, chat=True)
+    if call is not None:
+        if "structured_outputs" in sampling:
+            _refuse(
+                RowErrorCode.UNSUPPORTED_PARAMETER,
+                "tool_choice: a call is demanded, and response_format demands another answer",
+            )
+        sampling["structured_outputs"] = {"json": call}
+    return columns, sampling
+
+
+def _tell_template(rest: dict[str, Any], columns: dict[str, Any]) -> Any:
+    """Takes out of `rest` what the chat template is told, and puts it into `columns`. Returns the
+    JSON schema of a tool call that is demanded, or None."""
+    values = rest.pop("chat_template_kwargs", None) or {}
+    if not isinstance(values, dict) or _NOT_FOR_TEMPLATES & values.keys():
+        _refuse(
+            RowErrorCode.INVALID_PARAMETER,
+            "chat_template_kwargs: must be an object of the template's own variables",
+        )
+    values = dict(values)
+    if (effort := rest.pop("reasoning_effort", None)) is not None:
+        if effort not in _EFFORTS:
+            known = ", ".join(_EFFORTS)
+            _refuse(RowErrorCode.INVALID_PARAMETER, f"reasoning_effort: must be one of {known}")
+        values = {"enable_thinking": effort != "none", **values, "reasoning_effort": effort}
+    parallel = rest.pop("parallel_tool_calls", None)
+    tools, call = read_tools(rest.pop("tools", None), rest.pop("tool_choice", None), parallel)
+    if tools:
+        values["tools"] = tools
+    if values:
+        columns["template"] = values
+    return call
 
 
 def _completion(body: Mapping[str, Any]) -> tuple[dict[str, Any], dict[str, Any]]:
     rest = dict(body)
     prompt = rest.pop("prompt", None)
+    if isinstance(prompt, list) and len(prompt) == 1 and isinstance(prompt[0], (str, list)):
+        [prompt] = prompt
     if isinstance(prompt, list) and any(isinstance(part, str) for part in prompt):
         _refuse(
             RowErrorCode.UNSUPPORTED_PARAMETER, "prompt: a list of texts; give each its own line"
@@ -93,10 +122,10 @@ def _completion(body: Mapping[str, Any]) -> tuple[dict[str, Any], dict[str, Any]
     for name in ("logprobs", "max_tokens"):
         if (value := rest.pop(name, None)) is not None:
             sampling[name] = value
-    return columns, sampling | _shared_parameters(rest)
+    return columns, sampling | _shared_parameters(rest, chat=False)
 
 
-def _shared_parameters(rest: dict[str, Any]) -> dict[str, Any]:
+def _shared_parameters(rest: dict[str, Any], *, chat: bool) -> dict[str, Any]:
     """What is left of a body after the parameters that the two endpoints spell differently."""
     sampling: dict[str, Any] = {}
     if (response_format := rest.pop("response_format", None)) is not None:
@@ -105,9 +134,20 @@ def _shared_parameters(rest: dict[str, Any]) -> dict[str, Any]:
         if name in _SAME_NAME:
             if value is not None:
                 sampling[name] = value
-        elif not _WITHOUT_EFFECT.get(name, lambda _value: False)(value):
-            _refuse(RowErrorCode.UNSUPPORTED_PARAMETER, f"{name}: is not supported")
+        elif name == "top_p":
+            sampling |= _top_p(value)
+        elif not asks_for_nothing(name, value, chat=chat):
+            told = "is not supported" if value is None else f"{json.dumps(value)} is not supported"
+            _refuse(RowErrorCode.UNSUPPORTED_PARAMETER, f"{name}: {told[:80]}")
     return sampling
+
+
+def _top_p(value: Any) -> dict[str, Any]:
+    """OpenAI takes 0, which leaves the likeliest token alone; vLLM says that by `top_k`."""
+    if value is None:
+        return {}
+    is_zero = type(value) in (int, float) and value == 0
+    return {"top_k": 1} if is_zero else {"top_p": value}
 
 
 def _structured(response_format: Any) -> dict[str, Any]:

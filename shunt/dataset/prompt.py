@@ -1,6 +1,7 @@
 """One input row, as the worker sees it."""
 
-from dataclasses import dataclass
+from collections.abc import Mapping
+from dataclasses import dataclass, field
 
 from pydantic import JsonValue
 
@@ -21,5 +22,7 @@ class Prompt:
     sampling: Sampling
     text: str | None = None
     messages: tuple[dict[str, JsonValue], ...] | None = None
+    template: Mapping[str, JsonValue] = field(default_factory=dict[str, JsonValue])
+    """What the chat template is told beside the messages: `tools`, `enable_thinking`..."""
     token_ids: tuple[int, ...] | None = None
     error: RowError | None = None

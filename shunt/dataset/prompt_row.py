@@ -159,11 +159,11 @@ class PromptReader:
     def _is_new_pattern(self, prompt: Prompt) -> bool:
         """Whether no chat of these roles has been rendered: a template may refuse them."""
         messages = prompt.messages
-        return messages is not None and pattern_of(messages) not in self._patterns
+        return messages is not None and _pattern(prompt) not in self._patterns
 
     def _know_pattern(self, prompt: Prompt) -> None:
         if prompt.messages is not None and len(self._patterns) < _MAX_PATTERNS:
-            self._patterns.add(pattern_of(prompt.messages))
+            self._patterns.add(_pattern(prompt))
 
     def _columns_and_sampling(self, row: InputRow) -> tuple[Mapping[str, Any], Mapping[str, Any]]:
         columns = row.columns
@@ -208,7 +208,9 @@ class PromptReader:
         if "token_ids" in given:
             return {"token_ids": _token_ids(_from_json_text(columns["token_ids"], "token_ids"))}
         if "messages" in given:
-            return {"messages": read_messages(columns["messages"])}
+            template = columns.get("template")
+            told = {"template": template} if template else {}
+            return {"messages": read_messages(columns["messages"]), **told}
         text = columns.get("prompt")
         if text == "" or not _says_nothing(text):
             return self._text(text)
@@ -286,6 +288,12 @@ class _Doubled:
     def saw(self, index: int, place: str) -> None:
         if index > self.last:
             self.count, self.last, self.place = self.count + 1, index, self.place or place
+
+
+def _pattern(prompt: Prompt) -> tuple[object, ...]:
+    """What of a chat decides whether a template takes it."""
+    assert prompt.messages is not None
+    return (*pattern_of(prompt.messages), *sorted(prompt.template))
 
 
 def _id_columns(columns: Columns, openai_batch: bool) -> tuple[str, ...]:

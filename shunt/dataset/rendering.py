@@ -5,7 +5,7 @@
 # pyright: reportUnknownArgumentType=false, reportUnknownLambdaType=false
 
 import json
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from datetime import datetime
 from functools import cached_property
@@ -16,11 +16,12 @@ import jinja2
 from huggingface_hub import try_to_load_from_cache
 from huggingface_hub.errors import HFValidationError
 
-from shunt.dataset.chat_template import TEMPLATE_ERRORS, ChatTemplate
+from shunt.dataset.chat_template import NO_VALUES, TEMPLATE_ERRORS, ChatTemplate
 from shunt.dataset.conversation import conversation
 from shunt.dataset.engine_limits import UNKNOWN, EngineLimits, engine_limits
 from shunt.dataset.prompt import Prompt
 from shunt.dataset.row_error import RowErrorCode
+from shunt.dataset.token_text import TokenText
 from shunt.errors import JobError, RequestRefused
 from shunt.job.job import Job
 
@@ -33,7 +34,9 @@ class Tokenizer(Protocol):
 
     def encode(self, text: str) -> list[int]: ...
 
-    def apply_chat_template(self, messages: Sequence[dict[str, Any]]) -> list[int]: ...
+    def apply_chat_template(
+        self, messages: Sequence[dict[str, Any]], values: Mapping[str, Any]
+    ) -> list[int]: ...
 
     @property
     def begins_with(self) -> str:
@@ -71,7 +74,8 @@ class Renderer:
         """
         if prompt.token_ids is not None:
             return True
-        text = prompt.text if prompt.text is not None else json.dumps(prompt.messages)
+        chat = (prompt.messages, *([prompt.template] if prompt.template else ()))
+        text = prompt.text if prompt.text is not None else json.dumps(chat)
         return len(text.encode()) > self.surely_fitting_bytes
 
     @property
@@ -85,7 +89,7 @@ class Renderer:
         if prompt.messages is None:
             return tuple(self.tokenizer.encode(prompt.text or ""))
         try:
-            return tuple(self.tokenizer.apply_chat_template(prompt.messages))
+            return tuple(self.tokenizer.apply_chat_template(prompt.messages, prompt.template))
         except TEMPLATE_ERRORS as error:
             raise RequestRefused(
                 RowErrorCode.INVALID_MESSAGES, f"the chat template refused the messages: {error}"
@@ -118,8 +122,14 @@ class HuggingFaceTokenizer:
         """Without special tokens around it."""
         return self._tokenizer.encode(text, add_special_tokens=False)
 
-    def apply_chat_template(self, messages: Sequence[dict[str, Any]]) -> list[int]:
-        rendered = self._chat_template.render(messages)
+    @cached_property
+    def token_text(self) -> TokenText:
+        return TokenText(self._tokenizer)
+
+    def apply_chat_template(
+        self, messages: Sequence[dict[str, Any]], values: Mapping[str, Any] = NO_VALUES
+    ) -> list[int]:
+        rendered = self._chat_template.render(messages, values)
         return self._tokenizer.encode(rendered, add_special_tokens=False)
 
     @property
@@ -154,9 +164,12 @@ class ByteTokenizer:
     def encode(self, text: str) -> list[int]:
         return [1 + byte for byte in text.encode()]
 
-    def apply_chat_template(self, messages: Sequence[dict[str, Any]]) -> list[int]:
+    def apply_chat_template(
+        self, messages: Sequence[dict[str, Any]], values: Mapping[str, Any] = NO_VALUES
+    ) -> list[int]:
         shown = conversation(messages, "", as_parts=False)
-        return self.encode("".join(f"<{m['role']}>{m['content']}" for m in shown))
+        told = json.dumps(values) if values else ""
+        return self.encode(told + "".join(f"<{m['role']}>{m['content']}" for m in shown))
 
     @property
     def begins_with(self) -> str:

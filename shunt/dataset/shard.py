@@ -18,7 +18,7 @@ SCHEMA = pa.schema(
         ("index", pa.int64()),
         ("prompt_id", pa.string()),
         ("text", pa.string()),
-        ("messages", pa.string()),  # JSON
+        ("messages", pa.string()),  # JSON: a list, or an object of messages and template values
         ("token_ids", pa.list_(pa.int32())),
         ("sampling", pa.string()),  # JSON: the row's own parameters only
         ("error_code", pa.string()),
@@ -76,20 +76,37 @@ def _prompt(row: dict[str, Any], defaults: Sampling) -> Prompt:
     error = None
     if row["error_code"] is not None:
         error = RowError(RowErrorCode(row["error_code"]), row["error_message"])
+    messages, template = _chat(row["messages"])
     own = json.loads(row["sampling"]) if row["sampling"] and error is None else {}
     return Prompt(
         index=row["index"],
         prompt_id=row["prompt_id"],
         sampling=merged(defaults, own),
         text=row["text"],
-        messages=_messages(row["messages"]),
+        messages=messages,
+        template=template,
         token_ids=None if row["token_ids"] is None else tuple(row["token_ids"]),
         error=error,
     )
 
 
-def _messages(text: str | None) -> tuple[dict[str, Any], ...] | None:
-    return None if text is None else tuple(json.loads(text))
+def chat_text(prompt: Prompt) -> str | None:
+    """The chat of a prompt as the shard holds it."""
+    if prompt.messages is None:
+        return None
+    chat = {"messages": prompt.messages, "template": prompt.template}
+    value = chat if prompt.template else prompt.messages
+    return json.dumps(value, ensure_ascii=False, separators=(",", ":"))
+
+
+def _chat(text: str | None) -> tuple[tuple[dict[str, Any], ...] | None, dict[str, Any]]:
+    """(messages, template values) of what `chat_text` wrote."""
+    if text is None:
+        return None, {}
+    value = json.loads(text)
+    if isinstance(value, list):
+        return tuple(value), {}
+    return tuple(value["messages"]), value["template"]
 
 
 def shard_name(number: int) -> str:

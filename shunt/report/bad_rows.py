@@ -8,7 +8,7 @@ from shunt.checkpoint.done import ShardDone
 from shunt.checkpoint.progress import replay
 from shunt.dataset.shard import prompts_of, read_shard_table
 from shunt.report.report import BadRow
-from shunt.run.collect import outcome_of
+from shunt.run.collect import checked, outcome_of
 from shunt.run.manifest import Manifest, ShardEntry
 from shunt.store.protocol import Store
 
@@ -38,12 +38,12 @@ def _of_shard(
     if not expected:
         return
     table = read_shard_table(store.get(keys.shard_prompts(manifest.run_id, entry.shard_id)))
-    prompts = prompts_of(table, defaults=manifest.job.sampling)
+    prompts = prompts_of(table, defaults=manifest.settled_job.sampling)
     generated = expected > entry.num_error_rows
     progress = replay(store, manifest.run_id, entry.shard_id) if generated else None
     for prompt in prompts:
         error = prompt.error
         if error is None and progress is not None:
-            error = outcome_of(prompt, progress).error
+            error = checked(outcome_of(prompt, progress), prompt, manifest).error
         if error is not None:
             yield BadRow(row_id=prompt.prompt_id, code=error.code.value, message=error.message)

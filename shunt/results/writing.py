@@ -8,7 +8,6 @@ from collections import Counter
 from collections.abc import Callable, Collection, Iterable, Sequence
 from contextlib import ExitStack
 from dataclasses import dataclass, field
-from datetime import datetime
 from pathlib import Path
 from typing import IO
 
@@ -23,7 +22,7 @@ from shunt.results.columns import (
     weakest_resumption,
 )
 from shunt.results.json_lines import carried_rows, input_columns, json_lines
-from shunt.results.openai_lines import openai_line
+from shunt.results.openai_lines import BatchFile
 from shunt.results.outcome import Outcome, ShardOutcomes
 from shunt.results.parquet import ColumnTypes, write_parquet
 from shunt.results.publishing import (
@@ -112,20 +111,19 @@ def write_results(
     layout: Layout,
     *,
     formats: Collection[str],
-    openai_batch: bool,
-    run_id: str,
-    created_at: datetime,
+    batch: BatchFile | None,
 ) -> tuple[ResultCounts, list[Path]]:
     """Write the files into `directory`, which should be a fresh one; returns counts and paths.
 
-    `shards` is iterated once per kind of file, so that memory stays at one shard.
+    `batch`: of an OpenAI batch input. `shards` is iterated once per kind of file, so that memory
+    stays at one shard.
     """
     counts = ResultCounts()
     paths: list[Path] = []
     with ExitStack() as stack:
         lines = _opened(stack, directory / JSONL_NAME, paths) if "jsonl" in formats else None
         output = errors = None
-        if openai_batch:
+        if batch is not None:
             output = _opened(stack, directory / BATCH_OUTPUT_NAME, paths)
             errors = _opened(stack, directory / BATCH_ERRORS_NAME, paths)
         for shard in shards():
@@ -133,10 +131,10 @@ def write_results(
                 counts.count(outcome)
             if lines is not None:
                 lines.writelines(f"{line}\n" for line in json_lines(shard, layout.added))
-            if output is not None and errors is not None:
+            if batch is not None and output is not None and errors is not None:
                 rows = shard.table.column("row").to_pylist()
                 for row, outcome in zip(rows, shard.outcomes, strict=True):
-                    line = openai_line(row, outcome, run_id=run_id, created_at=created_at)
+                    line = batch.line(row, outcome)
                     (output if outcome.error is None else errors).write(f"{line}\n")
     if "parquet" in formats:
         paths.append(directory / PARQUET_NAME)

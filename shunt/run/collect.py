@@ -31,6 +31,7 @@ from shunt.results.place import Reach
 from shunt.results.publishing import is_whole, publish, remove_partial
 from shunt.results.summary import SUMMARY_NAME, ResultSummary, read_summary, result_file
 from shunt.results.writing import Layout, ResultCounts, learn_layout, write_results
+from shunt.run.batch_file import batch_file_of
 from shunt.run.manifest import Manifest, ShardEntry
 from shunt.store.errors import ObjectMissing
 from shunt.store.opening import open_store
@@ -143,9 +144,7 @@ def write_run(
             directory,
             run_layout(store, manifest, with_origin=output.origin),
             formats=output.formats,
-            openai_batch=manifest.input_format == "openai-batch",
-            run_id=manifest.run_id,
-            created_at=manifest.created_at,
+            batch=batch_file_of(manifest),
         )
     except OSError as error:
         reason = error.strerror or error

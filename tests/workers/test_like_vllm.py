@@ -100,6 +100,42 @@ def test_a_chat_has_the_tokens_of_vllms_server(model: str, name: str) -> None:
     assert _ours(model, "/v1/chat/completions", body)[0] == _vllm_chat(model, body)
 
 
+TOOL = {
+    "type": "function",
+    "function": {"name": "f", "parameters": {"type": "object", "properties": {"a": {}}}},
+}
+
+
+@pytest.mark.parametrize(
+    "extra",
+    [
+        {"tools": [TOOL], "tool_choice": "none"},
+        {"tools": [TOOL, {**TOOL, "function": {"name": "g", "description": "d", "strict": True}}],
+         "tool_choice": "none"},
+        {"reasoning_effort": "low"}, {"reasoning_effort": "none"},
+        {"chat_template_kwargs": {"enable_thinking": False, "unknown": 1}},
+        {"chat_template_kwargs": {"enable_thinking": True}, "reasoning_effort": "high"},
+    ],
+    ids=json.dumps,
+)  # fmt: skip
+def test_a_template_is_told_what_vllms_server_tells_it(
+    tmp_path: Path, extra: dict[str, Any]
+) -> None:
+    template = (
+        "{% if tools %}{{ tools | tojson }}{% endif %}{{ reasoning_effort }}"
+        "{% if enable_thinking is defined %}<{{ enable_thinking }}>{% endif %}"
+        "{% for m in messages %}{{ m.content }}{% endfor %}"
+    )
+    for name in ("tokenizer.json", "config.json"):
+        shutil.copy(MODEL / name, tmp_path)
+    settings = json.loads((MODEL / "tokenizer_config.json").read_text())
+    settings["chat_template"] = template
+    (tmp_path / "tokenizer_config.json").write_text(json.dumps(settings))
+    body = {"model": "m", "messages": CHATS["plain"], **extra}
+    ours = _ours(str(tmp_path), "/v1/chat/completions", body)[0]
+    assert ours == _vllm_chat(str(tmp_path), body)
+
+
 @pytest.mark.parametrize("text", ["hi", "<|im_start|>user\nhi", "  two\n", "\U0001f600é"])
 def test_a_plain_prompt_has_the_tokens_of_vllms_server(text: str) -> None:
     from vllm.tokenizers import get_tokenizer
@@ -180,9 +216,10 @@ def _vllm_chat(model: str, body: dict[str, Any]) -> list[int]:
         None, None, "auto", tokenizer, model_config=config
     )
     shown, _, _ = parse_chat_messages(request.messages, config, kind)
-    text = hf.safe_apply_chat_template(
-        config, tokenizer, shown, tokenize=False, add_generation_prompt=True
-    )
+    told = request.build_chat_params(None, kind).get_apply_chat_template_kwargs()
+    told |= {"tokenize": False, "add_generation_prompt": True}
+    tools = None if request.tools is None else [tool.model_dump() for tool in request.tools]
+    text = hf.safe_apply_chat_template(config, tokenizer, shown, tools=tools, **told)
     return tokenizer.encode(text, add_special_tokens=False)
 
 

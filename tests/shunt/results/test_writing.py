@@ -11,6 +11,7 @@ import pyarrow.parquet as pq
 import pytest
 
 from shunt.checkpoint.generation import Finish, Generation, TokenLogprobs
+from shunt.results.openai_lines import BatchFile
 from shunt.results.outcome import Outcome, ShardOutcomes
 from shunt.results.writing import learn_layout, write_results
 
@@ -35,9 +36,7 @@ def write(
         directory,
         learn_layout(shards, id_columns=["custom_id", "id"]),
         formats=["jsonl", "parquet"],
-        openai_batch=batch,
-        run_id="r",
-        created_at=datetime(2026, 1, 1, tzinfo=UTC),
+        batch=BatchFile("r", datetime(2026, 1, 1, tzinfo=UTC), "m") if batch else None,
     )
 
 
@@ -130,4 +129,5 @@ def test_completions_have_the_logprobs_of_completions(tmp_path: Path) -> None:
         "tokens": ["token_id:1"],
         "token_logprobs": [-0.5],
         "top_logprobs": [{"token_id:1": -0.5, "token_id:2": -9999.0}],
+        "text_offset": [0],
     }
