@@ -22,7 +22,7 @@ from shunt.model.generation_config import sampling_defaults
 from shunt.results.place import reach_of
 from shunt.results.publishing import check_writable
 from shunt.results.summary import ResultSummary, read_summary
-from shunt.run.cancellation import carry_on, is_cancelled
+from shunt.run.cancellation import carry_on, is_cancelled, newest_order
 from shunt.run.collect import ShardsOpen, collect, output_directory
 from shunt.run.driver import DriveGivenUp
 from shunt.run.effort import Effort
@@ -191,10 +191,10 @@ def _generate(
     run_id = manifest.run_id
     reader, pace = StatusReader(store, run_id), Pace()
     effort = Effort(manifest.settled_job.sampling.max_tokens or _UNLIMITED_ANSWER_TOKENS)
-    status = reader.read()
+    status, order = reader.read(), newest_order(store, run_id)
     timeline = Timeline(store, run_id, watcher.happened)
     if status.state is RunState.GENERATED and not recheck:
-        carry_on(store, run_id)
+        carry_on(store, run_id, order)
         if manifest.job.fleet.kind == "ec2":
             with hold_nodes(manifest, store, around, timeline.tell, recheck=False):
                 pass  # what an earlier controller bought is ended and paid for
@@ -203,7 +203,7 @@ def _generate(
     ending = Ending(ExitCode.OK, run_id)
     with hold_nodes(manifest, store, around, timeline.tell, recheck=recheck) as nodes:
         if not recheck:  # not before we have the run: a driver that is refused lifts no order
-            carry_on(store, run_id)
+            carry_on(store, run_id, order)
         while not nodes.reconciler.done:
             stepped = cancelled = False
             with patience.waiting():
