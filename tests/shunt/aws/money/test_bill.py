@@ -7,7 +7,10 @@ from decimal import Decimal
 import pytest
 
 from shunt.aws.money.bill import by_pool, cost_usd, price_history, spend_usd, usages
+from shunt.aws.money.meter import Meter
+from shunt.aws.nodes.intent import Outcome
 from shunt.aws.nodes.pool import Pool, SlotSpec
+from shunt.run.node_status import NodeState, NodeStatus, write_status
 from tests.shunt.aws.conftest import RUN, START, ZONES, Account, any_zone
 
 
@@ -75,3 +78,35 @@ def test_a_node_that_ec2_has_forgotten_still_counts(account: Account) -> None:
         prices = price_history(account.api(), used, now=account.now())
         assert spend_usd(used, prices, {}) == Decimal("1.00")
         account.sleep(2 * 3600)
+
+
+def test_a_node_whose_clock_is_wrong_does_not_spend_the_future(account: Account) -> None:
+    """EC2 has forgotten the node, so its last heartbeat tells its end, by the node's own clock."""
+    pool = Pool("g6.12xlarge", ZONES[0], "spot")
+    account.market.set_price(pool, START - timedelta(days=9), "3.6")
+    account.sleep(7200)
+    launched = Outcome(
+        instance_id="i-1",
+        instance_type=pool.instance_type,
+        zone=pool.zone,
+        market="spot",
+        settled_at=START,
+    )
+    status = NodeStatus(
+        node_id="i-1",
+        pid=1,
+        state=NodeState.RUNNING,
+        started_at=START,
+        updated_at=START + timedelta(days=365),
+    )
+    write_status(account.store, RUN, status)
+    meter = Meter(
+        ec2=account.api(),
+        store=account.store,
+        run_id=RUN,
+        on_demand_usd_per_hour={},
+        max_cost_usd=20.0,
+        now=account.now,
+        launched=lambda: [launched],
+    )
+    assert meter.read().usd == Decimal("7.20")
