@@ -135,3 +135,20 @@ def test_asking_imports_neither_prefect_nor_scipy() -> None:
         [sys.executable, "-c", script], capture_output=True, text=True, check=True
     )
     assert told.stdout.strip() == "False"
+
+
+def test_a_deadline_that_has_passed_is_refused_before_anything(desk: Desk) -> None:
+    late = ("--set", "limits.deadline=2020-01-01T00:00:00Z")
+    for command in (("preflight", "job.yaml"), ("run", "job.yaml", "--dry-run")):
+        refused = desk.shunt(*command, *late)
+        assert refused.returncode == 2
+        assert "limits.deadline: 2020-01-01T00:00:00+00:00 has passed; set a later one" in (
+            refused.stderr
+        )
+
+
+def test_a_run_that_is_not_in_a_store_is_told_which_store_was_looked_in(desk: Desk) -> None:
+    (desk.directory / "runs").mkdir()
+    refused = desk.shunt("status", "nothing", "--store", "runs")
+    assert refused.returncode == 2
+    assert f"is not in {(desk.directory / 'runs').as_uri()}. --store goes by" in refused.stderr
