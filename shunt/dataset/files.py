@@ -8,9 +8,10 @@
 import gzip
 import io
 import zlib
+from collections import Counter
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import IO, Any, Literal
 
 import fsspec
@@ -41,11 +42,13 @@ class SourceFile:
     uri: str
     filesystem: Any
     path: str
+    shares_name: bool = False
+    """Another file of the dataset has the same last part."""
 
     @property
     def name(self) -> str:
-        """Its last part, for messages."""
-        return self.uri.rsplit("/", 1)[-1]
+        """For messages: the last part of where it is, or all of it where that tells no file."""
+        return self.uri if self.shares_name else _last_part(self.uri)
 
     @property
     def compression(self) -> str:
@@ -155,7 +158,12 @@ def find_files(
     for path in [paths] if isinstance(paths, str) else paths:
         for source in _expand(path, _options(path, endpoint_url, options or {})):
             found.setdefault(source.uri, source)
-    return list(found.values())
+    names = Counter(map(_last_part, found))
+    return [replace(s, shares_name=names[_last_part(s.uri)] > 1) for s in found.values()]
+
+
+def _last_part(uri: str) -> str:
+    return uri.rsplit("/", 1)[-1]
 
 
 def _options(path: str, endpoint_url: str | None, given: Mapping[str, Any]) -> dict[str, Any]:

@@ -36,6 +36,19 @@ def test_a_file_is_found_by_the_very_name_it_has(tmp_path: Path, name: str) -> N
     assert found.name == name
 
 
+def test_files_that_share_a_name_are_told_apart_by_all_of_their_path(tmp_path: Path) -> None:
+    for folder in ("a", "b"):
+        (tmp_path / folder).mkdir()
+        (tmp_path / folder / "rows.jsonl").write_text("{}\n")
+    (tmp_path / "a" / "more.jsonl").write_text("{}\n")
+    found = find_files([str(tmp_path / "a" / "*.jsonl"), str(tmp_path / "b" / "rows.jsonl")])
+    assert [source.name for source in found] == [
+        "more.jsonl",
+        str(tmp_path / "a" / "rows.jsonl"),
+        str(tmp_path / "b" / "rows.jsonl"),
+    ]
+
+
 def test_rows_of_all_files_are_in_the_order_of_their_names(tmp_path: Path) -> None:
     (tmp_path / "b.jsonl").write_text('{"prompt": "three"}\n')
     (tmp_path / "a.jsonl").write_text('{"prompt": "one"}\n{"prompt": "two"}')
