@@ -11,6 +11,7 @@ runs/{run_id}/shards/{shard_id}/leases/{epoch}.heartbeat  overwritten by its own
 runs/{run_id}/shards/{shard_id}/segments/{epoch}-{sequence}.seg   created if absent
 runs/{run_id}/done/{shard_id}.json                        created if absent: a hint, the log decides
 runs/{run_id}/nodes/{node_id}.json                        overwritten by its node alone
+runs/{run_id}/gone/{node_id}                              created if absent, by who saw it end
 runs/{run_id}/seats/{slot}/{node_id}.json                 created if absent, by its node
 runs/{run_id}/launches/{place}/{number}.json              created if absent, by a pipeline's head
 runs/{run_id}/events/{instant}-{event_id}.json            created if absent
@@ -113,6 +114,19 @@ def node_prefix(run_id: str) -> str:
 
 def node(run_id: str, node_id: str) -> str:
     return f"{node_prefix(run_id)}{node_id}.json"
+
+
+def gone_prefix(run_id: str) -> str:
+    return f"runs/{run_id}/gone/"
+
+
+def gone(run_id: str, node_id: str) -> str:
+    return f"{gone_prefix(run_id)}{node_id}"
+
+
+def machine_of(node_id: str) -> str:
+    """The machine that a worker runs on: several workers of one are named `{machine}.{part}`."""
+    return node_id.split(".", 1)[0]
 
 
 def seat_prefix(run_id: str, slot: str) -> str:

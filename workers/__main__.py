@@ -16,6 +16,7 @@ from datetime import UTC, datetime
 from pathlib import Path
 
 from shunt.aws.imds import IMDS_URL, Imds
+from shunt.checkpoint.gone import owner_name
 from shunt.fleet.worker_exit import WorkerExit
 from shunt.job.job import Job
 from shunt.model.fetching import Interrupted
@@ -175,7 +176,7 @@ async def _run(
         store,
         manifest,
         node_id=options.node,
-        owner=f"{options.node}-{uuid.uuid4().hex}",
+        owner=owner_name(options.node, uuid.uuid4().hex),
         trust_done=not options.recheck,
         now=lambda: datetime.now(UTC),
         monotonic=time.monotonic,

@@ -28,6 +28,7 @@ from shunt.aws.nodes.inventory import LIVING_STATES, describe_run
 from shunt.aws.nodes.launch_request import LaunchSettings
 from shunt.aws.nodes.node_watch import NodeWatch
 from shunt.aws.nodes.pool import Pool, SlotSpec
+from shunt.checkpoint.gone import teller_of_gone
 from shunt.errors import JobError
 from shunt.fleet.reconcile import Reconciler
 from shunt.job.job import Ec2, Job
@@ -105,6 +106,7 @@ def _held(
         monotonic=around.monotonic,
         now=clock.now,
         tell=tell,
+        on_gone=teller_of_gone(store, run_id),
     )
     return HeldFleet(
         fleet=fleet,

@@ -10,6 +10,7 @@ from typing import Protocol
 
 from flows.drive.ec2_nodes import ec2_specs, gpus_of_worker, hold_ec2
 from flows.surroundings import Surroundings
+from shunt.checkpoint.gone import teller_of_gone
 from shunt.errors import JobError
 from shunt.fleet.local import LocalFleet, WorkerCommand
 from shunt.fleet.reconcile import PlannedInterruption, Reconciler
@@ -114,6 +115,7 @@ def _hold_local(
                 monotonic=around.monotonic,
                 now=around.now,
                 tell=tell,
+                on_gone=teller_of_gone(store, manifest.run_id),
                 interruptions=[
                     PlannedInterruption(i.after_s, f"worker-{i.worker}", i.notice_s)
                     for i in settings.interruptions

@@ -2,8 +2,9 @@
 
 Owning a shard is having won the creation of its next numbered lease. The owner then overwrites the
 lease's heartbeat object, which it alone writes; observers never compare clocks with it: a lease has
-lapsed when its heartbeat has not changed for one term on the observer's own monotonic clock.
-Releasing is one last heartbeat that says so. Nothing is ever deleted.
+lapsed when its heartbeat has not changed for one term on the observer's own monotonic clock, or
+when its owner is known to be gone (`shunt.checkpoint.gone`). Releasing is one last heartbeat that
+says so. Nothing is ever deleted.
 """
 
 import threading
@@ -14,6 +15,7 @@ from typing import Literal
 from pydantic import BaseModel, ConfigDict
 
 from shunt import keys
+from shunt.checkpoint.gone import GoneNodes
 from shunt.errors import Fenced
 from shunt.store.errors import ObjectMissing, StoreError
 from shunt.store.protocol import Store
@@ -115,6 +117,10 @@ class LeaseObserver:
         default_factory=dict[tuple[str, int], tuple[bytes, float]]
     )
     _lock: threading.Lock = field(default_factory=threading.Lock)
+    _gone: GoneNodes = field(init=False)
+
+    def __post_init__(self) -> None:
+        self._gone = GoneNodes(self.store, self.run_id, self.monotonic)
 
     def acquire(self, shard_id: str, owner: str) -> Lease | None:
         """Win the shard's next lease, or None while another owner holds it (or won the race).
@@ -154,7 +160,13 @@ class LeaseObserver:
             if before != seen:
                 since = now
             self._seen[shard_id, epoch] = (seen, since)
-        return now - since >= self.term_s
+        return now - since >= self.term_s or self._gone.has(self._owner(shard_id, epoch, seen))
+
+    def _owner(self, shard_id: str, epoch: int, heartbeat: bytes) -> str:
+        if heartbeat:
+            return Heartbeat.model_validate_json(heartbeat).owner
+        lease = self.store.get(keys.lease(self.run_id, shard_id, epoch))
+        return LeaseRecord.model_validate_json(lease).owner
 
     def _heartbeat(self, shard_id: str, epoch: int) -> bytes:
         """Empty when the owner has not written one yet."""

@@ -65,6 +65,8 @@ class Reconciler:
     interruptions: Sequence[PlannedInterruption] = ()
     affordable: Callable[[Sequence[str]], Sequence[str]] = lambda slots: slots
     """Which of the slots that need a node may get one now."""
+    on_gone: Callable[[str], None] = lambda _node_id: None
+    """Told of every node that was seen to have ended, and holds nothing any more."""
     num_lost: int = 0
     """Nodes that went before their work was done, drained ones included."""
     fault: str = ""
@@ -199,6 +201,8 @@ class Reconciler:
             if node is None or node.exit_code is not None:
                 del self._leaving[node_id]
                 how = "not seen any more" if node is None else _how_it_ended(node.exit_code or 0)
+                if node is not None:
+                    self.on_gone(node_id)
                 self._tell(EventKind.WORKER_ENDED, node_id, how)
             elif self.monotonic() >= end_at_s:
                 self.fleet.interrupt(node_id, notice_s=None)
@@ -236,6 +240,7 @@ class Reconciler:
             slot.finished = True
             self._tell(EventKind.WORKER_ENDED, node.node_id, _how_it_ended(WorkerExit.DONE), name)
             return
+        self.on_gone(node.node_id)
         slot.faults = slot.faults + 1 if node.fault else 0
         if node.fault:
             self.fault = node.reason

@@ -6,6 +6,7 @@ from collections.abc import Iterable, Sequence
 from datetime import datetime, timedelta
 from itertools import pairwise
 
+from shunt import keys
 from shunt.fleet.worker_exit import WorkerExit
 from shunt.report.report import (
     Activity,
@@ -19,7 +20,7 @@ from shunt.report.report import (
 )
 from shunt.run.event import Event, EventKind
 from shunt.run.node_course import NodeState
-from shunt.run.node_status import NodeStatus, machine_of
+from shunt.run.node_status import NodeStatus
 from shunt.run.status import RunStatus
 
 _UNPLACED = "joined"
@@ -134,7 +135,7 @@ def _ending(
 ) -> Ending:
     if any(event.kind is EventKind.INTERRUPTED for event in ends):
         return "interrupted"
-    if any(machine_of(node.node_id) == machine for node in status.living):
+    if any(keys.machine_of(node.node_id) == machine for node in status.living):
         return "living"
     done = any(node.exit_code == WorkerExit.DONE for node in workers)
     return "done" if done or ends else "stopped"
@@ -194,7 +195,7 @@ def _last_words(nodes: Iterable[NodeStatus]) -> dict[str, list[NodeStatus]]:
     """By machine, in the order of their starts."""
     found: dict[str, list[NodeStatus]] = defaultdict(list)
     for node in sorted(nodes, key=lambda node: node.started_at):
-        found[machine_of(node.node_id)].append(node)
+        found[keys.machine_of(node.node_id)].append(node)
     return found
 
 

@@ -6,9 +6,10 @@ from collections.abc import Mapping, Sequence
 from datetime import datetime
 from itertools import pairwise
 
+from shunt import keys
 from shunt.report.report import Curve, Lane, RowsDone, Tail
 from shunt.run.node_course import Sample
-from shunt.run.node_status import NodeStatus, machine_of
+from shunt.run.node_status import NodeStatus
 
 NUM_STEPS = 120
 """Of a curve: a step is then some six pixels of a page."""
@@ -31,7 +32,7 @@ def curve_of(
     slot_of = {life.node_id: lane.slot for lane in lanes for life in lane.lives}
     by_slot: dict[str, list[float]] = defaultdict(lambda: [0.0] * num_steps)
     for node in nodes:
-        steps = by_slot[slot_of.get(machine_of(node.node_id), "")]
+        steps = by_slot[slot_of.get(keys.machine_of(node.node_id), "")]
         points = _points(node, began, [float(s.tokens) for s in node.course.samples])
         for (from_s, before), (to_s, after) in pairwise(points):
             _spread(steps, step_s, from_s, to_s, max(0.0, after - before))

@@ -30,7 +30,7 @@ class NodeStatus(BaseModel):
     format_version: Literal[1] = 1
     node_id: str
     slot: str = ""
-    """Of a node of the plan. Each of its workers has a status of its own, see `machine_of`."""
+    """Of a node of the plan. Each of its workers has a status of its own: `keys.machine_of`."""
     done_parts: tuple[int, ...] = ()
     """Of a node of the plan: where pipelines begin on it whose work is done."""
     pid: int
@@ -76,11 +76,6 @@ class NodeStatus(BaseModel):
 def worker_id(machine: str, part: int) -> str:
     """A new name for a worker of one part of a node of the plan: each start counts for itself."""
     return f"{machine}.{part}-{secrets.token_hex(3)}"
-
-
-def machine_of(node_id: str) -> str:
-    """The node that a worker runs on."""
-    return node_id.split(".", 1)[0]
 
 
 def write_status(store: Store, run_id: str, status: NodeStatus) -> None:

@@ -5,12 +5,13 @@ from dataclasses import dataclass, field
 from datetime import UTC, datetime
 from enum import StrEnum
 
+from shunt import keys
 from shunt.checkpoint.done import ShardDone, read_done
 from shunt.results.summary import read_summary
 from shunt.run.cancellation import is_cancelled
 from shunt.run.event import Event, EventKind, read_events
 from shunt.run.manifest import Manifest, read_manifest
-from shunt.run.node_status import NodeState, NodeStatus, machine_of, read_statuses
+from shunt.run.node_status import NodeState, NodeStatus, read_statuses
 from shunt.run.spend import Spend, read_spend
 from shunt.store.protocol import Store
 
@@ -69,7 +70,7 @@ class RunStatus:
             for node in self.nodes
             if node.state is not NodeState.ENDED
             and not node.slot
-            and machine_of(node.node_id) not in lost
+            and keys.machine_of(node.node_id) not in lost
             and not node.silent(self.read_at)
         ]
 

@@ -12,8 +12,8 @@ from typing import Any
 
 import yaml
 
+from shunt import keys
 from shunt.aws.nodes.pool import Pool
-from shunt.run.node_status import machine_of
 from shunt.testing.ec2.cloud import Cloud, cloud
 from shunt.testing.ec2.market import Market
 from tests.flows.conftest import REPOSITORY, SHORT, Desk, lay_out, wait_until
@@ -66,7 +66,7 @@ class Site:
             json.loads(path.read_text())
             for path in self.desk.directory.glob("runs/runs/*/nodes/[!.]*.json")
         ]
-        saved = {machine_of(node["node_id"]) for node in said if node["segments"]}
+        saved = {keys.machine_of(node["node_id"]) for node in said if node["segments"]}
         return sorted(saved & living)
 
 

@@ -3,8 +3,9 @@
 from collections.abc import Callable, Collection, Iterator
 from dataclasses import dataclass, field
 
+from shunt import keys
 from shunt.run.event import EventKind
-from shunt.run.node_status import NodeState, machine_of
+from shunt.run.node_status import NodeState
 from shunt.run.status import RunStatus
 
 IDLE_S = 120.0
@@ -44,5 +45,5 @@ def _idle(status: RunStatus) -> set[str]:
     states: dict[str, set[NodeState]] = {}
     for node in status.nodes:
         if not node.slot and node.state is not NodeState.ENDED:
-            states.setdefault(machine_of(node.node_id), set()).add(node.state)
+            states.setdefault(keys.machine_of(node.node_id), set()).add(node.state)
     return {machine for machine, found in states.items() if found == {NodeState.IDLE}}

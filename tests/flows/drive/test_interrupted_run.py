@@ -76,6 +76,26 @@ def test_workers_taken_away_are_replaced(slow_desk: Desk, undisturbed: dict[str,
     assert events.count("worker_started") == 4
 
 
+def test_a_killed_worker_holds_up_nobody(slow_desk: Desk, undisturbed: dict[str, str]) -> None:
+    """Its parent saw it end, so its shards do not wait for leases of an hour to lapse."""
+    run = slow_desk.start("run", "job.yaml", "--no-prefect", "--set", "lease_term_s=3600")
+    wait_until(lambda: working(slow_desk))
+    os.kill(working(slow_desk)[0], signal.SIGKILL)
+    _, stderr = run.communicate(timeout=180)
+
+    assert run.returncode == 0, stderr
+    assert slow_desk.texts() == undisturbed
+    events = [event["kind"] for event in slow_desk.status()["events"]]
+    assert events.count("interrupted") == 1
+    assert "shard_resumed" in events
+
+
+def working(desk: Desk) -> list[int]:
+    """Processes of the workers that have saved something."""
+    statuses = [json.loads(p.read_text()) for p in desk.directory.glob("runs/runs/*/nodes/[!.]*")]
+    return [status["pid"] for status in statuses if status["segments"]]
+
+
 def test_cancel_stops_a_run_of_another_process_until_it_is_resumed(
     slow_desk: Desk, undisturbed: dict[str, str]
 ) -> None:

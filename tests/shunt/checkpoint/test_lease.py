@@ -5,6 +5,7 @@ from pathlib import Path
 
 import pytest
 
+from shunt.checkpoint.gone import ASKED_AGAIN_S, owner_name, teller_of_gone
 from shunt.checkpoint.lease import Lease, LeaseObserver, past_suspects
 from shunt.errors import Fenced
 from shunt.store.errors import StoreUnavailable
@@ -158,3 +159,33 @@ class Outage(MemoryStore):
         if self.away:
             raise StoreUnavailable("away", key=prefix)
         return super().list(prefix)
+
+
+@pytest.mark.parametrize("beats", [0, 1])
+@pytest.mark.parametrize("node_id", ["i-0.part-1", "worker-0"])
+def test_the_shards_of_a_node_that_was_seen_to_end_are_free_at_once(
+    store: Store, observer: LeaseObserver, clock: Clock, node_id: str, beats: int
+) -> None:
+    lease = taken(observer, owner_name(node_id, "0" * 32))
+    for _ in range(beats):
+        lease.renew()
+    assert observer.acquire("000000", "b") is None
+
+    say_gone = teller_of_gone(store, "run")
+    say_gone("i-00")  # another machine
+    clock.now_s += ASKED_AGAIN_S
+    assert observer.acquire("000000", "b") is None
+    say_gone(node_id.split(".")[0])
+    say_gone(node_id.split(".")[0])
+    clock.now_s += ASKED_AGAIN_S
+    assert taken(observer, "b").epoch == 2
+
+
+def test_a_wrong_word_of_a_living_owner_fences_it(store: Store, observer: LeaseObserver) -> None:
+    living = taken(observer, owner_name("worker-0", "0" * 32))
+    teller_of_gone(store, "run")("worker-0")
+    assert taken(observer, "b").epoch == 2
+    with pytest.raises(Fenced):
+        living.renew()
+    with pytest.raises(Fenced):
+        living.check()

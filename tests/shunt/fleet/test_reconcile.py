@@ -57,6 +57,7 @@ class Bench:
         self.fleet = ScriptedFleet()
         self.now_s = 0.0
         self.events: list[Event] = []
+        self.gone: list[str] = []
         self.reconciler = Reconciler(
             fleet=self.fleet,
             slots=SLOTS,
@@ -64,6 +65,7 @@ class Bench:
             monotonic=lambda: self.now_s,
             now=lambda: datetime(2026, 1, 1, tzinfo=UTC),
             tell=self.events.append,
+            on_gone=self.gone.append,
             interruptions=interruptions,
         )
 
@@ -225,3 +227,25 @@ def test_a_loss_of_another_kind_between_two_faults_proves_nothing() -> None:
         bench.now_s += 600
     assert not bench.reconciler.failed
     assert len(bench.fleet.exits) > 2 * len(SLOTS)
+
+
+@pytest.mark.parametrize("code", [75, -9, 1])
+def test_a_node_that_was_seen_to_end_is_said_to_be_gone_once(code: int) -> None:
+    bench = Bench()
+    bench.reconciler.step(0)
+    bench.end(code)
+    for _ in range(3):
+        bench.reconciler.step(0)
+    assert bench.gone == ["worker-0.0"]
+
+
+def test_a_node_that_leaves_is_gone_once_it_has_ended() -> None:
+    """A notice is not an end: it drains, and its leases are its own."""
+    bench = Bench()
+    bench.reconciler.step(0)
+    assert bench.reconciler.leave("worker-0.0", "notice")
+    bench.reconciler.step(0)
+    assert bench.gone == []
+    bench.end(-9)
+    bench.reconciler.step(0)
+    assert bench.gone == ["worker-0.0"]
