@@ -11,6 +11,9 @@ from shunt.store.object_key import check_key
 from shunt.store.protocol import Store
 from shunt.store.s3 import S3Access, S3Store
 
+_UNTRIED = ("gs", "gcs", "az", "azure", "abfs", "abfss", "adl", "http", "https", "oci", "r2")
+"""Schemes that people know of other stores."""
+
 
 def open_store(
     uri: str,
@@ -54,6 +57,12 @@ def directory_of(uri: str) -> Path | None:
 def bucket_of(uri: str) -> tuple[str, str]:
     """Bucket and prefix of an S3 URI; the prefix has no slash at its ends."""
     parts = urlsplit(uri)
+    if parts.scheme in _UNTRIED:
+        raise JobError(
+            f"store {uri!r}: {parts.scheme}:// is not supported, as create-if-absent, on which all "
+            "rests, was not tried there; write s3://bucket/prefix (with endpoint_url, any server "
+            "that speaks S3), file:///path or a plain path"
+        )
     if parts.scheme != "s3" or not parts.netloc or parts.query or parts.fragment:
         raise JobError(f"store {uri!r}: write s3://bucket/prefix, file:///path or a plain path")
     prefix = parts.path.strip("/")

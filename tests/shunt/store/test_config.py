@@ -42,6 +42,14 @@ def test_a_uri_that_names_no_store_is_refused(uri: str) -> None:
         StoreConfig(uri=uri)
 
 
+@pytest.mark.parametrize("uri", ["gs://bucket/x", "az://container/x", "abfss://c@a/x"])
+def test_a_store_that_was_never_tried_is_refused_with_the_reason(uri: str) -> None:
+    with pytest.raises(
+        ValidationError, match=r"is not supported, as create-if-absent.*was not tried"
+    ):
+        StoreConfig(uri=uri)
+
+
 def test_an_unknown_key_is_refused() -> None:
     with pytest.raises(ValidationError, match="secret_access_key"):
         StoreConfig.model_validate({"uri": "s3://b", "secret_access_key": "written down"})
