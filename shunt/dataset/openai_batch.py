@@ -127,6 +127,7 @@ def _completion(body: Mapping[str, Any]) -> tuple[dict[str, Any], dict[str, Any]
 
 def _shared_parameters(rest: dict[str, Any], *, chat: bool) -> dict[str, Any]:
     """What is left of a body after the parameters that the two endpoints spell differently."""
+    top_p = _top_p(rest.pop("top_p", None))
     sampling: dict[str, Any] = {}
     if (response_format := rest.pop("response_format", None)) is not None:
         sampling |= _structured(response_format)
@@ -134,20 +135,19 @@ def _shared_parameters(rest: dict[str, Any], *, chat: bool) -> dict[str, Any]:
         if name in _SAME_NAME:
             if value is not None:
                 sampling[name] = value
-        elif name == "top_p":
-            sampling |= _top_p(value)
         elif not asks_for_nothing(name, value, chat=chat):
             told = "is not supported" if value is None else f"{json.dumps(value)} is not supported"
             _refuse(RowErrorCode.UNSUPPORTED_PARAMETER, f"{name}: {told[:80]}")
-    return sampling
+    return sampling | top_p
 
 
 def _top_p(value: Any) -> dict[str, Any]:
-    """OpenAI takes 0, which leaves the likeliest token alone; vLLM says that by `top_k`."""
+    """OpenAI takes 0, which leaves the likeliest token alone; to vLLM that is greedy sampling. With
+    `top_k: 1` it would draw among tokens that are equally likely."""
     if value is None:
         return {}
     is_zero = type(value) in (int, float) and value == 0
-    return {"top_k": 1} if is_zero else {"top_p": value}
+    return {"temperature": 0} if is_zero else {"top_p": value}
 
 
 def _structured(response_format: Any) -> dict[str, Any]:

@@ -104,7 +104,8 @@ def test_what_asks_for_nothing_of_a_chat_is_taken(body: dict[str, Any]) -> None:
 
 @pytest.mark.parametrize("line", [chat, completion])
 def test_top_p_of_nothing_is_the_likeliest_token(line: Any) -> None:
-    assert translate(line(top_p=0))[1] == {"top_k": 1}
+    assert translate(line(top_p=0))[1] == {"temperature": 0}
+    assert translate(line(top_p=0.0, temperature=1.5))[1] == {"temperature": 0}
     assert translate(line(top_p=0.5))[1] == {"top_p": 0.5}
 
 
