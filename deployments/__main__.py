@@ -1,16 +1,17 @@
 """`make ui`: Prefect's server and a worker on this machine, with the deployments applied."""
 
-import os
 import signal
+import subprocess
 import sys
 import threading
 
 from rich.console import Console
 
-from deployments.catalogue import DEPLOYMENTS, REPOSITORY
-from deployments.server import prefect_server, prefect_worker, server_environment
+from deployments.server import REPOSITORY, prefect_server, prefect_worker, server_environment
 
 PORT = 4200
+POOL = "shunt-local"
+_SWEEP_S = 60.0
 
 
 def main() -> int:
@@ -21,21 +22,19 @@ def main() -> int:
         signal.signal(number, lambda *_: stop.set())
     home = REPOSITORY / ".shunt/prefect"
     environment = server_environment(home, PORT)
-    os.environ.update(environment)
     console.print("starting Prefect's server (about ten seconds)...")
     with prefect_server(environment, port=PORT, log=home / "server.log"):
-        # Imports Prefect, which reads the settings made above.
-        from deployments.apply import apply_deployments
-
-        apply_deployments()
-        with prefect_worker(environment, log=home / "worker.log"):
-            names = ", ".join(deployment.name for deployment in DEPLOYMENTS)
-            console.print(f"deployments: {names}", highlight=False)
+        # The command line is another room: it is asked as a user would.
+        shunt = [sys.executable, "-m", "flows", "deploy"]
+        if (applied := subprocess.run(shunt, env=environment, cwd=REPOSITORY)).returncode:
+            return applied.returncode
+        with prefect_worker(environment, pool=POOL, log=home / "worker.log"):
             console.print(
                 f"open [bold]http://127.0.0.1:{PORT}/deployments[/], choose ad-hoc, Run, Custom run"
             )
             console.print("Ctrl-C ends server and worker; runs that it cuts off can be resumed")
-            stop.wait()
+            while not stop.wait(_SWEEP_S):
+                subprocess.run([*shunt, "--sweep"], env=environment, cwd=REPOSITORY)
     return 0
 
 

@@ -10,8 +10,7 @@ from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
 
-from deployments.catalogue import REPOSITORY, WORK_POOL
-
+REPOSITORY = Path(__file__).resolve().parent.parent
 _HEALTH_TIMEOUT_S = 120.0
 _END_TIMEOUT_S = 10.0
 """Prefect's worker has been seen to outlive its SIGTERM by a quarter of an hour."""
@@ -40,9 +39,9 @@ def prefect_server(environment: Mapping[str, str], *, port: int, log: Path) -> I
 
 
 @contextmanager
-def prefect_worker(environment: Mapping[str, str], *, log: Path) -> Iterator[None]:
+def prefect_worker(environment: Mapping[str, str], *, pool: str, log: Path) -> Iterator[None]:
     """Run flow runs of the pool until the block ends."""
-    argv = ["worker", "start", "--pool", WORK_POOL, "--type", "process", "--name", "this-machine"]
+    argv = ["worker", "start", "--pool", pool, "--type", "process", "--name", "this-machine"]
     with _running([*_PREFECT, *argv], environment, log):
         yield
 

@@ -25,7 +25,7 @@ from flows.surroundings import keep_quiet, surroundings
 from shunt.job.job_file import load_job
 from shunt.report.reading import read_report
 from shunt.run.manifest import read_manifest
-from shunt.run.pace import Pace
+from shunt.run.outlook import Outlook
 from shunt.run.status import RunStatus
 from shunt.run.verify import verify
 from shunt.store.config import open_configured_store
@@ -43,8 +43,8 @@ class DemoView(PlainView):
         self._console = console
         self._killed = False
 
-    def seen(self, status: RunStatus, pace: Pace) -> None:
-        super().seen(status, pace)
+    def seen(self, status: RunStatus, outlook: Outlook) -> None:
+        super().seen(status, outlook)
         busy = [node for node in status.living if node.running]
         under_way = status.rows_terminal >= KILL_AT_SHARE * status.rows_total
         if under_way and len(busy) > 1 and not self._killed:

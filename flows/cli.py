@@ -13,9 +13,11 @@ from flows.commands import fleet as fleet_commands
 from flows.commands import results as results_commands
 from flows.commands import run as run_commands
 from flows.commands.audit import audit
+from flows.commands.deploy import deploy
 from flows.commands.model import model
 from flows.commands.plan import calibrate, plan
 from flows.commands.report import report
+from flows.commands.watch import watch
 from flows.exit_code import ExitCode
 from flows.surroundings import keep_quiet
 from shunt.errors import InputError, JobError, RunMissing, ShuntError
@@ -62,7 +64,14 @@ def shunt(
     del debug  # read by Commands
 
 
-_OTHERS = {"report": report, "audit": audit, "plan": plan, "calibrate": calibrate}
+_OTHERS = {
+    "watch": watch,
+    "report": report,
+    "audit": audit,
+    "plan": plan,
+    "calibrate": calibrate,
+    "deploy": deploy,
+}
 _COMMANDS = {
     **run_commands.COMMANDS,
     **results_commands.COMMANDS,

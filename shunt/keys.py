@@ -21,7 +21,9 @@ runs/{run_id}/intents/{slot}/{number}.outcome.json        created if absent, aft
 runs/{run_id}/usage/{node_id}.json                        created if absent, when a node has ended
 runs/{run_id}/drivers/{epoch}.json                        created if absent: one winner per epoch
 runs/{run_id}/driver.json                                 overwritten by the run's driver alone
+runs/{run_id}/shown/{flow_run_id}.json                    overwritten by the flow run's process
 runs/{run_id}/spend.json                                  overwritten by the run's controller alone
+runs/{run_id}/report.html                                 overwritten: made anew of the same facts
 runs/{run_id}/results/...                                 written once by collect
 ```
 
@@ -204,6 +206,18 @@ def driver_beat(run_id: str) -> str:
 
 def spend(run_id: str) -> str:
     return f"runs/{run_id}/spend.json"
+
+
+def showing_prefix(run_id: str) -> str:
+    return f"runs/{run_id}/shown/"
+
+
+def showing(run_id: str, flow_run_id: str) -> str:
+    return f"{showing_prefix(run_id)}{flow_run_id}.json"
+
+
+def report(run_id: str) -> str:
+    return f"runs/{run_id}/report.html"
 
 
 def result(run_id: str, name: str) -> str:

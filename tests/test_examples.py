@@ -6,8 +6,8 @@ from datetime import UTC, datetime
 from pathlib import Path
 
 import pytest
-
 from deployments.catalogue import DEPLOYMENTS
+
 from flows.commands.plan import read_sections
 from shunt.dataset.rendering import renderer_of
 from shunt.job.job_file import job_schema, load_job

@@ -36,6 +36,7 @@ from workers.interruption import (
     watch_notices,
     watch_pipe,
 )
+from workers.metrics import PORT_VARIABLE, serve_metrics
 from workers.model_fetch import ModelFetch
 from workers.node.partners import Partners
 from workers.patience import driver_watch, once_reached
@@ -186,6 +187,8 @@ async def _run(
         warm=warm,
     )
 
+    if port := os.environ.get(PORT_VARIABLE):
+        serve_metrics(worker, int(port))
     if options.watch_imds:
         worker.driver = driver_watch(store, manifest.run_id, manifest.job)
 

@@ -6,7 +6,8 @@ from typing import Annotated
 
 import typer
 
-from flows.commands.run import Endpoint, RunId, StoreUri, find_run, print_lines
+from flows.commands.finding import find_run
+from flows.commands.run import Endpoint, RunId, StoreUri, print_lines
 from flows.screen.words import size
 from shunt.errors import JobError
 from shunt.report.reading import read_report

@@ -1,10 +1,9 @@
-"""The commands about runs: run, resume, status, watch, cancel, preflight."""
+"""The commands about runs: run, resume, status, cancel, preflight."""
 
 import json
 import os
 import signal
 import threading
-import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from datetime import UTC, datetime
@@ -17,7 +16,6 @@ from pydantic import TypeAdapter
 from flows.commands.finding import find_run, opened_store, reached
 from flows.drive.drive import (
     Ending,
-    Watcher,
     card_of,
     check_job,
     drive,
@@ -42,9 +40,9 @@ from shunt.run.fetched_model import control_copy, resolve_model
 from shunt.run.listing import RunLine, read_lines
 from shunt.run.manifest import Manifest
 from shunt.run.model_identity import HARMLESS_EXTRA
-from shunt.run.pace import Pace
 from shunt.run.prepare import preflight as preflight_job
-from shunt.run.status import RunState, RunStatus, StatusReader
+from shunt.run.showing import read_showings
+from shunt.run.status import StatusReader, status_tree
 
 JobPath = Annotated[Path, typer.Argument(metavar="JOB", help="Job file (YAML).")]
 RunId = Annotated[
@@ -67,14 +65,12 @@ Plainly = Annotated[
 ]
 
 _errors = console_of(stderr=True)
-_WATCH_INTERVAL_S = 1.0
 _DECISIVE = ("name", "input", "sampling", "shard_prompts", "errors.broken_structure",
              "model.dtype", "model.revision", "model.generation_config",
              "model.max_model_len", "model.adapters", "model.engine_kind",
              "model.engine.extra")  # fmt: skip
 _HARMLESS = tuple(f"model.engine.extra.{name}=" for name in HARMLESS_EXTRA)
 _RUN_STOPS = "stopping: workers save what they have and leave"
-_WATCH_ENDS = "no longer watching; the run goes on"
 
 
 def run(
@@ -99,7 +95,7 @@ def run(
         return
     check_job(loaded)
     store = reached(loaded.store)
-    with _stop_on_signals(_RUN_STOPS) as stop, _view(as_json=as_json) as watcher:
+    with stop_on_signals(_RUN_STOPS) as stop, view_of(as_json=as_json) as watcher:
         around = surroundings(loaded, stop)
         if no_prefect:
             ending = drive(loaded, store, around, watcher, sample=sample)
@@ -121,7 +117,7 @@ def resume_command(
     """Go on with a run, from its store alone."""
     opened, manifest = find_run(run_id, store, endpoint_url)
     manifest = overridden(manifest, store, endpoint_url, overrides)
-    with _stop_on_signals(_RUN_STOPS) as stop, _view(as_json=as_json) as watcher:
+    with stop_on_signals(_RUN_STOPS) as stop, view_of(as_json=as_json) as watcher:
         watcher.prepared(manifest)
         ending = resume(manifest, opened, surroundings(manifest.job, stop), watcher)
     end(ending, as_json=as_json)
@@ -145,32 +141,16 @@ def status(
         return
     opened, manifest = find_run(run_id, store, endpoint_url)
     seen = StatusReader(opened, manifest.run_id).read()
+    now = datetime.now(UTC)
+    if any(showing.is_left_behind(now) for showing in read_showings(opened, manifest.run_id)):
+        # Prefect takes two seconds to import: only for a flow run that was killed.
+        from flows.prefect.session import settle_if_reachable
+
+        settle_if_reachable(opened, manifest.run_id, now=now)
     if as_json:
-        print_json(TypeAdapter(RunStatus).dump_python(seen, mode="json"))
+        print_json(status_tree(seen))
     else:
         show_status(console_of(), seen)
-
-
-def watch(
-    run_id: RunId,
-    store: StoreUri = "runs",
-    endpoint_url: Endpoint = None,
-    as_json: Annotated[bool, typer.Option("--json", help="Print a status a line as JSON.")] = False,
-) -> None:
-    """Follow a run that somebody else drives, until it is collected, cancelled or Ctrl-C."""
-    opened, manifest = find_run(run_id, store, endpoint_url)
-    reader, pace = StatusReader(opened, manifest.run_id), Pace()
-    with _stop_on_signals(_WATCH_ENDS) as stop, _view(as_json=as_json) as watcher:
-        watcher.prepared(manifest)
-        while not stop.is_set():
-            seen = reader.read()
-            if as_json:
-                print_lines([TypeAdapter(RunStatus).dump_json(seen).decode()])
-            pace.saw(time.monotonic(), rows=seen.rows_terminal, tokens=seen.output_tokens)
-            watcher.seen(seen, pace)
-            if seen.state in (RunState.COLLECTED, RunState.CANCELLED):
-                break
-            stop.wait(_WATCH_INTERVAL_S)
 
 
 def cancel(
@@ -221,7 +201,6 @@ COMMANDS: dict[str, Callable[..., None]] = {
     "run": run,
     "resume": resume_command,
     "status": status,
-    "watch": watch,
     "cancel": cancel,
     "preflight": preflight,
     "schema": schema,
@@ -281,7 +260,7 @@ def overridden(
 
 
 @contextmanager
-def _stop_on_signals(told_user: str) -> Iterator[threading.Event]:
+def stop_on_signals(told_user: str) -> Iterator[threading.Event]:
     """An event that Ctrl-C and SIGTERM set. A second Ctrl-C ends the process at once."""
     stop = threading.Event()
 
@@ -300,7 +279,7 @@ def _stop_on_signals(told_user: str) -> Iterator[threading.Event]:
 
 
 @contextmanager
-def _view(*, as_json: bool) -> Iterator[Watcher]:
+def view_of(*, as_json: bool) -> Iterator[PlainView]:
     console = _errors if as_json else console_of()
     with LiveView(console) if console.is_terminal else PlainView(console) as view:
         yield view

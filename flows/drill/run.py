@@ -30,7 +30,7 @@ from shunt.results.summary import ResultSummary
 from shunt.run.event import Event
 from shunt.run.manifest import Manifest
 from shunt.run.node_status import NodeState, read_statuses
-from shunt.run.pace import Pace
+from shunt.run.outlook import Outlook
 from shunt.run.status import RunStatus
 from shunt.store.config import StoreConfig, open_configured_store
 from shunt.store.protocol import Store
@@ -118,8 +118,8 @@ class EventView:
     def prepared(self, manifest: Manifest) -> None:
         del manifest
 
-    def seen(self, status: RunStatus, pace: Pace) -> None:
-        del status, pace
+    def seen(self, status: RunStatus, outlook: Outlook) -> None:
+        del status, outlook
 
     def happened(self, event: Event) -> None:
         self.console.print(event_line(event), highlight=False, soft_wrap=True)

@@ -25,12 +25,12 @@ from shunt.results.summary import ResultSummary, read_summary
 from shunt.run.cancellation import carry_on, is_cancelled, newest_order
 from shunt.run.collect import ShardsOpen, collect, output_directory
 from shunt.run.driver import DriveGivenUp
-from shunt.run.effort import Effort
+from shunt.run.effort import Effort, answer_tokens
 from shunt.run.event import Event, EventKind, record
 from shunt.run.fetched_model import control_copy, is_used_as_it_is, resolve_model
 from shunt.run.manifest import Manifest
 from shunt.run.model_identity import require_same_model
-from shunt.run.pace import Pace
+from shunt.run.outlook import Outlook, outlook_of
 from shunt.run.prepare import prepare
 from shunt.run.spend import Spend, read_spend
 from shunt.run.status import RunState, RunStatus, StatusReader
@@ -44,8 +44,6 @@ AGAIN_S = 1.0
 """Between two tries to reach a store that was away when the last node left."""
 CANCELLED = "cancelled"
 """Reason of a drive that `shunt cancel` ended."""
-_UNLIMITED_ANSWER_TOKENS = 1024
-"""A first guess of what a row without `max_tokens` makes, until rows have ended."""
 
 
 class Watcher(Protocol):
@@ -55,7 +53,7 @@ class Watcher(Protocol):
 
     def prepared(self, manifest: Manifest) -> None: ...
 
-    def seen(self, status: RunStatus, pace: Pace) -> None: ...
+    def seen(self, status: RunStatus, outlook: Outlook) -> None: ...
 
     def happened(self, event: Event) -> None: ...
 
@@ -189,8 +187,8 @@ def _generate(
     them, and a fleet that is ended meanwhile loses them.
     """
     run_id = manifest.run_id
-    reader, pace = StatusReader(store, run_id), Pace()
-    effort = Effort(manifest.settled_job.sampling.max_tokens or _UNLIMITED_ANSWER_TOKENS)
+    reader, max_tokens = StatusReader(store, run_id), answer_tokens(manifest.settled_job)
+    effort = Effort(max_tokens)
     status, order = reader.read(), newest_order(store, run_id)
     timeline = Timeline(store, run_id, watcher.happened)
     if status.state is RunState.GENERATED and not recheck:
@@ -217,9 +215,8 @@ def _generate(
             if status.state is RunState.GENERATED and not recheck:
                 break
             if not patience.away:
-                pace.saw(around.monotonic(), rows=status.rows_terminal, tokens=status.output_tokens)
                 effort.saw(around.monotonic(), status)
-                watcher.seen(status, pace)
+                watcher.seen(status, outlook_of(status, max_tokens))
             if nodes.reconciler.failed:
                 raise RunError(run_id, _why_none_works(manifest, around, nodes, status))
             if (early := _stopped_early(run_id, around, nodes.limit, cancelled)) is not None:
@@ -227,7 +224,13 @@ def _generate(
                 break
             around.stop.wait(nodes.poll_s)
         ending = replace(ending, num_lost=nodes.reconciler.num_lost)
-    _last_look(reader, timeline, patience, lambda status: watcher.seen(status, pace), around)
+    _last_look(
+        reader,
+        timeline,
+        patience,
+        lambda status: watcher.seen(status, outlook_of(status, max_tokens)),
+        around,
+    )
     return ending
 
 

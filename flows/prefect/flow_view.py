@@ -1,4 +1,4 @@
-"""What a flow run's page shows of the run: a lane per worker, the shard table, the summary.
+"""What a flow run's page shows of the run: a lane per worker, tables, the report, the summary.
 
 Prefect shows and decides nothing: what it fails to record is told in the log and passed over.
 """
@@ -13,18 +13,30 @@ from queue import SimpleQueue
 from uuid import UUID
 
 import httpx
-from prefect.artifacts import create_markdown_artifact, create_table_artifact
+from prefect.artifacts import (
+    create_link_artifact,
+    create_markdown_artifact,
+    create_table_artifact,
+)
 from prefect.client.orchestration import get_client
 from prefect.client.schemas.actions import ArtifactUpdate
 from prefect.exceptions import PrefectException
 
 from flows.drive.drive import Ending, Watcher
-from flows.prefect.shard_table import ShardRow, run_summary_markdown, shard_table
+from flows.prefect.on_record import OnRecord
+from flows.prefect.shard_table import (
+    ShardRow,
+    artifact_key,
+    bad_row_table,
+    run_summary_markdown,
+    shard_table,
+)
 from shunt.dataset.preflight import PreflightReport
+from shunt.report.report import RunReport
 from shunt.results.summary import ResultSummary
 from shunt.run.event import Event
 from shunt.run.manifest import Manifest
-from shunt.run.pace import Pace
+from shunt.run.outlook import Outlook
 from shunt.run.status import RunStatus
 
 ARTIFACT_INTERVAL_S = 20.0
@@ -45,6 +57,8 @@ class FlowView:
         self._shown_s = -ARTIFACT_INTERVAL_S
         self._table: ShardTableArtifact | None = None
         self._last: RunStatus | None = None
+        self.on_record: OnRecord | None = None
+        """Set once there is a run: its flow run's tags, events and sign of life."""
 
     @property
     def shown(self) -> bool:
@@ -63,23 +77,36 @@ class FlowView:
         for slot in slots:
             self._lanes[slot].put(None)
 
-    def show_summary(self, ending: Ending, manifest: Manifest) -> None:
-        """The closing artifact."""
+    def show_end(
+        self, ending: Ending, manifest: Manifest, report: RunReport, *, report_at: str
+    ) -> None:
+        """The closing artifacts."""
         if self._table is not None and self._table.server_lost:
             return
-        text, key = run_summary_markdown(ending), artifact_key("summary", manifest)
+        run_id = manifest.run_id
+        if rows := bad_row_table(report.bad_rows):
+            recorded("bad rows", lambda: create_table_artifact(
+                rows, key=artifact_key("bad-rows", run_id), description="Rows without an answer"
+            ))  # fmt: skip
+        recorded("the report", lambda: create_link_artifact(
+            report_at, "The report of the run", key=artifact_key("report", run_id)
+        ))  # fmt: skip
+        text = run_summary_markdown(ending, manifest, report, report_at=report_at)
+        key = artifact_key("summary", run_id)
         recorded("the summary", lambda: create_markdown_artifact(text, key=key))
 
     def preflighted(self, report: PreflightReport) -> None:
         self._watcher.preflighted(report)
 
     def prepared(self, manifest: Manifest) -> None:
-        self._table = ShardTableArtifact(artifact_key("shards", manifest))
+        self._table = ShardTableArtifact(artifact_key("shards", manifest.run_id))
         self._watcher.prepared(manifest)
 
-    def seen(self, status: RunStatus, pace: Pace) -> None:
-        self._watcher.seen(status, pace)
+    def seen(self, status: RunStatus, outlook: Outlook) -> None:
+        self._watcher.seen(status, outlook)
         self._last = status
+        if self.on_record is not None:
+            self.on_record.seen(status)
         now_s = self._monotonic()
         if self._table is not None and now_s - self._shown_s >= ARTIFACT_INTERVAL_S:
             self._shown_s = now_s
@@ -137,8 +164,3 @@ def recorded(what: str, record: Callable[[], object]) -> bool:
         log.warning("prefect did not record %s: %s", what, error)
         return False
     return True
-
-
-def artifact_key(what: str, manifest: Manifest) -> str:
-    """Artifact keys may hold lower-case letters, digits and dashes only."""
-    return f"{what}-{manifest.run_id.lower().replace('_', '-')}"

@@ -80,6 +80,8 @@ def wait_for(url: str, *, log: Path) -> None:
 
 def answers(api_url: str, timeout_s: float) -> bool:
     """Whether a Prefect server, or somebody who refuses us, is there."""
+    if not api_url:
+        return False
     try:
         with urllib.request.urlopen(f"{api_url}/health", timeout=timeout_s):
             return True

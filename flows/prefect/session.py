@@ -8,12 +8,14 @@ import signal
 import threading
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
+from datetime import datetime
 
 from flows.drive.drive import Ending, Watcher
 from flows.prefect.own_server import ServerFailed, answers, own_server, wait_for
 from flows.surroundings import state_directory
 from shunt.errors import JobError
 from shunt.job.job import Job
+from shunt.store.protocol import Store
 
 LOCAL_SERVER = "http://127.0.0.1:4200/api"
 _PROBE_TIMEOUT_S = 0.3
@@ -51,6 +53,17 @@ def run_flow(
             return generate_in(session, job, sample=sample)
         finally:
             _send_last_logs()
+
+
+def settle_if_reachable(store: Store, run_id: str, *, now: datetime) -> None:
+    """Have Prefect show what became of killed flow runs, where its server answers at once."""
+    prepare_environment()
+    if not answers(os.environ.get("PREFECT_API_URL", ""), _PROBE_TIMEOUT_S):
+        return
+    from flows.prefect.flow_view import recorded
+    from flows.prefect.settling import settle
+
+    recorded("flow runs left behind", lambda: settle(store, run_id, now=now))
 
 
 @contextmanager

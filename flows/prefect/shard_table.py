@@ -1,49 +1,84 @@
-"""What Prefect's page shows of a run: the shard table and the closing summary."""
+"""What Prefect's page shows of a run: the shard table, bad rows, and the closing summary."""
 
-from flows.drive.drive import Ending
+from collections.abc import Sequence
+
+from flows.drive.drive import Ending, go_on_command, results_of
+from flows.report.sentences import headline, share_of, span_of
+from shunt.report.report import BadRow, RunReport
+from shunt.run.manifest import Manifest
 from shunt.run.status import RunStatus
 
 MAX_ROWS = 200
-"""Of the table; a page with thousands of rows helps nobody. Open shards come first."""
-
+"""Of a table; a page with thousands of rows helps nobody. Open shards come first."""
 
 ShardRow = dict[str, str | int]
 
 
+def artifact_key(what: str, run_id: str) -> str:
+    """Artifact keys may hold lower-case letters, digits and dashes only."""
+    return f"{what}-{run_id.lower().replace('_', '-')}"
+
+
 def shard_table(status: RunStatus) -> list[ShardRow]:
-    """One row per shard, the open ones first."""
+    """One row per shard, the open ones first. Held is what a living worker holds."""
+    living = {node.node_id for node in status.living}
     ordered = sorted(status.shards, key=lambda shard: (shard.done, shard.shard_id))
     return [
         {
             "shard": shard.shard_id,
-            "state": "done" if shard.done else "held" if shard.holder else "waiting",
+            "state": "done" if shard.done else "held" if shard.holder in living else "waiting",
             "rows": shard.num_rows,
             "finished": shard.num_terminal,
             "errors": shard.num_error_rows,
-            "worker": shard.holder,
+            "worker": shard.holder if shard.holder in living else "",
         }
         for shard in ordered[:MAX_ROWS]
     ]
 
 
-def run_summary_markdown(ending: Ending) -> str:
-    """The closing artifact."""
-    summary = ending.summary
-    if summary is None:
-        spent = "" if ending.spend is None else f" {ending.spend.usd:.2f} USD are spent."
-        return f"**{ending.run_id}** stopped: {ending.reason}.{spent} Run it again to go on."
+def bad_row_table(rows: Sequence[BadRow]) -> list[dict[str, str]]:
+    """Rows without an answer: file and line are in the reason, where preflight found them."""
+    return [{"row": row.row_id, "code": row.code, "reason": row.message} for row in rows[:MAX_ROWS]]
+
+
+def run_summary_markdown(
+    ending: Ending, manifest: Manifest, report: RunReport, *, report_at: str
+) -> str:
+    """The closing artifact: what happened, where everything is, and what to type next."""
+    good = report.num_ended - report.num_errors
     lines = [
-        f"**{ending.run_id}**: {summary.num_ok} of {summary.num_rows} rows are good.",
+        f"## {report.run_id}",
+        "",
+        headline(report),
+        *(["", f"**It stopped: {ending.reason}.**"] if ending.reason else []),
         "",
         "| | |",
         "|---|---|",
-        f"| error rows | {summary.num_errors} |",
-        f"| output tokens | {summary.num_output_tokens} |",
-        f"| rows carried over between workers | {summary.num_resumed_rows} |",
-        f"| rows begun again | {summary.num_restarted_rows} |",
-        f"| workers lost | {ending.num_lost} |",
-        f"| results | `{summary.directory}` |",
+        f"| rows with an answer | {good:,} of {report.num_rows:,} |",
+        f"| rows without | {report.num_errors:,} |",
+        f"| output tokens | {report.output_tokens:,} |",
+        f"| time | {span_of(report.duration_s)} |",
+        f"| workers lost | {len(report.interruptions):,} |",
+        f"| tokens taken over from them | {report.taken_over_tokens:,} |",
+        f"| generated again | {share_of(report.lost_tokens, report.output_tokens)} at most |",
     ]
-    if ending.spend is not None:
-        lines.append(f"| spent | {ending.spend.usd:.2f} USD |")
-    return "\n".join([*lines, *(f"| {code} | {n} |" for code, n in summary.errors.items())])
+    if report.money is not None:
+        lines.append(f"| spent | {report.money.usd:,.2f} USD |")
+    lines += [f"| `{code}` | {count:,} rows |" for code, count in report.errors.items()]
+    where = "results" if report.results else "results will be in"
+    store = go_on_command(manifest).partition("--store ")[2]
+    lines += [
+        f"| {where} | `{results_of(manifest)}` |",
+        f"| report | `{report_at}` |",
+        "",
+        *_command("Go on with:", ending.go_on),
+        *_command("Write what is finished so far:", ending.partial),
+        "Look again from any machine that can read the store:",
+        "",
+        f"    shunt report {report.run_id} --store {store}",
+    ]
+    return "\n".join(lines)
+
+
+def _command(sentence: str, command: str) -> list[str]:
+    return [sentence, "", f"    {command}", ""] if command else []

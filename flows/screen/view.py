@@ -2,22 +2,21 @@
 
 from collections.abc import Mapping, Sequence
 
-from rich.console import Console, Group, RenderableType
+from rich.console import Console
 from rich.live import Live
 from rich.markup import escape
-from rich.progress_bar import ProgressBar
-from rich.table import Table
 from rich.text import Text
 
 from flows.drive.drive import Ending
-from flows.screen.words import counted, duration, size
+from flows.screen.picture import Look, eta_line, picture
+from flows.screen.words import counted, size
 from shunt.dataset.preflight import PreflightReport
 from shunt.job.job import Fleet
 from shunt.results.summary import ResultFile, ResultSummary
 from shunt.run.event import Event, EventKind
 from shunt.run.manifest import Manifest
 from shunt.run.node_status import NodeState
-from shunt.run.pace import Pace
+from shunt.run.outlook import Outlook
 from shunt.run.partial import PartialSummary
 from shunt.run.spend import Spend
 from shunt.run.status import RunStatus
@@ -42,7 +41,10 @@ class PlainView:
         self._interval_s = interval_s
         self._last_s: float | None = None
         self._last_line = ""
+        self._said = ""
         self._shown: set[str] = set()
+        self.pools: Mapping[str, str] = {}
+        """Where nodes were bought, for who knows: shown beside them."""
 
     def __enter__(self) -> "PlainView":
         return self
@@ -57,13 +59,13 @@ class PlainView:
 
     def happened(self, event: Event) -> None: ...
 
-    def seen(self, status: RunStatus, pace: Pace) -> None:
+    def seen(self, status: RunStatus, outlook: Outlook) -> None:
         for event in status.events:
             name = event.model_dump_json()
             if event.kind in _TOLD and name not in self._shown:
                 self._shown.add(name)
                 self._console.print(event_line(event), highlight=False)
-        now_s, line = pace.last_s, status_line(status, pace)
+        now_s, line = status.read_at.timestamp(), status_line(status, outlook)
         due = self._last_s is None or now_s - self._last_s >= self._interval_s
         if due and line != self._last_line:
             if self._last_s is not None:
@@ -73,6 +75,12 @@ class PlainView:
 
     def collected(self, summary: ResultSummary) -> None: ...
 
+    def say(self, sentence: str) -> None:
+        """Once, however often it is said on end."""
+        if sentence != self._said:
+            self._said = sentence
+            self._console.print(sentence, style="yellow", highlight=False, soft_wrap=True)
+
 
 class LiveView(PlainView):
     """A picture that is drawn anew with every look; what happened scrolls by above it."""
@@ -81,7 +89,6 @@ class LiveView(PlainView):
         super().__init__(console, interval_s=float("inf"))
         self._last_s = 0.0
         self._live = Live(console=console, refresh_per_second=4, transient=False)
-        self._interrupted = 0
 
     def __enter__(self) -> "LiveView":
         self._live.__enter__()
@@ -90,21 +97,9 @@ class LiveView(PlainView):
     def __exit__(self, *exc: object) -> None:
         self._live.__exit__(None, None, None)
 
-    def seen(self, status: RunStatus, pace: Pace) -> None:
-        super().seen(status, pace)
-        self._live.update(picture(status, pace))
-
-
-def picture(status: RunStatus, pace: Pace) -> RenderableType:
-    """Progress, rates, and a line per living worker."""
-    bar = ProgressBar(total=max(1, status.rows_total), completed=status.rows_terminal, width=60)
-    workers = Table(box=None, padding=(0, 2), header_style="dim")
-    for name in ("worker", "state", "shards", "running", "rows", "tokens"):
-        workers.add_column(name, justify="left" if name in ("worker", "state") else "right")
-    for node in sorted(status.living, key=lambda node: node.node_id):
-        counts = (len(node.shards), node.running, node.rows_finished, node.output_tokens)
-        workers.add_row(node.node_id, node.detail or node.state.value, *map(str, counts))
-    return Group(bar, Text.from_markup(status_line(status, pace)), workers)
+    def seen(self, status: RunStatus, outlook: Outlook) -> None:
+        super().seen(status, outlook)
+        self._live.update(picture(Look(status, outlook, self.pools), status_line(status, outlook)))
 
 
 def opening_line(manifest: Manifest) -> str:
@@ -122,7 +117,7 @@ def _workers_of(fleet: Fleet) -> str:
     return f"{nodes} on EC2 in {fleet.ec2.region}"
 
 
-def status_line(status: RunStatus, pace: Pace) -> str:
+def status_line(status: RunStatus, outlook: Outlook) -> str:
     """Rows, what is in flight, rates and workers; before the first token, what is waited for."""
     running = sum(node.running for node in status.living)
     parts = [f"{status.rows_terminal:,}/{status.rows_total:,} rows"]
@@ -131,8 +126,8 @@ def status_line(status: RunStatus, pace: Pace) -> str:
     else:
         parts += [
             f"{running} in flight",
-            f"{pace.tokens_per_s:.0f} tok/s",
-            f"ETA {duration(pace.eta_s(status.rows_left))}",
+            f"{outlook.tokens_per_s:,.0f} tok/s",
+            f"ETA {eta_line(outlook.eta_s)}",
             counted(len(status.living), "worker"),
         ]
     if fetching := [node.detail for node in status.living if node.detail]:

@@ -277,10 +277,11 @@ def _free(raw: bytes, epoch: int, own: Place) -> bool:
     beat = DriverBeat.model_validate_json(raw)
     if beat.epoch != epoch:
         return False  # the newest one has not beaten yet
-    return beat.released or _is_dead(beat.place, own)
+    return beat.released or is_dead(beat.place, own)
 
 
-def _is_dead(place: Place, own: Place) -> bool:
+def is_dead(place: Place, own: Place) -> bool:
+    """Whether the process is known to be gone: it can be known on its own machine alone."""
     if not place.machine or place.machine != own.machine:
         return False
     return _started(place.pid) != place.started

@@ -4,11 +4,20 @@ import math
 from collections.abc import Sequence
 from dataclasses import dataclass
 
+from shunt.job.job import Job
 from shunt.run.node_status import NodeState, NodeStatus
 from shunt.run.status import RunStatus
 
 MEMORY_S = 3600.0
 """Busy seconds of a worker after which what was seen before them counts by a third (1/e)."""
+
+_UNLIMITED_ANSWER_TOKENS = 1024
+"""A first guess of what a row without `max_tokens` makes, until rows have ended."""
+
+
+def answer_tokens(job: Job) -> int:
+    """What a row makes at most, by the job's defaults."""
+    return job.sampling.max_tokens or _UNLIMITED_ANSWER_TOKENS
 
 
 @dataclass(slots=True)

@@ -117,7 +117,21 @@ def read_status(store: Store, run_id: str, node_id: str) -> NodeStatus | None:
     return NodeStatus.model_validate_json(raw)
 
 
-def read_statuses(store: Store, run_id: str) -> Iterator[NodeStatus]:
+def read_statuses(
+    store: Store, run_id: str, *, ended: dict[str, NodeStatus] | None = None
+) -> Iterator[NodeStatus]:
+    """`ended` keeps, for whoever reads again, nodes that have said their last word, by key."""
+    kept: dict[str, NodeStatus] = {} if ended is None else ended
+
+    def read(key: str) -> NodeStatus:
+        return kept.get(key) or NodeStatus.model_validate_json(store.get(key))
+
+    names = list(store.list(keys.node_prefix(run_id)))
     with ThreadPoolExecutor(_FETCH_THREADS) as pool:
-        for raw in pool.map(store.get, store.list(keys.node_prefix(run_id))):
-            yield NodeStatus.model_validate_json(raw)
+        found = list(pool.map(read, names))
+    newest = max((status.updated_at for status in found), default=None)
+    for key, status in zip(names, found, strict=True):
+        # Its process may still add why it ended: not for longer than a silent one is waited for.
+        if newest and status.state is NodeState.ENDED and status.silent(newest):
+            kept[key] = status
+        yield status

@@ -5,6 +5,8 @@ from dataclasses import dataclass, field
 from datetime import UTC, datetime
 from enum import StrEnum
 
+from pydantic import JsonValue, TypeAdapter
+
 from shunt import keys
 from shunt.checkpoint.done import ShardDone, read_done
 from shunt.results.summary import read_summary
@@ -85,6 +87,12 @@ class RunStatus:
         return sum(event.kind is EventKind.INTERRUPTED for event in self.events)
 
 
+def status_tree(status: RunStatus) -> dict[str, JsonValue]:
+    """The status as plain data, without the curves of its nodes: the report has those."""
+    without = {"nodes": {"__all__": {"course"}}}
+    return TypeAdapter(RunStatus).dump_python(status, mode="json", exclude=without)
+
+
 @dataclass(slots=True)
 class StatusReader:
     """Reads a run's status again and again. What never changes is fetched once."""
@@ -94,13 +102,14 @@ class StatusReader:
     _manifest: Manifest | None = None
     _done: dict[str, ShardDone] = field(default_factory=dict[str, ShardDone])
     _events: dict[str, Event] = field(default_factory=dict[str, Event])
+    _ended: dict[str, NodeStatus] = field(default_factory=dict[str, NodeStatus])
 
     def read(self) -> RunStatus:
         """Raises `RunMissing` when there is no such run."""
         manifest = self._manifest = self._manifest or read_manifest(self.store, self.run_id)
         read_done(self.store, self.run_id, into=self._done)
         read_events(self.store, self.run_id, into=self._events)
-        nodes = tuple(read_statuses(self.store, self.run_id))
+        nodes = tuple(read_statuses(self.store, self.run_id, ended=self._ended))
         shards = _shard_statuses(manifest, nodes, self._done)
         return RunStatus(
             run_id=self.run_id,

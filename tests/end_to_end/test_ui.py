@@ -1,13 +1,15 @@
 """A scheduled run on a real Prefect server, and its page in a real browser."""
 
 import json
+import os
+import signal
 import socket
 import subprocess
 import sys
 import time
 import urllib.error
 import urllib.request
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -15,18 +17,10 @@ import pytest
 import yaml
 from playwright.sync_api import Page, sync_playwright
 
-from deployments.server import prefect_server, prefect_worker, server_environment
+from deployments.server import REPOSITORY, prefect_server, prefect_worker, server_environment
 from tests.end_to_end.browser import ARGUMENTS, CHROMIUM
 
-_APPLY = """
-import sys
-from pathlib import Path
-from deployments.apply import apply_deployments
-from deployments.catalogue import Deployment
-apply_deployments([
-    Deployment("every-few-seconds", "A test's own.", Path(sys.argv[1]), interval_s=10.0)
-])
-"""
+POOL = "test-pool"
 
 pytestmark = [pytest.mark.prefect, pytest.mark.timeout(300)]
 
@@ -34,9 +28,10 @@ pytestmark = [pytest.mark.prefect, pytest.mark.timeout(300)]
 class Server:
     """A running server as a test sees it."""
 
-    def __init__(self, url: str, directory: Path) -> None:
+    def __init__(self, url: str, directory: Path, environment: dict[str, str]) -> None:
         self.url = url
         self.directory = directory
+        self.environment = environment
 
     def post(self, path: str, body: dict[str, Any]) -> Any:
         data = json.dumps(body).encode()
@@ -54,9 +49,14 @@ class Server:
             time.sleep(0.5)
         return found
 
+    def deployment(self, name: str) -> Any:
+        query = {"deployments": {"name": {"any_": [name]}}, "limit": 1}
+        return self.post("/deployments/filter", query)[0]
+
     def first_completed(self) -> Any:
         """The earliest flow run that has completed; the schedule goes on, so others follow."""
-        query = {"flow_runs": {"state": {"type": {"any_": ["COMPLETED"]}}}, "limit": 1}
+        name = {"name": {"like_": "scheduled-"}}
+        query = {"flow_runs": {"state": {"type": {"any_": ["COMPLETED"]}}, **name}, "limit": 1}
         return self.wait_for("/flow_runs/filter", query | {"sort": "START_TIME_ASC"})[0]
 
     def artifacts_of(self, run: Any) -> set[str]:
@@ -76,11 +76,41 @@ def server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Server]:
         port = free.getsockname()[1]
     environment = server_environment(directory / "home", port)
     with prefect_server(environment, port=port, log=directory / "server.log"):
-        subprocess.run(
-            [sys.executable, "-c", _APPLY, str(job_file)], env=environment, check=True, timeout=120
-        )
-        with prefect_worker(environment, log=directory / "worker.log"):
-            yield Server(f"http://127.0.0.1:{port}", directory)
+        for _ in range(2):  # the second time changes nothing
+            deploy(write_deployments(directory, job_file), environment)
+        with prefect_worker(environment, pool=POOL, log=directory / "worker.log"):
+            yield Server(f"http://127.0.0.1:{port}", directory, environment)
+
+
+def deploy(file: Path, environment: Mapping[str, str]) -> None:
+    subprocess.run(
+        [sys.executable, "-m", "flows", "deploy", str(file)],
+        env=dict(environment), cwd=REPOSITORY, check=True, timeout=120,
+    )  # fmt: skip
+
+
+def write_deployments(directory: Path, job_file: Path) -> Path:
+    """The job every ten seconds, and the same job from a form that is started by hand."""
+    scheduled = {"name": "every-few-seconds", "pool": POOL, "job": job_file.name}
+    file = directory / "deployments.yaml"
+    tree = {
+        "pools": [
+            {"name": POOL, "type": "process"},
+            *(
+                {"name": f"in-{kind}", "type": kind, "image": "shunt:1", "directory": "/opt/shunt"}
+                for kind in ("docker", "kubernetes", "ecs")
+            ),
+        ],
+        "deployments": [
+            {**scheduled, "interval_s": 10.0},
+            {**scheduled, "name": "by-hand", "cron": "0 2 * * *", "timezone": "Europe/Berlin",
+             "active": False},
+            *({**scheduled, "name": f"by-{kind}", "pool": f"in-{kind}"}
+              for kind in ("docker", "kubernetes", "ecs")),
+        ],
+    }  # fmt: skip
+    file.write_text(yaml.safe_dump(tree))
+    return file
 
 
 def write_job(directory: Path) -> Path:
@@ -101,7 +131,8 @@ def write_job(directory: Path) -> Path:
 
 def test_a_scheduled_run_fires_finishes_and_shows_itself(server: Server) -> None:
     run = server.first_completed()
-    assert run["name"] == "scheduled"
+    assert run["name"].startswith("scheduled-")
+    assert f"run:{run['name']}" in run["tags"]
     assert run["auto_scheduled"]
     (summary_file,) = (server.directory / "results").glob("*/summary.json")
     assert json.loads(summary_file.read_text())["num_ok"] == 40
@@ -109,26 +140,147 @@ def test_a_scheduled_run_fires_finishes_and_shows_itself(server: Server) -> None
     of_run = {"flow_runs": {"id": {"any_": [run["id"]]}}}
     names = {task["name"] for task in server.post("/task_runs/filter", of_run)}
     assert names == {"prepare", "worker-0", "worker-1"}
-    assert server.artifacts_of(run) == {"shards", "summary"}
+    assert server.artifacts_of(run) == {"shards", "report", "summary"}
 
 
 def test_a_later_flow_run_of_a_finished_run_shows_it_too(server: Server) -> None:
-    two = {"flow_runs": {"state": {"type": {"any_": ["COMPLETED"]}}}, "sort": "START_TIME_ASC"}
+    completed = {"state": {"type": {"any_": ["COMPLETED"]}}, "name": {"like_": "scheduled-"}}
+    two = {"flow_runs": completed, "sort": "START_TIME_ASC"}
     deadline_s = time.monotonic() + 120
     while len(runs := server.post("/flow_runs/filter", two)) < 2:
         assert time.monotonic() < deadline_s
         time.sleep(0.5)
-    assert server.artifacts_of(runs[-1]) == {"shards", "summary"}
+    assert server.artifacts_of(runs[-1]) == {"shards", "report", "summary"}
 
 
 def test_a_wrong_value_is_refused_before_there_is_a_run(server: Server) -> None:
-    (deployment,) = server.post("/deployments/filter", {"limit": 1})
-    job = deployment["parameters"]["job"] | {"fleet": {"workers": 0}}
+    deployment = server.deployment("by-hand")
+    machines = {"workers": -1}
     with pytest.raises(urllib.error.HTTPError) as refused:
         server.post(
-            f"/deployments/{deployment['id']}/create_flow_run", {"parameters": {"job": job}}
+            f"/deployments/{deployment['id']}/create_flow_run",
+            {"parameters": {**deployment["parameters"], "machines": machines}},
         )
-    assert "less than the minimum of 1" in refused.value.read().decode()
+    assert "less than the minimum of 0" in refused.value.read().decode()
+
+
+def test_two_triggers_of_one_job_at_once_do_the_work_once(server: Server) -> None:
+    """Of one deployment one flow run goes at a time; the other waits, and finds the work done."""
+    deployment = server.deployment("by-hand")
+    parameters = {**deployment["parameters"], "what": {**deployment["parameters"]["what"]}}
+    parameters["what"]["name"] = "twice"
+    pressed = [
+        server.post(f"/deployments/{deployment['id']}/create_flow_run", {"parameters": parameters})
+        for _ in range(2)
+    ]
+    ids = [run["id"] for run in pressed]
+    completed = {"id": {"any_": ids}, "state": {"type": {"any_": ["COMPLETED"]}}}
+    deadline_s = time.monotonic() + 180
+    while len(runs := server.post("/flow_runs/filter", {"flow_runs": completed})) < 2:
+        assert time.monotonic() < deadline_s
+        time.sleep(0.5)
+    assert {run["name"] for run in runs} == {runs[0]["name"]}
+    (nodes,) = (server.directory / "runs/runs").glob("twice-*/nodes")
+    assert len(list(nodes.iterdir())) == 2, "the second one started no worker"
+
+
+def test_a_refused_job_has_one_sentence_and_a_person_is_told(server: Server) -> None:
+    """An input that is missing: no traceback, a state of its own, and the automation fires."""
+    deployment = server.deployment("by-hand")
+    what = {**deployment["parameters"]["what"], "name": "gone", "input": "/gone/*.jsonl"}
+    made = server.post(
+        f"/deployments/{deployment['id']}/create_flow_run",
+        {"parameters": {**deployment["parameters"], "what": what}},
+    )
+    failed = {"id": {"any_": [made["id"]]}, "state": {"type": {"any_": ["FAILED"]}}}
+    (run,) = server.wait_for("/flow_runs/filter", {"flow_runs": failed})
+    assert run["state"]["name"] == "Refused"
+    assert "/gone/*.jsonl" in run["state"]["message"]
+    of_run = {"logs": {"flow_run_id": {"any_": [made["id"]]}}}
+    assert not any("Traceback" in log["message"] for log in server.post("/logs/filter", of_run))
+    triggered = {"filter": {"event": {"name": ["prefect.automation.triggered"]}}}
+    deadline_s = time.monotonic() + 120
+    while True:
+        events = server.post("/events/filter", triggered)["events"]
+        told = {event["resource"]["prefect.resource.name"] for event in events}
+        if "shunt: failed run" in told:
+            break
+        assert time.monotonic() < deadline_s, told
+        time.sleep(0.5)
+
+
+@pytest.mark.parametrize("looks", ["status", "sweep"])
+def test_a_killed_flow_run_is_set_right_by_whoever_looks_next(server: Server, looks: str) -> None:
+    """SIGKILL of everything that knew of it: Prefect would show it as running for ever."""
+    directory = server.directory
+    job = yaml.safe_load((directory / "job.yaml").read_text()) | {"name": f"killed-by-{looks}"}
+    job["model"] |= {"fake_tokens_per_s": 5}
+    (directory / f"{looks}.yaml").write_text(yaml.safe_dump(job))
+    command = [sys.executable, "-m", "flows", "run", f"{directory}/{looks}.yaml"]
+    quiet: dict[str, Any] = {"stdout": subprocess.DEVNULL, "stderr": subprocess.DEVNULL}
+    with subprocess.Popen(
+        command, env=server.environment, cwd=directory, start_new_session=True, **quiet
+    ) as run:
+        try:
+            shown = {"flow_runs": {"name": {"like_": f"killed-by-{looks}-"}}}
+            (flow_run,) = server.wait_for("/flow_runs/filter", shown)
+            of_it = {"flow_runs": {"id": {"any_": [flow_run["id"]]}}}
+            key = {"artifacts": {"key": {"like_": "shards-"}}}
+            server.wait_for("/artifacts/filter", of_it | key)
+            held = {"task_runs": {"state": {"type": {"any_": ["RUNNING"]}}}}
+            server.wait_for("/task_runs/filter", of_it | held)
+        finally:
+            os.killpg(run.pid, signal.SIGKILL)
+    nodes = directory / "runs/runs" / flow_run["name"] / "nodes"
+    deadline_s = time.monotonic() + 120
+    while {json.loads(node.read_text())["state"] for node in nodes.iterdir()} != {"ended"}:
+        assert time.monotonic() < deadline_s  # workers see that their parent is gone, and save
+        time.sleep(0.2)
+    if looks == "status":
+        look = ["status", flow_run["name"], "--store", str(directory / "runs")]
+    else:
+        look = ["deploy", "--sweep"]
+    subprocess.run(
+        [sys.executable, "-m", "flows", *look], env=server.environment, cwd=directory, check=True,
+        timeout=120, **quiet,
+    )  # fmt: skip
+
+    (ended,) = server.post("/flow_runs/filter", of_it)
+    assert ended["state"]["type"] == "CRASHED"
+    assert f"Go on with: shunt resume {flow_run['name']}" in ended["state"]["message"]
+    tasks = server.post("/task_runs/filter", of_it)
+    assert {task["state_type"] for task in tasks} <= {"COMPLETED", "CRASHED"}
+    (table,) = server.post("/artifacts/filter", of_it | key)
+    assert {row["state"] for row in json.loads(table["data"])} <= {"waiting", "done"}
+
+
+def test_what_happens_to_a_run_is_an_event_of_it(server: Server) -> None:
+    run = server.first_completed()
+    of_run = {"filter": {"resource": {"id": [f"shunt.run.{run['name']}"]}}}
+    deadline_s = time.monotonic() + 120
+    while True:
+        events = server.post("/events/filter", of_run)["events"]
+        if {"shunt.worker.started", "shunt.run.ended"} <= {event["event"] for event in events}:
+            break
+        assert time.monotonic() < deadline_s, events
+        time.sleep(0.5)
+    related = {each["prefect.resource.id"] for event in events for each in event["related"]}
+    assert f"prefect.flow-run.{run['id']}" in related
+
+
+def test_deployments_are_applied_whole(server: Server) -> None:
+    by_hand = server.deployment("by-hand")
+    assert by_hand["schedules"][0]["schedule"]["timezone"] == "Europe/Berlin"
+    assert by_hand["schedules"][0]["active"] is False
+    assert by_hand["concurrency_options"]["collision_strategy"] == "ENQUEUE"
+    for kind in ("docker", "kubernetes", "ecs"):
+        deployment = server.deployment(f"by-{kind}")
+        assert deployment["job_variables"]["image"] == "shunt:1"
+        assert deployment["work_pool_name"] == f"in-{kind}"
+    names = {automation["name"] for automation in server.post("/automations/filter", {})}
+    assert names == {f"shunt: {what}" for what in (
+        "limit reached", "interruption storm", "stuck run", "failed run"
+    )}  # fmt: skip
 
 
 @pytest.mark.browser
@@ -145,7 +297,7 @@ def test_the_page_of_a_run_names_its_workers(server: Server) -> None:
         page.get_by_text("Completed").first.wait_for(timeout=60_000)
         page.screenshot(path=server.directory / "flow-run.png")
         page.get_by_text("Artifacts", exact=True).click()
-        for name in ("shards-scheduled-", "summary-scheduled-"):
+        for name in ("shards-scheduled-", "report-scheduled-", "summary-scheduled-"):
             page.get_by_text(name).first.wait_for(timeout=60_000)
         page.screenshot(path=server.directory / "artifacts.png")
         assert_form(page, server)
@@ -153,8 +305,10 @@ def test_the_page_of_a_run_names_its_workers(server: Server) -> None:
 
 
 def assert_form(page: Page, server: Server) -> None:
-    """The deployment's custom run asks for the job's own fields."""
-    (deployment,) = server.post("/deployments/filter", {"limit": 1})
+    """The deployment's custom run asks for what a person fills first, and nothing is of no type."""
+    deployment = server.deployment("by-hand")
     page.goto(f"{server.url}/deployments/deployment/{deployment['id']}/run")
-    page.get_by_text("Shard Prompts").first.wait_for(timeout=60_000)
-    page.screenshot(path=server.directory / "form.png")
+    for field in ("Template", "Max Tokens", "Workers", "Max Cost Usd", "Job Text"):
+        page.get_by_text(field, exact=True).first.wait_for(timeout=60_000)
+    page.screenshot(path=server.directory / "form.png", full_page=True)
+    assert page.get_by_text("Property is type None").count() == 0

@@ -1,4 +1,4 @@
-"""The commands that ask about a run or a job: status, watch, verify, collect, preflight, schema."""
+"""The commands that ask about a run or a job: status, verify, collect, preflight, schema."""
 
 import json
 import shutil
@@ -8,7 +8,7 @@ from pathlib import Path
 
 import pytest
 
-from tests.flows.conftest import Desk, wait_until
+from tests.flows.conftest import Desk
 
 pytestmark = pytest.mark.timeout(240)
 
@@ -40,18 +40,6 @@ def test_a_beginning_that_names_two_runs_lists_them(desk: Desk) -> None:
 
     assert refused.returncode == 2
     assert refused.stderr.count("small-") == 2
-
-
-def test_watch_follows_to_the_end(slow_desk: Desk) -> None:
-    run = slow_desk.start("run", "job.yaml", "--no-prefect", "--set", "model.fake_tokens_per_s=30")
-    wait_until(lambda: list(slow_desk.directory.glob("runs/runs/*/manifest.json")))
-    watched = slow_desk.shunt("watch", "small")
-    run.communicate(timeout=120)
-
-    assert watched.returncode == 0
-    assert "/60 rows" in watched.stdout
-    again = slow_desk.shunt("watch", "small", "--json")
-    assert json.loads(again.stdout)["state"] == "collected"
 
 
 def test_verify_proves_the_results_and_notices_a_changed_one(
