@@ -38,7 +38,6 @@ from shunt.run.outlook import Outlook, outlook_of
 from shunt.run.status import RunStatus, StatusReader
 from shunt.store.config import open_configured_store
 from shunt.store.errors import StoreError
-from shunt.store.patience import AWAY
 from shunt.store.protocol import Store
 
 log = logging.getLogger(__name__)
@@ -145,12 +144,12 @@ def _driven(manifest: Manifest, store: Store, around: Surroundings, show: FlowVi
             show.seen(status, outlook_of(status, answer_tokens(manifest.settled_job)))
     except ShuntError as error:
         record.events.ended(_FAILED, str(error), around.now())
+        record.beat(ended=True)
         raise
     finally:
         show.close(slots)
         for lane in lanes:
             lane.wait()
-        record.beat(ended=True)
     if (endings := _ENDINGS.get()) is not None:
         endings.append(ending)
     state = final_state(ending, manifest)
@@ -158,18 +157,19 @@ def _driven(manifest: Manifest, store: Store, around: Surroundings, show: FlowVi
     if ending.code is ExitCode.LIMIT:
         record.events.limit_reached(ending.reason, around.now())
     record.events.ended(state.name or "", ending.reason, around.now())
+    record.beat(ended=True)
     return state
 
 
 def _show_end(
     ending: Ending, manifest: Manifest, store: Store, around: Surroundings, show: FlowView
 ) -> None:
-    """The report into the store, and what the page says of it. A store that is away now says
+    """The report into the store, and what the page says of it. That it cannot be made now says
     nothing of the run."""
     try:
         report = read_report(store, manifest.run_id, now=around.now())
         store.put(keys.report(manifest.run_id), render_page(report).encode())
-    except AWAY as error:
+    except ShuntError as error:
         log.warning("the report is not written: %s", error)
         return
     report_at = f"{store.uri.rstrip('/')}/{keys.report(manifest.run_id)}"

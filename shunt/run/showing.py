@@ -30,7 +30,7 @@ class Showing(BaseModel):
     place: Place
     beat_at: AwareDatetime
     ended: bool = False
-    """Whether Prefect has been told how it ended."""
+    """Whether Prefect has been told how it ended, or is being told."""
 
     def is_left_behind(self, now: datetime) -> bool:
         """Whether its process is gone, and Prefect does not know."""
