@@ -39,9 +39,9 @@ def outlook_of(status: RunStatus, max_tokens: int) -> Outlook:
     now = max((node.updated_at for node in workers), default=status.read_at)
     by_worker = {node.node_id: _rate(node, node.updated_at, WINDOWS_S[0]) for node in status.living}
     lasted_s = (now - _first_token_at(workers, now)).total_seconds()
-    rates = {w: sum(_rate(n, now, min(w, max(1.0, lasted_s))) for n in workers)
-             for w in WINDOWS_S}  # fmt: skip
-    moving = [rate for rate in rates.values() if rate > 0 and lasted_s >= SOONEST_S]
+    windows = [min(w, lasted_s) for w in WINDOWS_S if lasted_s >= SOONEST_S]
+    rates = [sum(_rate(node, now, window_s) for node in workers) for window_s in windows]
+    moving = [rate for rate in rates if rate > 0]
     left = Effort(max_tokens).tokens_left(status) if status.rows_left else 0.0
     return Outlook(
         tokens_per_s=sum(by_worker.values()),
