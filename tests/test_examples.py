@@ -6,9 +6,9 @@ from datetime import UTC, datetime
 from pathlib import Path
 
 import pytest
-from deployments.catalogue import DEPLOYMENTS
 
 from flows.commands.plan import read_sections
+from flows.prefect.deployment_file import load_deployments
 from shunt.dataset.rendering import renderer_of
 from shunt.job.job_file import job_schema, load_job
 from shunt.job.sampling import Sampling
@@ -65,8 +65,9 @@ def test_every_script_imports() -> None:
 
 
 def test_every_deployment_has_a_job_that_loads() -> None:
-    for deployment in DEPLOYMENTS:
-        assert load_job(deployment.job_file)
+    shipped = REPOSITORY / "deployments/deployments.yaml"
+    for deployment in load_deployments(shipped).deployments:
+        assert load_job(shipped.parent / deployment.job)
 
 
 def test_the_schema_in_the_docs_is_the_job_files() -> None:
