@@ -62,5 +62,6 @@ def serve_metrics(worker: Worker, first_port: int) -> int | None:
             continue
         log.info("metrics served port=%d", port)
         return port
-    log.warning("metrics not served: ports %d to %d are taken", first_port, port)
+    last = first_port + PORTS - 1
+    log.warning("metrics not served: ports %d to %d are taken", first_port, last)
     return None

@@ -12,6 +12,7 @@ from flows.report.canvas import LEFT_IN, RIGHT_IN, SERIES, TEXT_PT, WIDTH_IN, Ca
 from flows.report.sentences import span_of
 from flows.screen.words import counted
 from shunt.report.report import Activity, Lane, Life, Money, RunReport, Score, StartUp
+from shunt.run.status import RunState
 
 INKS: dict[Activity, Ink] = {
     "booting": Ink.BOOTING,
@@ -41,6 +42,7 @@ def lanes_chart(report: RunReport) -> str:
         for life in lane.lives:
             if life.ending == "interrupted":
                 _draw_loss(canvas, axes, scale, row, life, named=named)
+    _draw_collection(axes, scale, report)
     axes.set_ylim(len(lanes) - 0.4, -0.6)
     axes.grid(visible=False, axis="y")
     if named:
@@ -73,6 +75,18 @@ def _draw_loss(
     canvas.tell(line, f"{life.node_id}: {life.reason}{lost}")
     if named:
         axes.plot(at, row - 0.42, marker="v", markersize=4.5, color=Ink.LOST, markeredgewidth=0)
+
+
+def _draw_collection(axes: Axes, scale: TimeScale, report: RunReport) -> None:
+    """What comes after the last worker has left, where it is long enough to be asked about."""
+    left_s = max((life.ended_s for lane in report.lanes for life in lane.lives), default=0.0)
+    if report.state is RunState.COLLECTED and report.duration_s - left_s > 0.1 * report.duration_s:
+        axes.axvspan(scale(left_s), scale(report.duration_s), color=Ink.LINE, alpha=0.5, lw=0)
+        middle = scale((left_s + report.duration_s) / 2)
+        axes.text(
+            middle, (len(report.lanes) - 1) / 2, "results are\nwritten", ha="center", va="center",
+            fontsize=TEXT_PT, color=Ink.SOFT,
+        )  # fmt: skip
 
 
 def speed_chart(report: RunReport) -> str:
