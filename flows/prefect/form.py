@@ -32,15 +32,15 @@ class What(_Group):
     name: Annotated[str, Field(pattern=r"^[A-Za-z0-9][A-Za-z0-9_-]{0,63}$", examples=["reviews"])]
     """Letters, digits, - and _. The same job over the same input is the same run, and goes on."""
     model: Annotated[str, Field(min_length=1, examples=["Qwen/Qwen3-8B", "s3://bucket/model"])]
-    """Id on the Hugging Face hub, s3://bucket/prefix, or a directory."""
+    """Id on the Hugging Face hub (Qwen/Qwen3-8B), s3://bucket/prefix, or a directory."""
     input: Annotated[str, Field(min_length=1, examples=["s3://bucket/prompts/*.jsonl.zst"])]
-    """Files of prompts: JSONL, Parquet, CSV or OpenAI batch. A path, a glob or an s3:// URI."""
+    """JSONL, Parquet, CSV or OpenAI batch: a path, or s3://bucket/prompts/*.jsonl.zst."""
     template: Annotated[str, Field(examples=["Summarise: {{ text }}"])] = ""
-    """Jinja2 text over the columns of a row; its result is the prompt. Empty: the column prompt."""
+    """Makes a prompt of a row's columns: Summarise: {{ text }}. Empty: the column prompt."""
     chat: bool = False
     """Make a chat with one user message of each prompt text."""
     system: Annotated[str, Field(examples=["You answer in one sentence."])] = ""
-    """System message of every chat."""
+    """System message of every chat: You answer in one sentence."""
     first_rows: Annotated[int, Field(ge=0)] = 0
     """Run only so many rows, as a run of their own, to see whether all is well. 0: all."""
 
@@ -60,9 +60,9 @@ class Places(_Group):
     """Where things are kept."""
 
     store: Annotated[str, Field(examples=["s3://bucket/runs"])] = ""
-    """Where the run keeps every token, to go on anywhere. Empty: beside the job file."""
+    """Where the run keeps every token: s3://bucket/runs. Empty: beside the job file."""
     results: Annotated[str, Field(examples=["s3://bucket/results"])] = ""
-    """Where the result files go. Empty: beside the job file."""
+    """Where the result files go: s3://bucket/results. Empty: beside the job file."""
     format: Literal["parquet and jsonl", "parquet", "jsonl"] = _BOTH
     """Of the result files."""
 
@@ -85,7 +85,7 @@ class Stops(_Group):
         str, Field(pattern=r"^$|^\d{4}-\d\d-\d\dT\d\d:\d\d(:\d\d)?(Z|[+-]\d\d:\d\d)$",
                    examples=["2026-12-01T06:00:00Z"])
     ] = ""  # fmt: skip
-    """With its time zone. Empty: none."""
+    """With its time zone: 2026-12-01T06:00:00Z. Empty: none."""
     strict: bool = False
     """Refuse to start when a row of the input is bad."""
     bad_rows_allowed: Annotated[int, Field(ge=-1)] = -1
@@ -98,7 +98,7 @@ class More(_Group):
     job_file: Annotated[str, Field(examples=["/srv/jobs/reviews.yaml"])] = ""
     """Path of a job file where this flow runs: a field at its default leaves that to it."""
     job_text: Annotated[str, Field(examples=["model: {dtype: bfloat16}"])] = ""
-    """The same as text (YAML), over that of the file. docs/jobs.md has all keys."""
+    """The same as YAML, over the file: model: {dtype: bfloat16}. docs/jobs.md has all keys."""
 
 
 _Filled = TypeVar("_Filled", bound=_Group)
