@@ -9,7 +9,8 @@ from rich.table import Table
 from rich.text import Text
 
 from flows.screen.words import duration
-from shunt.run.node_status import NodeState, NodeStatus, machine_of
+from shunt import keys
+from shunt.run.node_status import NodeState, NodeStatus
 from shunt.run.outlook import Outlook
 from shunt.run.spend import Spend
 from shunt.run.status import RunStatus
@@ -81,7 +82,7 @@ def _workers(look: Look) -> Table:
 def _cells(node: NodeStatus, look: Look) -> list[RenderableType]:
     style = _STYLES.get(node.state, "")
     state = Text(node.detail or node.state.value, style=style)
-    pool = [look.pools.get(machine_of(node.node_id), "")] if look.pools else []
+    pool = [look.pools.get(keys.machine_of(node.node_id), "")] if look.pools else []
     rate = look.outlook.by_worker.get(node.node_id, 0.0)
     counts = (node.running, len(node.shards), node.rows_finished, node.output_tokens)
     return [node.node_id, *pool, state, f"{rate:,.0f}", *(f"{count:,}" for count in counts)]
