@@ -31,7 +31,9 @@ _SUFFIXES: dict[str, FileFormat] = {
     ".parquet": "parquet",
     ".pq": "parquet",
     ".csv": "csv",
+    ".tsv": "csv",
 }
+_WILD = "*?["
 _COMPRESSIONS = (".gz", ".zst")
 
 
@@ -44,6 +46,8 @@ class SourceFile:
     path: str
     shares_name: bool = False
     """Another file of the dataset has the same last part."""
+    folders: tuple[str, ...] = ()
+    """The folders between what was named and the file: `key=value` in them are columns."""
 
     @property
     def name(self) -> str:
@@ -53,6 +57,11 @@ class SourceFile:
     @property
     def compression(self) -> str:
         return next((c for c in _COMPRESSIONS if self.uri.endswith(c)), "")
+
+    @property
+    def delimiter(self) -> str:
+        """Between the fields of a table in text, by the name."""
+        return "\t" if self.uri.removesuffix(self.compression).endswith(".tsv") else ","
 
     def format(self) -> FileFormat:
         """What the name says. Raises `InputError` when it says nothing."""
@@ -151,8 +160,9 @@ def find_files(
     """The files that the paths and globs name: those of a glob sorted, a list in its own order.
     `options`: of the file system, for paths with a scheme.
 
-    A path that exists as it is written is that file, whatever signs are in its name. Raises
-    `InputError` for a path that names nothing, or a directory.
+    A path that exists as it is written is that file, whatever signs are in its name. A directory is
+    all files in it and below, but those whose names or folders begin with `_` or `.`. Raises
+    `InputError` for a path that names nothing.
     """
     found: dict[str, SourceFile] = {}
     for path in [paths] if isinstance(paths, str) else paths:
@@ -178,19 +188,48 @@ def _options(path: str, endpoint_url: str | None, given: Mapping[str, Any]) -> d
 def _expand(path: str, options: Mapping[str, Any]) -> list[SourceFile]:
     try:
         filesystem, plain = fsspec.core.url_to_fs(path, **options)
-        is_glob = any(sign in path for sign in "*?[") and not filesystem.exists(plain)
-        names = sorted(filesystem.glob(plain)) if is_glob else [plain]
-        for name in names:
-            if filesystem.isdir(name):
-                raise InputError(f"{path}: is a directory; name its files, as in {path}/*.jsonl")
-            if not filesystem.exists(name):
-                raise InputError(f"{path}: there is no such file")
+        is_glob = any(sign in path for sign in _WILD) and not filesystem.exists(plain)
+        named = sorted(filesystem.glob(plain)) if is_glob else [plain]
+        names = [name for each in named for name in _files_of(filesystem, each, path)]
     except (ImportError, ValueError, TypeError, *_read_errors(path)) as error:
         raise InputError(f"{path}: cannot be read: {error}") from error
     if not names:
-        raise InputError(f"{path}: no file matches")
+        raise InputError(f"{path}: no file {'matches' if is_glob else 'is in it'}")
     scheme = path.split("://", 1)[0] + "://" if "://" in path else ""
-    return [SourceFile(f"{scheme}{name}", filesystem, name) for name in names]
+    root = _literal_folder(plain) if is_glob else plain
+    return [
+        SourceFile(f"{scheme}{name}", filesystem, name, folders=_folders_below(root, name))
+        for name in names
+    ]
+
+
+def _files_of(filesystem: Any, name: str, path: str) -> list[str]:
+    """The file of this name, or all that are in the directory."""
+    if filesystem.isdir(name):
+        found = sorted(filesystem.find(name))
+        return [file for file in found if not _is_hidden(_below(name, file))]
+    if not filesystem.exists(name):
+        raise InputError(f"{path}: there is no such file")
+    return [name]
+
+
+def _is_hidden(parts: list[str]) -> bool:
+    return any(part.startswith((".", "_")) and "=" not in part for part in parts)
+
+
+def _literal_folder(pattern: str) -> str:
+    """What of a glob stands before its first wild part."""
+    parts = pattern.split("/")
+    wild = next(number for number, part in enumerate(parts) if any(sign in part for sign in _WILD))
+    return "/".join(parts[:wild])
+
+
+def _below(root: str, name: str) -> list[str]:
+    return name.removeprefix(root.rstrip("/")).strip("/").split("/")
+
+
+def _folders_below(root: str, name: str) -> tuple[str, ...]:
+    return tuple(_below(root, name)[:-1])
 
 
 def _read_errors(uri: str) -> tuple[type[Exception], ...]:

@@ -71,6 +71,8 @@ class TableChunk:
     carried: pa.Table | None = None
     numbers: Sequence[int] = ()
     file: int = 0
+    is_text: bool = True
+    """All its texts are UTF-8."""
 
     def __len__(self) -> int:
         return len(self.rows)
@@ -80,7 +82,9 @@ class TableChunk:
 
     def columns(self, first: int, last: int) -> Sequence[Mapping[str, Any]] | None:
         rows = self.rows[first:last]
-        return None if any(row.error for row in rows) else [row.columns for row in rows]
+        if not self.is_text or any(row.error for row in rows):
+            return None
+        return [row.columns for row in rows]
 
     def raw(self, first: int, last: int) -> Sequence[bytes | None]:
         return [None] * (last - first)

@@ -1,45 +1,45 @@
-"""JSON lines, one object each."""
+"""JSON lines, one object each; or one array of objects."""
 
 # Parsed JSON has no types before it is checked.
 # pyright: reportUnknownMemberType=false, reportUnknownVariableType=false
 # pyright: reportUnknownArgumentType=false, reportUnknownLambdaType=false
 
-from collections.abc import Iterator, Mapping, Sequence
-from typing import IO, Any
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from itertools import chain, islice
+from typing import Any
 
 import orjson
 
 from shunt.dataset.files import SourceFile
 from shunt.dataset.input_row import InputRow, LineChunk
+from shunt.dataset.json_array import elements
 from shunt.dataset.json_row import RepeatedKey, all_keys_differ, inside, parse_json, readable
 from shunt.dataset.row_error import RowError, RowErrorCode
+from shunt.dataset.utf8 import utf8_blocks
+from shunt.errors import InputError
 
 CHUNK_ROWS = 4096
-BLOCK_BYTES = 4 << 20
 MAX_DEPTH = 500
 """Parsers and writers of JSON recurse, and Python ends at about 1000."""
-_BYTE_ORDER_MARK = b"\xef\xbb\xbf"
 
 
 def read_jsonl(source: SourceFile) -> Iterator[LineChunk]:
-    """The rows, blank lines skipped; a line that is no JSON object becomes an error row."""
+    """The rows, blank lines skipped; a line that is no JSON object becomes an error row.
+
+    A file that is one array of objects is read by its elements. Raises `InputError` for a file that
+    is no text, and for objects that go over several lines.
+    """
 
     def read_row(number: int, line: bytes) -> InputRow:
         return _row(f"{source.name}:{number}", line)
 
     with source.open() as stream:
-        number = 1
-        for block in _line_blocks(stream):
-            lines = [line.strip() for line in block]
-            for first in range(0, len(lines), CHUNK_ROWS):
-                part = lines[first : first + CHUNK_ROWS]
-                numbers: Sequence[int] = range(number, number + len(part))
-                number += len(part)
-                if b"" in part:
-                    numbers = [n for n, line in zip(numbers, part, strict=True) if line]
-                    part = [line for line in part if line]
-                if part:
-                    yield LineChunk(part, numbers, read_row, quick_columns)
+        blocks = utf8_blocks(source, stream)
+        first = next(blocks, b"")
+        blocks = chain([first], blocks)
+        parts = _parts_of_array(blocks) if _begins_array(source, first) else _parts_of_lines(blocks)
+        for numbers, lines in parts:
+            yield LineChunk(lines, numbers, read_row, quick_columns)
 
 
 def quick_columns(lines: Sequence[bytes]) -> Sequence[Mapping[str, Any]] | None:
@@ -56,13 +56,52 @@ def quick_columns(lines: Sequence[bytes]) -> Sequence[Mapping[str, Any]] | None:
     return rows
 
 
-def _line_blocks(stream: IO[bytes]) -> Iterator[list[bytes]]:
+_Part = tuple[Sequence[int], Sequence[bytes]]
+"""Some lines, and their numbers."""
+
+
+def _begins_array(source: SourceFile, block: bytes) -> bool:
+    """Whether the file is one array. A line that is one, with others behind it, is a bad row."""
+    begin = block.lstrip()
+    line, _, rest = begin.partition(b"\n")
+    if line.strip() == b"{" and rest.lstrip().startswith(b'"'):
+        why = "holds an object over several lines; write one object a line (as `jq -c .` does)"
+        raise InputError(f"{source.uri}: {why}, or an array of objects")
+    if begin[:1] != b"[":
+        return False
+    try:
+        orjson.loads(line)
+    except orjson.JSONDecodeError:
+        return True
+    return not rest.strip()
+
+
+def _parts_of_array(blocks: Iterable[bytes]) -> Iterator[_Part]:
+    found = elements(blocks)
+    while some := list(islice(found, CHUNK_ROWS)):
+        yield [each.line for each in some], [each.text for each in some]
+
+
+def _parts_of_lines(blocks: Iterable[bytes]) -> Iterator[_Part]:
+    number = 1
+    for block in _line_blocks(blocks):
+        lines = [line.strip() for line in block]
+        for first in range(0, len(lines), CHUNK_ROWS):
+            part = lines[first : first + CHUNK_ROWS]
+            numbers: Sequence[int] = range(number, number + len(part))
+            number += len(part)
+            if b"" in part:
+                numbers = [n for n, line in zip(numbers, part, strict=True) if line]
+                part = [line for line in part if line]
+            if part:
+                yield numbers, part
+
+
+def _line_blocks(blocks: Iterable[bytes]) -> Iterator[list[bytes]]:
     """All lines, some megabytes of them at a time; memory stays at that and one line."""
     begun: list[bytes] = []
     """A line that goes on in the next block."""
-    rest = stream.read(len(_BYTE_ORDER_MARK)).removeprefix(_BYTE_ORDER_MARK)
-    while block := rest + stream.read(BLOCK_BYTES):
-        rest = b""
+    for block in blocks:
         lines = block.split(b"\n")
         begun.append(lines[0])
         if len(lines) > 1:

@@ -35,6 +35,7 @@ _MAX_TOKEN_ID = 2**31 - 1
 """Shards hold token ids in 32 bits, as engines do."""
 _MAX_PATTERNS = 10_000
 """Of roles in chats. Chats of still other patterns are rendered one by one."""
+_SHOWN_COLUMNS = 12
 _DEFAULT_ID_COLUMNS = ("custom_id", "id")
 
 
@@ -104,7 +105,8 @@ class PromptReader:
             return PromptRow(prompt, {}, row.raw or "", has_own)
         try:
             if self._needs_id and found is None:
-                _refuse(RowErrorCode.MISSING_ID, f"{self._id_columns[0]}: is missing")
+                why = f"{self._id_columns[0]}: is missing{_instead(row.columns)}"
+                _refuse(RowErrorCode.MISSING_ID, why)
             _require_whole("id", found)
             prompt, own = self._prompt(row, index, prompt_id)
         except RequestRefused as refusal:
@@ -220,7 +222,7 @@ class PromptReader:
             if self._openai_batch
             else (f"{names.prompt}, {names.messages} or {names.token_ids}")
         )
-        _refuse(RowErrorCode.MISSING_PROMPT, f"needs a column {wanted}")
+        _refuse(RowErrorCode.MISSING_PROMPT, f"needs a column {wanted}{_instead(row)}")
 
     def _text(self, text: Any) -> dict[str, Any]:
         if not isinstance(text, str):
@@ -262,17 +264,24 @@ class PromptReader:
         return sampling
 
 
+def _instead(columns: Mapping[str, Any]) -> str:
+    shown = ", ".join(list(columns)[:_SHOWN_COLUMNS])
+    more = ", ..." if len(columns) > _SHOWN_COLUMNS else ""
+    return f"; the row has {shown}{more}" if shown else ""
+
+
 def _says_nothing(value: Any) -> bool:
     """Null, an empty cell, or NaN, which many programs write for a value that is missing."""
     return value is None or value == "" or (isinstance(value, float) and math.isnan(value))
 
 
 def _require_whole(name: str, part: Any) -> None:
-    """Refuses half of a surrogate pair in what the engine would get: it is part of no text."""
+    """Refuses half of a surrogate pair in what the engine would get: it is part of no text. Readers
+    make such halves of bytes that are no UTF-8."""
     if not part:
         return
     if not is_whole(part if isinstance(part, str) else json.dumps(part, ensure_ascii=False)):
-        why = "holds half of a surrogate pair, which is part of no text"
+        why = "holds bytes that are no UTF-8, or half of a surrogate pair: that is no text"
         _refuse(RowErrorCode.MALFORMED_ROW, f"{name}: {why}")
 
 

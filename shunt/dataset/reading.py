@@ -1,12 +1,13 @@
 """From a job's input to chunks of rows, whatever the format."""
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from itertools import islice
 from typing import Literal
 
 from shunt.dataset.files import SourceFile
 from shunt.dataset.input_row import Chunk
 from shunt.dataset.jsonl import read_jsonl
+from shunt.dataset.partitions import Partitions, partitions_of, with_partitions
 from shunt.dataset.tabular import one_schema, read_csv, read_parquet
 from shunt.errors import InputError
 from shunt.job.job import Input
@@ -31,20 +32,45 @@ def input_format(job_input: Input, files: Sequence[SourceFile]) -> InputFormat:
 
 
 def read_chunks(
-    job_input: Input, files: Sequence[SourceFile], file_format: InputFormat
+    job_input: Input,
+    files: Sequence[SourceFile],
+    file_format: InputFormat,
+    told: Callable[[str], None] = lambda _note: None,
 ) -> Iterator[Chunk]:
-    """All rows of all files in order."""
+    """All rows of all files in order. `told` gets what a person should know of a file that is read
+    all the same."""
     wanted = _prompt_columns(job_input)
     schema = one_schema(files) if file_format == "parquet" else None
+    if schema is not None:
+        _tell_missing(job_input, schema.names, told)
+    partitions = partition_columns(files)
     for number, source in enumerate(files):
         if schema is not None:
-            chunks = read_parquet(source, wanted, schema)
+            chunks = read_parquet(source, wanted, schema, told)
         elif file_format == "csv":
-            chunks = read_csv(source)
+            chunks = read_csv(source, job_input.delimiter)
         else:
             chunks = read_jsonl(source)
         for chunk in chunks:
-            yield chunk.of_file(number)
+            yield with_partitions(chunk.of_file(number), partitions[number])
+
+
+def partition_columns(files: Sequence[SourceFile]) -> list[Partitions]:
+    """Of each file, all columns that any file has by its folders; null where it has none."""
+    found = [partitions_of(list(source.folders)) for source in files]
+    names = dict.fromkeys(name for each in found for name in each)
+    return [{name: each.get(name) for name in names} for each in found]
+
+
+def _tell_missing(job_input: Input, names: Sequence[str], told: Callable[[str], None]) -> None:
+    """Where no column makes a prompt: which ones there are."""
+    columns = job_input.columns
+    wanted = [columns.prompt, columns.messages, columns.token_ids]
+    if job_input.template is None and not set(wanted) & set(names):
+        told(
+            f"the input has no column {', '.join(wanted)}; it has {', '.join(names)}. Name the "
+            "prompt's in input.columns.prompt"
+        )
 
 
 def _prompt_columns(job_input: Input) -> list[str] | None:

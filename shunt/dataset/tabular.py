@@ -6,19 +6,24 @@
 
 import csv
 import io
-from collections.abc import Iterator, Sequence
+import json
+from collections.abc import Callable, Iterator, Sequence
+from typing import Any
 
 import pyarrow as pa
 import pyarrow.parquet as pq
 
+from shunt.dataset.arrow_values import plain_values
 from shunt.dataset.files import SourceFile
 from shunt.dataset.input_row import InputRow, TableChunk
 from shunt.dataset.row_error import RowError, RowErrorCode
+from shunt.dataset.utf8 import utf8_stream
 from shunt.errors import InputError
 
 CHUNK_ROWS = 4096
 CHUNK_BYTES = 8 << 20
 _LARGEST_FIELD_BYTES = 64 << 20
+_OTHER_DELIMITERS = (";", "\t", "|", ",")
 
 
 def one_schema(sources: Sequence[SourceFile]) -> pa.Schema:
@@ -54,11 +59,15 @@ def _schema_of(source: SourceFile) -> pa.Schema:
 
 
 def read_parquet(
-    source: SourceFile, wanted: Sequence[str] | None, schema: pa.Schema
+    source: SourceFile,
+    wanted: Sequence[str] | None,
+    schema: pa.Schema,
+    told: Callable[[str], None] = lambda _note: None,
 ) -> Iterator[TableChunk]:
     """All rows; `columns` holds the wanted ones (None: all), `carried` all those of `schema`.
 
-    Raises `InputError` when the file is no Parquet.
+    `told` gets a sentence for every column whose texts are not all UTF-8. Raises `InputError` when
+    the file is no Parquet.
     """
     with source.open_raw() as raw:
         try:
@@ -66,13 +75,20 @@ def read_parquet(
             first = 1
             for batch in file.iter_batches(_chunk_rows(file.metadata)):
                 table = _as(schema, pa.Table.from_batches([batch]))
+                not_utf8 = _not_utf8(table)
+                for name in not_utf8:
+                    told(
+                        f"{source.uri}: column {name}: has text that is not UTF-8; Parquet results "
+                        "keep its bytes, JSON results write them as \\xff"
+                    )
                 names = [n for n in table.column_names if wanted is None or n in wanted]
                 rows = [
                     InputRow(f"{source.name}:{number}", columns)
                     for number, columns in enumerate(_dicts(table.select(names)), start=first)
                 ]
                 first += table.num_rows
-                yield TableChunk(rows, table, range(first - len(rows), first))
+                numbers = range(first - len(rows), first)
+                yield TableChunk(rows, table, numbers, is_text=not not_utf8)
         except pa.ArrowException as error:
             raise InputError(f"{source.uri}: is not a readable Parquet file: {error}") from error
 
@@ -88,6 +104,23 @@ def _as(schema: pa.Schema, table: pa.Table) -> pa.Table:
     return pa.table(columns, schema=schema)
 
 
+def _not_utf8(table: pa.Table) -> list[str]:
+    """The columns that hold text that is none."""
+    try:
+        table.validate(full=True)
+    except pa.ArrowInvalid:
+        return [name for name in table.column_names if not _is_valid(table.column(name))]
+    return []
+
+
+def _is_valid(column: Any) -> bool:
+    try:
+        column.validate(full=True)
+    except pa.ArrowInvalid:
+        return False
+    return True
+
+
 def _refuse_repeated(source: SourceFile, names: Sequence[str]) -> None:
     repeated = sorted({name for name in names if names.count(name) > 1})
     if repeated:
@@ -101,17 +134,18 @@ def _chunk_rows(metadata: pq.FileMetaData) -> int:
     return min(CHUNK_ROWS, max(1, CHUNK_BYTES // max(longest, 1)))
 
 
-def read_csv(source: SourceFile) -> Iterator[TableChunk]:
+def read_csv(source: SourceFile, delimiter: str | None = None) -> Iterator[TableChunk]:
     """All rows, every value as the text that it is in the file; the first line names the columns.
 
-    A row with another number of fields becomes an error row. Raises `InputError` for a file
-    without a header, or that is not UTF-8.
+    `delimiter`: None for a comma, or a tab in a `.tsv`. A row with another number of fields becomes
+    an error row. Raises `InputError` for a file without a header, with another delimiter as it
+    seems, or that is no Unicode text.
     """
     csv.field_size_limit(_LARGEST_FIELD_BYTES)
     with source.open() as raw:
-        text = io.TextIOWrapper(raw, encoding="utf-8-sig", newline="")
+        text = io.TextIOWrapper(utf8_stream(source, raw), encoding="utf-8", newline="")
         # Strictly: a quote that nobody closes would swallow the rows behind it without a word.
-        reader = csv.reader(text, strict=True)
+        reader = csv.reader(text, strict=True, delimiter=delimiter or source.delimiter)
         began = 1
         try:
             names = next(reader, None)
@@ -119,6 +153,8 @@ def read_csv(source: SourceFile) -> Iterator[TableChunk]:
                 raise InputError(f"{source.uri}: is empty; the first line must name the columns")
             if len(set(names)) != len(names):
                 raise InputError(f"{source.uri}: names a column twice: {', '.join(names)}")
+            if delimiter is None and len(names) == 1:
+                _refuse_other_delimiter(source, names[0])
             rows: list[list[str]] = []
             places: list[int] = []
             num_bytes = 0
@@ -135,10 +171,20 @@ def read_csv(source: SourceFile) -> Iterator[TableChunk]:
             if rows:
                 yield _csv_chunk(source, names, rows, places)
         except UnicodeDecodeError as error:
-            raise InputError(f"{source.uri}: is not UTF-8 text: {error}") from error
+            why = f"is not UTF-8 text ({error.reason} at byte {error.start}); save it as UTF-8"
+            raise InputError(f"{source.uri}: {why}") from error
         except csv.Error as error:
             why = f"the row that begins here is not CSV ({error}); is a quote left open?"
             raise InputError(f"{source.uri}:{began}: {why}") from error
+
+
+def _refuse_other_delimiter(source: SourceFile, header: str) -> None:
+    found = next((sign for sign in _OTHER_DELIMITERS if sign in header), None)
+    if found is not None:
+        raise InputError(
+            f"{source.uri}: has one column, {header!r}; set input.delimiter, to "
+            f"{json.dumps(found)} as it seems"
+        )
 
 
 def _csv_chunk(
@@ -170,10 +216,6 @@ def _csv_text(values: list[str]) -> str:
 def _dicts(table: pa.Table) -> list[dict[str, object]]:
     if not table.num_columns:
         return [{} for _ in range(table.num_rows)]
-    try:
-        return table.to_pylist()
-    except (ArithmeticError, ValueError, KeyError) as error:
-        names = ", ".join(table.column_names)
-        raise InputError(
-            f"a value of {names} is none that a prompt can be made of: {error}"
-        ) from error
+    columns = [plain_values(column, "surrogateescape") for column in table.columns]
+    names = table.column_names
+    return [dict(zip(names, row, strict=True)) for row in zip(*columns, strict=True)]

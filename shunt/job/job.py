@@ -110,8 +110,10 @@ class Input(_Section):
     path: str | list[str]
     """Files, globs or s3:// URIs. A list is read in its order, what a glob finds by name."""
     format: Literal["auto", "jsonl", "parquet", "csv", "openai-batch"] = "auto"
-    """`auto` goes by the name: .jsonl, .jsonl.gz, .jsonl.zst, .parquet, .csv; a JSONL file whose
-    first row has `custom_id` and `body` is an OpenAI batch file."""
+    """`auto` goes by the name: .jsonl, .jsonl.gz, .jsonl.zst, .parquet, .csv, .tsv; a JSONL file
+    whose first row has `custom_id` and `body` is an OpenAI batch file."""
+    delimiter: Annotated[str, Field(min_length=1, max_length=1)] | None = None
+    """Between the fields of a CSV; unset: a comma, or a tab in a `.tsv`."""
     columns: Columns = Columns()
     template: str | None = None
     """Jinja2 text over the row's columns; its result is the prompt."""

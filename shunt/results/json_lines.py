@@ -9,8 +9,7 @@ import math
 from collections.abc import Iterator, Mapping
 from typing import Any, NamedTuple, cast
 
-import pyarrow as pa
-
+from shunt.dataset.arrow_values import plain_values
 from shunt.dataset.json_row import edited, without_constants
 from shunt.dataset.prompt_id import plain_text
 from shunt.dataset.shard import CARRIED_PREFIX
@@ -70,25 +69,14 @@ def _carried(shard: ShardOutcomes) -> Iterator[_Carried]:
         for raw in table.column("row").to_pylist():
             yield _Carried(raw or "{}", json.loads(raw or "{}"))
         return
-    columns = {name.removeprefix(CARRIED_PREFIX): _values(table.column(name)) for name in native}
+    columns = {
+        name.removeprefix(CARRIED_PREFIX): plain_values(table.column(name), "backslashreplace")
+        for name in native
+    }
     for row in zip(*columns.values(), strict=True):
         named = dict(zip(columns, row, strict=True))
         text = json.dumps(_finite(named), ensure_ascii=False, default=plain_text, allow_nan=False)
         yield _Carried(text, named)
-
-
-def _values(column: Any) -> list[Any]:
-    """As Python has them; as exact text where it cannot: nanoseconds, years before 1 and after
-    9999, time zones that are unknown here."""
-    try:
-        return column.to_pylist()
-    except (ArithmeticError, ValueError, KeyError, pa.ArrowException):
-        pass  # told as text below
-    try:
-        return column.cast(pa.string()).to_pylist()
-    except pa.ArrowException:
-        kind = column.type
-        return [None if not v.is_valid else f"{v.value} {kind}" for v in column]
 
 
 def _with(row: str, added: Mapping[str, Any]) -> str:

@@ -13,7 +13,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 
 from shunt.dataset.shard import CARRIED_PREFIX
-from shunt.dataset.whole_text import is_whole
+from shunt.dataset.whole_text import is_whole, whole_text
 from shunt.results.columns import ORIGIN, RAW_ROW, AddedColumns
 from shunt.results.json_lines import carried_rows
 from shunt.results.outcome import ShardOutcomes
@@ -86,8 +86,9 @@ class ColumnTypes:
             if self._types[name] == pa.float64() and name in self._wide:
                 self._types[name] = _JSON_TEXT
 
-    def schema(self) -> pa.Schema:
-        return pa.schema([(name, kind or pa.string()) for name, kind in self._types.items()])
+    def types(self) -> Mapping[str, pa.DataType]:
+        """By column."""
+        return {name: kind or pa.string() for name, kind in self._types.items()}
 
     def is_text(self, name: str) -> bool:
         return (self._types.get(name) or pa.string()) == _JSON_TEXT
@@ -118,10 +119,9 @@ def write_parquet(
     path: Path,
     shards: Iterable[ShardOutcomes],
     added: AddedColumns,
-    types: ColumnTypes | None,
+    types: ColumnTypes | pa.Schema,
 ) -> None:
-    """Write all shards. `types` are those of JSON rows; None for tabular inputs, whose columns
-    keep the types that the first shard has."""
+    """Write all shards. `types` are those of JSON rows, or the columns of tabular inputs."""
     writer: pq.ParquetWriter | None = None
     schema = pa.schema([])
     try:
@@ -136,8 +136,15 @@ def write_parquet(
             writer.close()
 
 
-def _table(shard: ShardOutcomes, added: AddedColumns, types: ColumnTypes | None) -> pa.Table:
-    carried = dict(_native(shard) if types is None else _typed(shard, types))
+def carried_schema(shard: ShardOutcomes) -> pa.Schema:
+    """The columns of a tabular input, as the shard has them."""
+    fields = [field for field in shard.table.schema if field.name.startswith(CARRIED_PREFIX)]
+    return pa.schema([field.with_name(field.name.removeprefix(CARRIED_PREFIX)) for field in fields])
+
+
+def _table(shard: ShardOutcomes, added: AddedColumns, types: ColumnTypes | pa.Schema) -> pa.Table:
+    is_typed = isinstance(types, ColumnTypes)
+    carried = dict(_typed(shard, types) if is_typed else _native(shard, types))
     columns = {added.moved.get(name, name): values for name, values in carried.items()}
     values = [added.values(outcome) for outcome in shard.outcomes]
     for column, name in added.names.items():  # ids take the place of the input's own
@@ -145,19 +152,23 @@ def _table(shard: ShardOutcomes, added: AddedColumns, types: ColumnTypes | None)
     return pa.table(columns)
 
 
-def _native(shard: ShardOutcomes) -> Iterator[tuple[str, Any]]:
-    for name in shard.table.column_names:
-        if name.startswith(CARRIED_PREFIX):
-            yield name.removeprefix(CARRIED_PREFIX), shard.table.column(name)
+def _native(shard: ShardOutcomes, schema: pa.Schema) -> Iterator[tuple[str, Any]]:
+    table = shard.table
+    for field in schema:
+        name = CARRIED_PREFIX + field.name
+        if name in table.column_names:
+            yield field.name, table.column(name).cast(field.type)
+        else:
+            yield field.name, pa.nulls(table.num_rows, field.type)
 
 
 def _typed(shard: ShardOutcomes, types: ColumnTypes) -> Iterator[tuple[str, Any]]:
     rows = carried_rows(shard)
-    for field in types.schema():
-        values = [row.get(field.name) for row in rows]
-        if types.is_text(field.name):
+    for name, kind in types.types().items():
+        values = [row.get(name) for row in rows]
+        if types.is_text(name):
             values = [None if v is None else _json_text(v) for v in values]
-        yield field.name, pa.array(values, field.type)
+        yield whole_text(name), pa.array(values, kind)
 
 
 def _json_text(value: Any) -> str:

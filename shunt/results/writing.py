@@ -11,6 +11,8 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import IO
 
+import pyarrow as pa
+
 from shunt.checkpoint.generation import Resumption
 from shunt.dataset.shard import CARRIED_PREFIX
 from shunt.results.columns import (
@@ -24,7 +26,7 @@ from shunt.results.columns import (
 from shunt.results.json_lines import carried_rows, input_columns, json_lines
 from shunt.results.openai_lines import BatchFile
 from shunt.results.outcome import Outcome, ShardOutcomes
-from shunt.results.parquet import ColumnTypes, write_parquet
+from shunt.results.parquet import ColumnTypes, carried_schema, write_parquet
 from shunt.results.publishing import (
     BATCH_ERRORS_NAME,
     BATCH_OUTPUT_NAME,
@@ -38,8 +40,8 @@ class Layout:
     """The shape of a run's results, learnt from its shards before the first row is written."""
 
     added: AddedColumns
-    types: ColumnTypes | None
-    """Of JSON rows; None for tabular inputs."""
+    types: ColumnTypes | pa.Schema
+    """Of JSON rows; the columns of all shards, for tabular inputs."""
 
 
 @dataclass(slots=True)
@@ -84,25 +86,29 @@ def learn_layout(
     names: set[str] = set()
     types = ColumnTypes()
     tabular = has_raw_rows = False
+    carried = pa.schema([])
     for shard in shards:
         tabular = any(name.startswith(CARRIED_PREFIX) for name in shard.table.column_names)
         has_raw_rows |= "malformed" in shard.table.column_names
         if tabular:
             names |= input_columns(shard)
+            carried = pa.unify_schemas(
+                [carried, carried_schema(shard)], promote_options="permissive"
+            )
             continue
         for row in carried_rows(shard):
             names |= row.keys()
             types.learn(row)
     if version == 1:
         added = AddedColumns.of_version_1(names, has_ids=not names.isdisjoint(id_columns))
-        return Layout(added, None if tabular else types)
+        return Layout(added, carried if tabular else types)
     beside = [
         *(OF_STRUCTURE if structured else ()),
         *([RAW_ROW] if has_raw_rows else ()),
         *(ORIGIN if with_origin else ()),
     ]
     added = AddedColumns.beside(names, id_columns=id_columns, beside=beside)
-    return Layout(added, None if tabular else types)
+    return Layout(added, carried if tabular else types)
 
 
 def write_results(

@@ -20,12 +20,17 @@ from shunt.dataset.files import SourceFile, find_files
 from shunt.dataset.input_row import Chunk
 from shunt.dataset.preflight import PreflightReport
 from shunt.dataset.prompt_row import PromptReader
-from shunt.dataset.reading import InputFormat, input_format, read_chunks
+from shunt.dataset.reading import (
+    InputFormat,
+    input_format,
+    partition_columns,
+    read_chunks,
+)
 from shunt.dataset.rendering import Renderer
 from shunt.dataset.row_error import RowError, RowErrorCode
 from shunt.dataset.shard import encode_shard, num_error_rows, read_shard_table, shard_name
 from shunt.errors import InputError, RunMissing
-from shunt.job.job import Job
+from shunt.job.job import Input, Job
 from shunt.job.model_defaults import told, with_model_defaults
 from shunt.model.listing import ModelListing
 from shunt.run.manifest import InputFile, Manifest, ShardEntry, read_manifest, write_manifest
@@ -92,10 +97,10 @@ def run_id_of(
     Not of the fleet, the store, the output or the checkpoint cadence, which may change between an
     interrupted run and its resumption.
     """
-    decisive = {
+    decisive: dict[str, object] = {
         "version": FINGERPRINT_VERSION,
         "model": model_identity(job, model),
-        "input": job.input.model_dump(mode="json", exclude=_NOT_DECISIVE),
+        "input": _decisive_input(job.input),
         "format": dataset.input_format,
         "sampling": job.sampling.model_dump(mode="json", by_alias=True),
         "shard_prompts": job.shard_prompts,
@@ -104,10 +109,19 @@ def run_id_of(
     }
     if taken := _taken(job, card):
         decisive["sampling_defaults"] = dict(taken)
+    if any(partitions := partition_columns(dataset.sources)):
+        decisive["partitions"] = partitions
     if job.errors.broken_structure != "keep":  # left out otherwise: older ids stay as they are
         decisive["broken_structure"] = job.errors.broken_structure
     text = json.dumps(decisive, sort_keys=True, separators=(",", ":"))
     return f"{job.name}-{hashlib.sha256(text.encode()).hexdigest()[:_ID_DIGITS]}"
+
+
+def _decisive_input(job_input: Input) -> dict[str, object]:
+    given = job_input.model_dump(mode="json", exclude=_NOT_DECISIVE)
+    if job_input.delimiter is None:  # older ids stay as they are
+        del given["delimiter"]
+    return given
 
 
 def prepare(
@@ -189,6 +203,7 @@ class _Pass:
     card: Mapping[str, JsonValue] = field(default_factory=dict[str, JsonValue])
     entries: list[ShardEntry] = field(default_factory=list[ShardEntry])
     _register: IdRegister = field(default_factory=IdRegister)
+    _notes: list[str] = field(default_factory=list[str])
 
     @property
     def spooled(self) -> dict[str, Path]:
@@ -224,13 +239,16 @@ class _Pass:
         self._mark(report, (c for c in repeated if isinstance(c[1], str) or c[0] not in unkept))
         notes = [told(job, self.card), *reader.notes]
         notes += [grammars.compiler.note] if grammars.seen else []
+        notes += dict.fromkeys(self._notes)  # each once, as some rows are read twice
         report.notes = [note for note in notes if note]
         return report
 
     def _chunks(self, sample: int | None) -> Iterator[Chunk]:
         """The input, or its first rows."""
         left = sample
-        for chunk in read_chunks(self.job.input, self.dataset.sources, self.dataset.input_format):
+        job_input, sources = self.job.input, self.dataset.sources
+        note = self._notes.append
+        for chunk in read_chunks(job_input, sources, self.dataset.input_format, note):
             if left is None:
                 yield chunk
                 continue

@@ -10,7 +10,7 @@ import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from shunt.dataset import cutting, jsonl
+from shunt.dataset import cutting, jsonl, utf8
 from shunt.dataset.shard import CARRIED_PREFIX, SCHEMA
 from tests.shunt.dataset.rows import CONTEXT_TOKENS, cut, make_job
 
@@ -87,7 +87,7 @@ def test_most_rows_are_not_looked_at_closely(
 def test_where_blocks_end_changes_nothing(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, block_bytes: int
 ) -> None:
-    monkeypatch.setattr(jsonl, "BLOCK_BYTES", block_bytes)
+    monkeypatch.setattr(utf8, "BLOCK_BYTES", block_bytes)
     path = tmp_path / "rows.jsonl"
     path.write_bytes(b'\xef\xbb\xbf{"prompt": "one"}\r\n\n  \n{bad\n{"prompt": "two"}')
     [table], report = cut(make_job(path))

@@ -6,6 +6,7 @@ from pathlib import Path
 import pytest
 import zstandard
 
+from shunt.dataset import utf8
 from shunt.dataset.files import find_files
 from shunt.dataset.input_row import InputRow
 from shunt.dataset.jsonl import MAX_DEPTH, read_jsonl
@@ -66,11 +67,11 @@ def test_a_key_that_stands_twice_is_told_by_name(tmp_path: Path) -> None:
         (b'{"id": "a", "prompt": "cut of', {"id": "a"}),
         (b'{"id": "a", "x": "\xff", "n": 1}', {"id": "a", "x": "\ufffd", "n": 1}),
         (b'{"id": 1, "id": 2, "x": 3}', {"x": 3}),
-        (b"[1]", {}),
+        (b"12", {}),
         (b"{", {}),
         (b'{"id": "a", oops}', {"id": "a"}),
     ],
-    ids=["cut", "utf-8", "repeated", "list", "brace", "word"],
+    ids=["cut", "utf-8", "repeated", "number", "brace", "word"],
 )
 def test_what_can_be_read_of_a_bad_line_is_kept_with_its_text(
     tmp_path: Path, line: bytes, columns: dict[str, object]
@@ -117,10 +118,54 @@ def test_archives_are_read_and_cut_ones_refused(tmp_path: Path, suffix: str) -> 
             _rows(path)
 
 
-def test_a_directory_and_a_missing_file_are_refused_by_name(tmp_path: Path) -> None:
-    with pytest.raises(InputError, match="is a directory"):
+def test_what_is_not_there_is_refused_by_name(tmp_path: Path) -> None:
+    with pytest.raises(InputError, match="no file is in it"):
         find_files(str(tmp_path))
     with pytest.raises(InputError, match="no such file"):
         find_files(str(tmp_path / "rows.jsonl"))
     with pytest.raises(InputError, match="no file matches"):
         find_files(str(tmp_path / "*.jsonl"))
+
+
+ARRAY = b'[ {"a": "]\\",{"},\n  {"a":\n 2}, 5 ]\n'
+
+
+@pytest.mark.parametrize("block_bytes", [1, 7, 4 << 20])
+def test_an_array_is_read_by_its_elements(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, block_bytes: int
+) -> None:
+    monkeypatch.setattr(utf8, "BLOCK_BYTES", block_bytes)
+    first, second, third = _written(tmp_path, ARRAY)
+    assert (first.columns, second.columns) == ({"a": ']",{'}, {"a": 2})
+    assert [row.place for row in (first, second, third)] == [
+        *("rows.jsonl:1", "rows.jsonl:2", "rows.jsonl:3")
+    ]
+    assert second.raw == '{"a":  2}'
+    assert third.error is not None
+
+
+def test_an_array_that_was_cut_ends_in_a_bad_row(tmp_path: Path) -> None:
+    first, second = _written(tmp_path, ARRAY[:-8])
+    assert first.error is None
+    assert second.error is not None
+
+
+@pytest.mark.parametrize("encoding", ["utf-16", "utf-32", "utf-8-sig"])
+def test_text_with_a_byte_order_mark_is_read_in_its_encoding(tmp_path: Path, encoding: str) -> None:
+    rows = _written(tmp_path, '{"a": "é\U0001f600"}\r\n{"a": 2}\r\n'.encode(encoding))
+    assert [row.columns for row in rows] == [{"a": "é\U0001f600"}, {"a": 2}]
+
+
+@pytest.mark.parametrize(
+    ("data", "message"),
+    [
+        ('{"a": 1}\n'.encode("utf-16-le"), "UTF-16 or UTF-32 without a byte order mark"),
+        (b'{\n  "a": 1\n}\n', "an object over several lines"),
+        (b"PAR1\x15\x04", "is a Parquet file"),
+        (gzip.compress(b"{}"), "should end in .gz"),
+        (b"\xff\xfe{\x00\x00\xd8", "is not whole UTF-16"),
+    ],
+)
+def test_a_file_that_is_no_lines_is_one_sentence(tmp_path: Path, data: bytes, message: str) -> None:
+    with pytest.raises(InputError, match=message):
+        _written(tmp_path, data)

@@ -145,7 +145,10 @@ def test_a_configured_id_is_needed(tmp_path: Path) -> None:
     columns = {"columns": {"id": "key"}}
     assert prompt_of(tmp_path, {"prompt": "x", "key": "k"}, input=columns).prompt_id == "k"
     error = prompt_of(tmp_path, {"prompt": "x", "id": "k"}, input=columns).error
-    assert (error.code, error.message) == ("missing_id", "rows.jsonl:1: key: is missing")
+    assert (error.code, error.message) == (
+        "missing_id",
+        "rows.jsonl:1: key: is missing; the row has prompt, id",
+    )
 
 
 def test_the_model_of_a_request_may_name_an_adapter(tmp_path: Path) -> None:
