@@ -1,6 +1,6 @@
 """Reading a job file: YAML, overrides from the command line, paths relative to the file."""
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import cast
 
@@ -71,12 +71,31 @@ def _read(path: Path) -> Tree:
     except UnicodeDecodeError as error:
         raise JobError(f"{path}: is not UTF-8 text; a job file is YAML") from error
     try:
+        compose = cast("Callable[..., yaml.Node | None]", yaml.compose)  # pyright: ignore[reportUnknownMemberType]
+        _refuse_repeated_keys(path, compose(text, Loader=yaml.SafeLoader))
         tree = yaml.safe_load(text)
     except yaml.YAMLError as error:
         raise JobError(f"{path}: is not valid YAML: {' '.join(str(error).split())}") from error
     if not isinstance(tree, dict):
         raise JobError(f"{path}: must be a mapping with name, model and input")
     return cast(Tree, tree)
+
+
+def _refuse_repeated_keys(path: Path, node: yaml.Node | None) -> None:
+    """YAML keeps the last of two values of a key, without a word."""
+    if isinstance(node, yaml.SequenceNode):
+        for each in node.value:
+            _refuse_repeated_keys(path, each)
+    if not isinstance(node, yaml.MappingNode):
+        return
+    lines: dict[str, int] = {}
+    for key, value in node.value:
+        line = key.start_mark.line + 1
+        if isinstance(key, yaml.ScalarNode) and key.value in lines:
+            why = f"{key.value}: stands at line {lines[key.value]} too; remove one of them"
+            raise JobError(f"{path}:{line}:{key.start_mark.column + 1}: {why}")
+        lines[str(key.value)] = line
+        _refuse_repeated_keys(path, value)
 
 
 def _override(tree: Tree, override: str) -> None:

@@ -68,3 +68,10 @@ def test_a_missing_file_is_named(tmp_path: Path) -> None:
 
 def test_the_schema_for_editors_is_fresh() -> None:
     assert json.loads(_SCHEMA.read_text()) == job_schema()
+
+
+def test_a_key_that_stands_twice_is_told_with_both_lines(tmp_path: Path) -> None:
+    path = tmp_path / "job.yaml"
+    path.write_text("name: a\nmodel:\n  path: x\n  path: y\n")
+    with pytest.raises(JobError, match=r"job\.yaml:4:3: path: stands at line 3 too"):
+        load_job(path)
