@@ -1,15 +1,19 @@
 """Docs do not rot: links lead somewhere, tables are their data, commands and options exist."""
 
 import re
+from collections.abc import Iterator
 from functools import cache
 from pathlib import Path
 
 import pytest
+from pydantic import BaseModel
 from typer.core import TyperGroup
 from typer.main import get_command
 
 from benchmarks import tables
 from flows.cli import app
+from shunt.job.job import Job
+from shunt.job.mistakes import section_of
 
 ROOT = Path(__file__).resolve().parent.parent
 PAGES = [ROOT / "README.md", ROOT / "CONTRIBUTING.md", *sorted((ROOT / "docs").rglob("*.md"))]
@@ -47,6 +51,40 @@ def test_every_command_and_option_exists(page: Path) -> None:
         named = re.findall(r"(?<![\w-])--[a-z][a-z-]*", rest)
         wrong += [f"shunt {' '.join(words)} {o}" for o in named if o not in options]
     assert not wrong
+
+
+def test_the_page_of_job_files_has_all_keys_and_no_others() -> None:
+    """A row names its keys in the first cell; the row of a section (`a.b.*`), or of its first key,
+    may name others of the section in the last."""
+    rows = re.findall(
+        r"^\| (`.+?) \|.*?\| (.*) \|$", (ROOT / "docs/jobs.md").read_text(), re.MULTILINE
+    )
+    named = {key for cell, _ in rows for key in re.findall(r"`([a-z_.*0-9]+)`", cell)}
+    beside = {
+        f"{key.rpartition('.')[0]}.{name}"
+        for cell, told in rows
+        for key in re.findall(r"`([a-z_.*0-9]+)`", cell)
+        for name in re.findall(r"`([a-z_0-9]+)`", told)
+    }
+    keys = set(_keys(Job, ""))
+    whole = {key.removesuffix("*") for key in named if key.endswith(".*")}
+    assert {k for k in keys if k not in named | beside and not k.startswith("sampling.")} == set()
+    assert {k for k in named if not k.endswith("*") and not _is_key(k, keys)} == set()
+    assert {w for w in whole if not any(k.startswith(w) for k in keys)} == set()
+
+
+def _is_key(name: str, keys: set[str]) -> bool:
+    return any(key == name or key.startswith(f"{name}.") for key in keys)
+
+
+def _keys(model: type[BaseModel], prefix: str) -> Iterator[str]:
+    """Dotted keys of a job file; `plan` and pipelines have pages of their own."""
+    for name, found in model.model_fields.items():
+        inner = section_of(found.annotation)
+        if inner is None or name in ("plan", "pipeline", "interruptions"):
+            yield f"{prefix}{found.alias or name}"
+        else:
+            yield from _keys(inner, f"{prefix}{name}.")
 
 
 def _commands(text: str) -> list[tuple[list[str], str]]:

@@ -9,6 +9,7 @@ from pydantic import JsonValue, ValidationError
 
 from shunt.errors import JobError
 from shunt.job.job import Job
+from shunt.job.mistakes import Places, mistakes_of
 
 Tree = dict[str, JsonValue]
 
@@ -18,26 +19,25 @@ def load_job(path: Path, overrides: Sequence[str] = ()) -> Job:
 
     Raises `JobError` with one line per mistake: where it stands and what to do.
     """
-    tree = _read(path)
-    for override in overrides:
-        _override(tree, override)
-    return check_job(resolve_paths(tree, path.parent), source=str(path))
+    tree, places = _read(path)
+    _override_all(tree, overrides, places)
+    return check_job(resolve_paths(tree, path.parent), source=places)
 
 
-def check_job(tree: Tree, *, source: str) -> Job:
-    """Validate a job given as plain data. Raises `JobError`."""
+def check_job(tree: Tree, *, source: str | Places) -> Job:
+    """Validate a job given as plain data, with where its keys came from. Raises `JobError`."""
+    places = Places(source) if isinstance(source, str) else source
     try:
         return Job.model_validate(tree)
     except ValidationError as error:
-        lines = [f"{source}: {_told(problem)}" for problem in error.errors()]
-        raise JobError("\n".join(lines)) from error
+        raise JobError("\n".join(mistakes_of(error, tree, Job, places))) from error
 
 
 def override_job(tree: Tree, overrides: Sequence[str]) -> Job:
     """A job as plain data (a run's own, from its manifest) with overrides over it."""
-    for override in overrides:
-        _override(tree, override)
-    return check_job(tree, source="overrides")
+    places = Places("manifest")
+    _override_all(tree, overrides, places)
+    return check_job(tree, source=places)
 
 
 def job_schema() -> dict[str, JsonValue]:
@@ -63,7 +63,7 @@ def resolve_paths(tree: Tree, directory: Path) -> Tree:
     return resolved
 
 
-def _read(path: Path) -> Tree:
+def _read(path: Path) -> tuple[Tree, Places]:
     try:
         text = path.read_text(encoding="utf-8")
     except OSError as error:
@@ -72,13 +72,14 @@ def _read(path: Path) -> Tree:
         raise JobError(f"{path}: is not UTF-8 text; a job file is YAML") from error
     try:
         compose = cast("Callable[..., yaml.Node | None]", yaml.compose)  # pyright: ignore[reportUnknownMemberType]
-        _refuse_repeated_keys(path, compose(text, Loader=yaml.SafeLoader))
+        node = compose(text, Loader=yaml.SafeLoader)
+        _refuse_repeated_keys(path, node)
         tree = yaml.safe_load(text)
     except yaml.YAMLError as error:
         raise JobError(f"{path}: is not valid YAML: {' '.join(str(error).split())}") from error
     if not isinstance(tree, dict):
         raise JobError(f"{path}: must be a mapping with name, model and input")
-    return cast(Tree, tree)
+    return cast(Tree, tree), Places.of(str(path), node)
 
 
 def _refuse_repeated_keys(path: Path, node: yaml.Node | None) -> None:
@@ -98,7 +99,13 @@ def _refuse_repeated_keys(path: Path, node: yaml.Node | None) -> None:
         _refuse_repeated_keys(path, value)
 
 
-def _override(tree: Tree, override: str) -> None:
+def _override_all(tree: Tree, overrides: Sequence[str], places: Places) -> None:
+    for override in overrides:
+        places.overrides.append(_override(tree, override))
+
+
+def _override(tree: Tree, override: str) -> tuple[str, ...]:
+    """Set the value; returns the path of its key."""
     name, equals, text = override.partition("=")
     if not equals or not name:
         raise JobError(f"--set {override}: write it as section.key=value")
@@ -114,6 +121,7 @@ def _override(tree: Tree, override: str) -> None:
             raise JobError(f"--set {override}: {parent} is a value, not a section")
         part = below
     part[last] = value
+    return (*parents, last)
 
 
 def _absolute(value: JsonValue, directory: Path) -> JsonValue:
@@ -122,14 +130,3 @@ def _absolute(value: JsonValue, directory: Path) -> JsonValue:
     if not isinstance(value, str) or "://" in value:
         return value
     return str((directory / value).resolve())
-
-
-def _told(problem: object) -> str:
-    details = cast("dict[str, object]", problem)
-    location = cast("tuple[str | int, ...]", details["loc"])
-    where = ".".join(str(part) for part in location) or "job"
-    if details["type"] == "extra_forbidden":
-        return f"{where}: unknown key; remove it, or see docs/jobs.md for the keys there are"
-    if details["type"] == "missing":
-        return f"{where}: is missing; add it"
-    return f"{where}: {details['msg']} (got {details['input']!r})"

@@ -141,7 +141,7 @@ def test_workers_that_all_fail_end_with_1_and_one_clear_line(desk: Desk) -> None
         (("run", "absent.yaml"), "absent.yaml: cannot be read"),
         (("run", "prompts.jsonl"), "prompts.jsonl"),
         (("run", "job.yaml", "--set", "fleet.wrkers=2"), "fleet.wrkers: unknown key"),
-        (("run", "job.yaml", "--set", "fleet.workers=0"), "greater than or equal to 1"),
+        (("run", "job.yaml", "--set", "fleet.workers=0"), "fleet.workers: must be at least 1"),
         (("run", "job.yaml", "--set", "workers"), "write it as section.key=value"),
         (("run", "job.yaml", "--set", "input.path=nowhere.jsonl"), "nowhere.jsonl"),
         (("run", "job.yaml", "--set", "output.path=job.yaml/x"), "cannot be written"),

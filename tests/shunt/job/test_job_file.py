@@ -34,8 +34,20 @@ def test_overrides_go_over_the_file_as_yaml(tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     ("text", "message"),
     [
-        (_TEXT + "shards: 3\n", "shards: unknown key; remove it"),
-        (_TEXT + "shard_prompts: many\n", "shard_prompts: .*integer.*'many'"),
+        (_TEXT + "zebra: 3\n", r"job.yaml:4:1: zebra: unknown key; remove it"),
+        (_TEXT + "shard_promts: 3\n", r":4:1: shard_promts: unknown key; is it shard_prompts\?"),
+        (_TEXT + "fleet:\n  wrkers: 3\n", r":5:3: fleet.wrkers: unknown key; is it workers\?"),
+        (_TEXT + "shard_prompts: many\n", "shard_prompts: must be a whole number .it is 'many'"),
+        (_TEXT + "shard_prompts: 0\n", r"shard_prompts: must be at least 1 .it is 0"),
+        (
+            _TEXT + "fleet: {kind: ec3}\n",
+            r":4:9: fleet.kind: must be 'local' or 'ec2' .it is 'ec3'",
+        ),
+        (_TEXT + "limits: {deadline: soon}\n", "limits.deadline: must be an instant with its time"),
+        (
+            _TEXT[:-2].replace("rows.jsonl", "3") + "}\n",
+            "input.path: must be text, or must be a list",
+        ),
         ("name: test\ninput: {path: a.jsonl}\n", "model: is missing; add it"),
         (_TEXT[:-2] + ", storage_options: {secret: x}}\n", "secrets are never written down"),
         ("name: [", "is not valid YAML"),
@@ -53,7 +65,9 @@ def test_a_mistake_is_told_with_what_to_do(tmp_path: Path, text: str, message: s
         ("fleet.workers", "write it as section.key=value"),
         ("name.first=1", "name is a value, not a section"),
         ("name=[", "the value is not valid YAML"),
-        ("fleet.nodes=1", "fleet.nodes: unknown key"),
+        ("fleet.nodes=1", "^--set fleet.nodes: unknown key"),
+        ("model.engin.a=1", "^--set model.engin: unknown key; is it engine"),
+        ("store.uri=3", r"^--set store.uri: must be text \(it is 3\)"),
     ],
 )
 def test_a_wrong_override_is_refused(tmp_path: Path, override: str, message: str) -> None:
