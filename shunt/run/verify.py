@@ -6,7 +6,7 @@
 
 import json
 from collections import Counter
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, cast
@@ -19,7 +19,13 @@ from shunt.dataset.duplicates import IdRegister
 from shunt.results.columns import AddedColumns
 from shunt.results.outcome import Outcome
 from shunt.results.place import Reach
-from shunt.results.publishing import JSONL_NAME, PARQUET_NAME, result_copy
+from shunt.results.publishing import (
+    BATCH_ERRORS_NAME,
+    BATCH_OUTPUT_NAME,
+    JSONL_NAME,
+    PARQUET_NAME,
+    result_copy,
+)
 from shunt.results.summary import ResultFile, read_summary, result_file
 from shunt.run.collect import Cuts, find_cuts, read_outcomes, run_layout
 from shunt.run.manifest import Manifest
@@ -74,10 +80,12 @@ def verify(
     for file in summary.files:
         with result_copy(results or summary.directory, file.name, reach) as path:
             _check_file(report, file, path)
-            if path is not None and file.name == JSONL_NAME:
-                _compare(report, JSONL_NAME, expected, added, _json_rows(path))
-            elif path is not None and file.name == PARQUET_NAME:
-                _compare(report, PARQUET_NAME, expected, added, _parquet_rows(path, added))
+            if path is None or file.name in DIGEST_ALONE:
+                continue
+            if (rows_of := ROWS_OF.get(file.name)) is None:
+                report.problem(f"{file.name}: is of a format that verify cannot read")
+            else:
+                _compare(report, file.name, expected, added, rows_of(path, added))
     return report
 
 
@@ -171,7 +179,8 @@ def _same(found: object, wanted: JsonValue) -> bool:
     return found == wanted
 
 
-def _json_rows(path: Path) -> Iterator[dict[str, Any] | None]:
+def _json_rows(path: Path, added: AddedColumns) -> Iterator[dict[str, Any] | None]:
+    del added  # a line has them all
     with path.open(encoding="utf-8", errors="replace", newline="\n") as lines:
         for line in lines:
             try:
@@ -187,3 +196,12 @@ def _parquet_rows(path: Path, added: AddedColumns) -> Iterator[dict[str, Any] | 
     names = [name for name in file.schema_arrow.names if name in wanted]
     for batch in file.iter_batches(_BATCH_ROWS, columns=names):
         yield from batch.to_pylist()
+
+
+ROWS_OF: Mapping[str, Callable[[Path, AddedColumns], Iterator[dict[str, Any] | None]]] = {
+    JSONL_NAME: _json_rows,
+    PARQUET_NAME: _parquet_rows,
+}
+"""How the rows of each result file are read back. A format that a job may ask for belongs here."""
+DIGEST_ALONE = (BATCH_OUTPUT_NAME, BATCH_ERRORS_NAME)
+"""The lines of OpenAI's batch API are held to their digest: the rows are those of the others."""

@@ -5,7 +5,7 @@ from collections.abc import Callable, Iterator
 from dataclasses import replace
 from datetime import UTC, datetime
 from pathlib import Path
-from typing import Any
+from typing import Any, get_args
 
 import pyarrow.parquet as pq
 import pytest
@@ -19,7 +19,7 @@ from shunt.checkpoint.log import CheckpointLog
 from shunt.checkpoint.progress import replay
 from shunt.checkpoint.segment import Gain
 from shunt.dataset.rendering import renderer_for
-from shunt.job.job import Job
+from shunt.job.job import Job, Output
 from shunt.results.outcome import ShardOutcomes
 from shunt.results.summary import result_file
 from shunt.run.collect import ShardsCorrupt, ShardsOpen, collect, find_cuts, kept_cuts
@@ -218,3 +218,18 @@ def test_cuts_stand_before_rows_are_written(
     CheckpointLog(lease, replay(store, manifest.run_id, "000000")).append([])
     assert find_cuts(store, manifest) != before
     assert collect(store, manifest, now=NOW).cuts == before
+
+
+def test_every_format_that_a_job_may_ask_for_is_read_back() -> None:
+    (formats,) = get_args(Output.model_fields["formats"].annotation)
+    assert {f"results.{name}" for name in get_args(formats)} == set(shunt.run.verify.ROWS_OF)
+
+
+def test_a_file_of_an_unknown_format_is_not_passed_over(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    store, manifest = run(tmp_path)
+    collect(store, manifest, now=NOW)
+    monkeypatch.setattr(shunt.run.verify, "ROWS_OF", {})
+    problems = verify(store, manifest).problems
+    assert "results.jsonl: is of a format that verify cannot read" in problems
