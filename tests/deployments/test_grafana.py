@@ -29,7 +29,7 @@ def look() -> Look:
 
 
 def exported() -> set[str]:
-    """Names of the control side and of a worker."""
+    """Names of the control side and of a worker, which lives on an event loop."""
     names = set(re.findall(r"^# TYPE (\S+)", metrics_text(look()), re.MULTILINE))
     worker = Bench(long_prompts(1)).worker(MemoryStore())
     for family in WorkerCollector(worker).collect():
@@ -37,7 +37,7 @@ def exported() -> set[str]:
     return names
 
 
-def test_every_metric_of_the_dashboard_is_exported() -> None:
+async def test_every_metric_of_the_dashboard_is_exported() -> None:
     asked = {name for p in panels() for t in p["targets"] for name in NAME.findall(t["expr"])}
     assert len(asked) > 12
     assert asked <= exported(), asked - exported()
@@ -56,7 +56,7 @@ def test_every_panel_says_what_it_shows_and_none_covers_another() -> None:
         taken |= cells
 
 
-def test_names_have_one_prefix_a_base_unit_and_few_series() -> None:
+async def test_names_have_one_prefix_a_base_unit_and_few_series() -> None:
     text = metrics_text(look())
     series = [line for line in text.splitlines() if not line.startswith("#")]
     assert len(series) < 30
