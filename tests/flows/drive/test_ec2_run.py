@@ -310,7 +310,7 @@ def test_a_shard_that_is_wrongly_marked_done_is_found_by_a_second_fleet(
 ) -> None:
     with ec2_site(tmp_path, limits={"deadline": "2020-01-01T00:00:00Z"}) as at:
         assert at.run().returncode == 4
-        (run_id,) = [path.name for path in tmp_path.glob("runs/runs/*")]
+        (run_id,) = [path.parent.name for path in tmp_path.glob("runs/runs/*/manifest.json")]
         store = open_store(str(tmp_path / "runs"))
         shard_id = read_manifest(store, run_id).shards[2].shard_id
         lie = ShardDone(
