@@ -40,6 +40,7 @@ _CHANGES = (
     (r"\d+ tokens", "TOKENS"),
     (r"0\.0\d\b", "CENTS"),
     (r"\d+(\.\d+)? kB", "SIZE"),
+    (r"cut: \d+ answers? ", "CUT"),
 )
 """What no two runs have in common. Answers are sampled, and seeds come from the run's id."""
 

@@ -16,8 +16,8 @@ from functools import partial
 from types import SimpleNamespace
 from typing import Any, cast
 
+from transformers import AutoTokenizer
 from vllm.config import ModelConfig, StructuredOutputsConfig
-from vllm.tokenizers import TokenizerLike, get_tokenizer
 
 from shunt.job.sampling import Sampling, StructuredOutput
 from workers.engine.grammar_backend import problem_of
@@ -33,7 +33,7 @@ _PREFIX = re.compile(r"\[[\d:]+\] \S+:\d+: (Warning: )?")
 """Of xgrammar's messages: the time, and the line of its own source."""
 
 
-def problem(backend: str, structure: StructuredOutput, tokenizer: TokenizerLike | None) -> str:
+def problem(backend: str, structure: StructuredOutput, tokenizer: Any) -> str:
     """Why the back end cannot enforce it, or empty."""
     if broken := problem_of(backend):
         return broken
@@ -80,7 +80,7 @@ def main(argv: Sequence[str]) -> int:
     resource.setrlimit(resource.RLIMIT_DATA, (MEMORY_BYTES, MEMORY_BYTES))
     answers = os.fdopen(os.dup(1), "w", encoding="utf-8")
     os.dup2(2, 1)  # whatever a library prints is no answer
-    tokenizer = get_tokenizer(argv[0])
+    tokenizer = AutoTokenizer.from_pretrained(argv[0])
     answers.write("{}\n")
     answers.flush()
     for line in sys.stdin:

@@ -1,5 +1,6 @@
 """A worker's endpoint for Prometheus."""
 
+import asyncio
 import socket
 import urllib.request
 
@@ -12,7 +13,12 @@ from workers import metrics
 from workers.shards.tally import Tally
 
 
-def test_the_endpoint_serves_the_workers_counts_on_the_first_free_port() -> None:
+def read(url: str) -> str:
+    with urllib.request.urlopen(url, timeout=10) as reply:
+        return reply.read().decode()
+
+
+async def test_the_endpoint_serves_the_workers_counts_on_the_first_free_port() -> None:
     bench, store = Bench(long_prompts(6)), MemoryStore()
     worker = bench.worker(store)
     before = set(REGISTRY._collector_to_names)
@@ -23,8 +29,7 @@ def test_the_endpoint_serves_the_workers_counts_on_the_first_free_port() -> None
         assert port is not None
         assert port != taken.getsockname()[1]
         worker.tally.output_tokens = 1200
-        with urllib.request.urlopen(f"http://127.0.0.1:{port}/metrics", timeout=10) as reply:
-            text = reply.read().decode()
+        text = await asyncio.to_thread(read, f"http://127.0.0.1:{port}/metrics")
     for collector in set(REGISTRY._collector_to_names) - before:
         REGISTRY.unregister(collector)
 

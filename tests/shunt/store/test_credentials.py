@@ -1,6 +1,7 @@
 """The store signs with whatever the AWS configuration says, and finds what was renewed there."""
 
 import json
+import os
 import subprocess
 import sys
 import urllib.error
@@ -24,6 +25,13 @@ from shunt.testing.s3_server import S3Server
 
 pytestmark = pytest.mark.s3
 REPOSITORY = Path(__file__).parents[3]
+
+
+@pytest.fixture(autouse=True)
+def nobody(monkeypatch: pytest.MonkeyPatch) -> None:
+    """No credentials in the environment, whoever runs the tests and whatever ran before."""
+    for name in [name for name in os.environ if name.startswith("AWS_")]:
+        monkeypatch.delenv(name)
 
 
 class Provider:
