@@ -35,7 +35,7 @@ _CHANGES = (
     (r"\bsg-[0-9a-f]+", "SG"),
     (r"\bi-[0-9a-f]{17}", "NODE"),
     (r"reviews-[0-9a-f]{12}", "RUN"),
-    (r"\d+ s old", "AGE"),
+    (r"\d+ (s|min) old", "AGE"),
     (r"from \d+ segments?", "SEGMENTS"),
     (r"\d+ tokens", "TOKENS"),
     (r"0\.0\d\b", "CENTS"),
@@ -119,6 +119,7 @@ def account(directory: Path, s3: S3Server) -> Generator[dict[str, str]]:
             "PATH": f"{Path(sys.executable).parent}:{os.environ['PATH']}",
             "PYTHONPATH": str(REPOSITORY),
             "SHUNT_MODEL_CACHE": str(directory / "models"),
+            "XDG_CACHE_HOME": str(directory / "cache"),  # a look at prices is kept there
             "MOTO_URL": url,
         }
     moto.stop()
