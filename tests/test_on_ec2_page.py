@@ -11,16 +11,15 @@ import shutil
 import subprocess
 import sys
 from collections.abc import Generator
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager
 from datetime import UTC, datetime
 from pathlib import Path
 
 import boto3
 import pytest
-from moto.server import ThreadedMotoServer
 
 from shunt.aws.nodes.pool import Pool
-from shunt.testing.ec2.cloud import cloud
+from shunt.testing.ec2.cloud import cloud, moto_server
 from shunt.testing.ec2.market import Market
 from shunt.testing.s3_server import S3Server, s3_server
 
@@ -29,13 +28,14 @@ PAGE = REPOSITORY / "docs" / "on-ec2.md"
 PRICES = {"g4dn.xlarge": ("0.21", "0.526"), "g6.xlarge": ("0.42", "0.8048")}
 """Spot and on-demand, of the page's table."""
 QUOTAS = {"All G and VT Spot Instance Requests": 64.0, "Running On-Demand G and VT instances": 8.0}
+_NODES_ID, _NODES_SECRET = "NODES_ID", "NODES_SECRET"
 _CHANGES = (
     (r"\d\d\d\d-\d\d-\d\d", "DATE"),
     (r"\d+:\d\d:\d\d", "TIME"),
     (r"\bsg-[0-9a-f]+", "SG"),
     (r"\bi-[0-9a-f]{17}", "NODE"),
     (r"reviews-[0-9a-f]{12}", "RUN"),
-    (r"\d+ (s|min) old", "AGE"),
+    (r"\d+ s old", "AGE"),
     (r"from \d+ segments?", "SEGMENTS"),
     (r"\d+ tokens", "TOKENS"),
     (r"0\.0\d\b", "CENTS"),
@@ -94,22 +94,19 @@ def account(directory: Path, s3: S3Server) -> Generator[dict[str, str]]:
         "uri": f"s3://{s3.bucket}/team",
         "endpoint_url": s3.endpoint_url,
         "region": s3.region,
-        "access_key_id_env": "NODES_ID",
-        "secret_access_key_env": "NODES_SECRET",
+        "access_key_id_env": _NODES_ID,
+        "secret_access_key_env": _NODES_SECRET,
     }
-    os.environ.update(NODES_ID=s3.credentials.access_key_id)
-    os.environ.update(NODES_SECRET=s3.credentials.secret_access_key)
-    moto = ThreadedMotoServer("127.0.0.1", 0, verbose=False)
-    moto.start()
-    host, port = moto.get_host_and_port()
-    url = f"http://{host}:{port}"
-    with cloud(
-        worker_python=REPOSITORY / ".venv/worker/bin/python",
-        store=json.dumps(store),
-        log_directory=directory / "nodes",
-        market=market(),
-        rest_of_aws=url,
-    ) as ec2:
+    with (
+        moto_server() as url,
+        cloud(
+            worker_python=REPOSITORY / ".venv/worker/bin/python",
+            store=json.dumps(store),
+            log_directory=directory / "nodes",
+            market=market(),
+            rest_of_aws=url,
+        ) as ec2,
+    ):
         names = {"AWS_DEFAULT_REGION": s3.region, "AWS_ENDPOINT_URL_SQS": url, "COLUMNS": "110"}
         yield {
             **{n: v for n, v in os.environ.items() if n not in ("PREFECT_API_URL", "PREFECT_HOME")},
@@ -119,18 +116,24 @@ def account(directory: Path, s3: S3Server) -> Generator[dict[str, str]]:
             "PATH": f"{Path(sys.executable).parent}:{os.environ['PATH']}",
             "PYTHONPATH": str(REPOSITORY),
             "SHUNT_MODEL_CACHE": str(directory / "models"),
-            "XDG_CACHE_HOME": str(directory / "cache"),  # a look at prices is kept there
+            "HOME": str(
+                directory / "home"
+            ),  # looks at prices are kept there
             "MOTO_URL": url,
         }
-    moto.stop()
 
 
-def test_every_command_of_the_page_prints_what_the_page_says(tmp_path: Path) -> None:
+def test_every_command_of_the_page_prints_what_the_page_says(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     shutil.copytree(REPOSITORY / "examples", tmp_path / "examples")
     (tmp_path / ".cache").symlink_to(REPOSITORY / ".cache")
     typed = commands(PAGE.read_text())
     assert len(typed) == 13
-    with s3_server(bucket="my-bucket") as s3, account(tmp_path, s3) as environment:
+    with s3_server(bucket="my-bucket") as s3, ExitStack() as stack:
+        monkeypatch.setenv(_NODES_ID, s3.credentials.access_key_id)
+        monkeypatch.setenv(_NODES_SECRET, s3.credentials.secret_access_key)
+        environment = stack.enter_context(account(tmp_path, s3))
         make_bucket(environment, s3.region)
         for command, told in typed:
             # Of the account's own questions about the bucket the S3 server knows too little.

@@ -14,6 +14,8 @@ from dataclasses import dataclass, field
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
 
+from moto.server import ThreadedMotoServer
+
 from shunt.aws.nodes.pool import Pool
 from shunt.testing.ec2.double import NOTICE_S, Ec2Double
 from shunt.testing.ec2.instance import Instance
@@ -135,6 +137,18 @@ def cloud(
         finally:
             with account.lock:
                 machines.close()
+
+
+@contextmanager
+def moto_server() -> Generator[str]:
+    """The rest of AWS, IAM above all, until left; yields its URL."""
+    server = ThreadedMotoServer("127.0.0.1", 0, verbose=False)
+    server.start()
+    try:
+        host, port = server.get_host_and_port()
+        yield f"http://{host}:{port}"
+    finally:
+        server.stop()
 
 
 @contextmanager

@@ -12,12 +12,12 @@ from pathlib import Path
 
 import boto3
 import pytest
-from moto.server import ThreadedMotoServer
 
 from shunt.aws.nodes.pool import Pool
 from shunt.checkpoint.done import ShardDone, mark_done
 from shunt.run.manifest import read_manifest
 from shunt.store.opening import open_store
+from shunt.testing.ec2.cloud import moto_server
 from shunt.testing.ec2.faults import ControllerKilled, Phase, unauthorised
 from shunt.testing.ec2.market import Market
 from tests.flows.conftest import wait_until
@@ -89,11 +89,8 @@ def test_a_user_without_permissions_is_told_which_and_buys_nothing(
 
 @pytest.fixture
 def moto_url() -> Generator[str]:
-    server = ThreadedMotoServer("127.0.0.1", 0, verbose=False)
-    server.start()
-    host, port = server.get_host_and_port()
-    yield f"http://{host}:{port}"
-    server.stop()
+    with moto_server() as url:
+        yield url
 
 
 def test_nodes_have_a_role_of_their_run_which_goes_with_them(

@@ -9,8 +9,8 @@ from pathlib import Path
 
 import boto3
 import pytest
-from moto.server import ThreadedMotoServer
 
+from shunt.testing.ec2.cloud import moto_server
 from tests.flows.conftest import wait_until
 from tests.flows.ec2_site import Site, check_whole, ec2_site
 
@@ -43,11 +43,8 @@ class Account:
 
 @pytest.fixture
 def account() -> Generator[Account]:
-    server = ThreadedMotoServer("127.0.0.1", 0, verbose=False)
-    server.start()
-    host, port = server.get_host_and_port()
-    yield Account(f"http://{host}:{port}")
-    server.stop()
+    with moto_server() as url:
+        yield Account(url)
 
 
 def drives(at: Site, process: "subprocess.Popen[str]") -> bool:
