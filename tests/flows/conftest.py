@@ -106,7 +106,7 @@ class Desk:
         return {row["id"]: row["generated_text"] for row in self.rows()}
 
 
-def wait_until(condition: Callable[[], object], timeout_s: float = 60.0) -> None:
+def wait_until(condition: Callable[[], object], timeout_s: float = 120.0) -> None:
     deadline_s = time.monotonic() + timeout_s
     while not condition():
         assert time.monotonic() < deadline_s, f"not so after {timeout_s} s"

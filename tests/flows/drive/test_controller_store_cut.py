@@ -2,6 +2,7 @@
 
 import threading
 from collections.abc import Callable, Iterator
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import pytest
@@ -16,8 +17,6 @@ from shunt.run.status import StatusReader
 from shunt.store.directory import DirectoryStore
 from shunt.store.errors import StoreDenied, StoreError, StoreUnavailable
 from tests.flows.conftest import lay_out, wait_until
-
-pytestmark = pytest.mark.timeout(120)
 
 
 class ControllersStore(DirectoryStore):
@@ -56,8 +55,8 @@ class Told(Headless):
 
 def cut_drive(
     directory: Path, error: StoreError, patience_s: float, until: Callable[[int], bool]
-) -> tuple[list[Ending | BaseException], Told, DirectoryStore]:
-    """Drive a job whose controller gets `error` once its workers work, until they have ended
+) -> tuple[Ending | BaseException, Told, DirectoryStore]:
+    """Drive a job whose controller gets `error` once a worker works, until they have ended
     (`until` gets the number of living ones)."""
     lay_out(directory, tokens_per_s=60)
     job = Job.model_validate(yaml.safe_load((directory / "job.yaml").read_text()))
@@ -72,29 +71,20 @@ def cut_drive(
         stop=own.stop,
         store_patience_s=patience_s,
     )
-    endings: list[Ending | BaseException] = []
-
-    def work() -> None:
-        try:
-            endings.append(drive(job, store, around, told))
-        except StoreError as error:
-            endings.append(error)
-
-    thread = threading.Thread(target=work)
-    thread.start()
+    driving = ThreadPoolExecutor(1).submit(drive, job, store, around, told)
     reader = DirectoryStore(directory / "runs")
     (run_id,) = _run_ids(directory)
-    wait_until(lambda: len(StatusReader(reader, run_id).read().living) == 2)
+    wait_until(lambda: driving.done() or StatusReader(reader, run_id).read().living)
+    assert not driving.done(), driving.exception() or driving.result()
     store.error = error
 
     def is_over() -> bool:
         living = len(StatusReader(reader, run_id).read().living)
-        return bool(endings) or (until(living) and store.refused > 3)
+        return driving.done() or (until(living) and store.refused > 3)
 
     wait_until(is_over)
     store.error = None
-    thread.join(60.0)
-    return endings, told, reader
+    return driving.exception(60.0) or driving.result(), told, reader
 
 
 def _run_ids(directory: Path) -> list[str]:
@@ -107,8 +97,7 @@ def test_a_store_that_is_away_for_a_while_costs_no_worker(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, error: StoreError
 ) -> None:
     monkeypatch.chdir(tmp_path)
-    endings, told, _ = cut_drive(tmp_path, error, 60.0, lambda living: living == 0)
-    (ending,) = endings
+    ending, told, _ = cut_drive(tmp_path, error, 60.0, lambda living: living == 0)
     assert isinstance(ending, Ending), ending
     assert ending.code == 0
     assert ending.num_lost == 0
@@ -121,8 +110,7 @@ def test_a_store_that_is_away_for_a_while_costs_no_worker(
 def test_patience_ends_and_says_since_when(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.chdir(tmp_path)
     error = StoreUnavailable("away")
-    endings, _, reader = cut_drive(tmp_path, error, 1.0, lambda _living: False)
-    (ending,) = endings
+    ending, _, reader = cut_drive(tmp_path, error, 1.0, lambda _living: False)
     assert isinstance(ending, StoreUnavailable)
     assert "away; the store has not been reached since 20" in str(ending)
     (run_id,) = _run_ids(tmp_path)
