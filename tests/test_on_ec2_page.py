@@ -116,9 +116,7 @@ def account(directory: Path, s3: S3Server) -> Generator[dict[str, str]]:
             "PATH": f"{Path(sys.executable).parent}:{os.environ['PATH']}",
             "PYTHONPATH": str(REPOSITORY),
             "SHUNT_MODEL_CACHE": str(directory / "models"),
-            "HOME": str(
-                directory / "home"
-            ),  # looks at prices are kept there
+            "HOME": str(directory / "home"),  # looks at prices are kept there
             "MOTO_URL": url,
         }
 

@@ -16,27 +16,25 @@ from pydantic import TypeAdapter
 from flows.commands.finding import find_run, opened_store, reached
 from flows.drive.drive import (
     Ending,
-    card_of,
     check_job,
     drive,
     go_on_command,
     partial_command,
     resume,
 )
+from flows.drive.known_model import known_model
 from flows.exit_code import ExitCode
 from flows.screen.run_view import show_runs, show_status
 from flows.screen.view import LiveView, PlainView, show_ending, show_preflight
 from flows.screen.words import console as console_of
-from flows.surroundings import grammar_compiler, surroundings
+from flows.surroundings import surroundings
 from shunt.dataset.preflight import PreflightReport
-from shunt.dataset.rendering import renderer_of
 from shunt.errors import JobError
 from shunt.job.job import Job
 from shunt.job.job_file import job_schema, load_job, override_job
 from shunt.results.summary import read_summary
 from shunt.run.cancellation import cancel as cancel_run
 from shunt.run.event import Event, EventKind, record
-from shunt.run.fetched_model import control_copy, resolve_model
 from shunt.run.listing import RunLine, read_lines
 from shunt.run.manifest import Manifest
 from shunt.run.model_identity import HARMLESS_EXTRA
@@ -234,11 +232,8 @@ def _preflight_report(job: Job) -> PreflightReport:
     deadline = job.limits.deadline
     if deadline is not None and deadline <= datetime.now(UTC):
         raise JobError(f"limits.deadline: {deadline.isoformat()} has passed; set a later one")
-    model = resolve_model(job, os.environ)
-    rendering = job if model is None else control_copy(job, model, os.environ)
-    renderer = renderer_of(rendering, clock=datetime.now(UTC))
-    with grammar_compiler(rendering, os.environ) as compiler:
-        return preflight_job(job, renderer, card=card_of(rendering), compiler=compiler)
+    with known_model(job, os.environ, clock=datetime.now(UTC)) as model:
+        return preflight_job(job, model.renderer, card=model.card, compiler=model.compiler)
 
 
 def overridden(

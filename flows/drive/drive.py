@@ -7,18 +7,19 @@ import os
 import shlex
 from collections.abc import Callable
 from dataclasses import dataclass, replace
-from typing import Any, Protocol
+from functools import partial
+from typing import Protocol
 
 from flows.drive.ec2_nodes import ec2_of, require_whole_nodes
+from flows.drive.known_model import known_model
 from flows.drive.nodes import HeldNodes, hold_nodes
 from flows.exit_code import ExitCode
-from flows.surroundings import Surroundings, grammar_compiler
-from shunt.dataset.files import find_files
+from flows.surroundings import Surroundings
+from shunt.dataset.files import input_files
 from shunt.dataset.preflight import PreflightReport
-from shunt.dataset.rendering import renderer_of, require_model
+from shunt.dataset.rendering import require_model
 from shunt.errors import RunError
 from shunt.job.job import ErrorPolicy, Job
-from shunt.model.generation_config import sampling_defaults
 from shunt.results.place import reach_of
 from shunt.results.publishing import check_writable
 from shunt.results.summary import ResultSummary, read_summary
@@ -27,7 +28,7 @@ from shunt.run.collect import ShardsOpen, collect, output_directory
 from shunt.run.driver import DriveGivenUp
 from shunt.run.effort import Effort, answer_tokens
 from shunt.run.event import Event, EventKind, record
-from shunt.run.fetched_model import control_copy, is_used_as_it_is, resolve_model
+from shunt.run.fetched_model import is_used_as_it_is
 from shunt.run.manifest import Manifest
 from shunt.run.model_identity import require_same_model
 from shunt.run.outlook import Outlook, outlook_of
@@ -95,11 +96,7 @@ def check_job(job: Job) -> None:
 
     Raises `JobError` and `InputError`.
     """
-    find_files(
-        job.input.path,
-        endpoint_url=job.input.endpoint_url,
-        options=job.input.storage_options,
-    )
+    input_files(job.input)
     check_writable(job.output.path, reach_of(job, os.environ))
     if job.fleet.kind == "ec2":
         require_whole_nodes(job, ec2_of(job))
@@ -115,29 +112,22 @@ def prepare_run(
     check_job(job)
     require_reachable(store)
     now = around.now()
-    model = resolve_model(job, around.environment)
-    rendering = job if model is None else control_copy(job, model, around.environment)
-    with grammar_compiler(rendering, around.environment) as compiler:
+    with known_model(job, around.environment, clock=now) as model:
         manifest = prepare(
             job,
             store,
-            renderer_of(rendering, clock=now),
+            model.renderer,
             now=now,
             sample=sample,
-            model=model,
-            card=card_of(rendering),
-            compiler=compiler,
+            model=model.listing,
+            card=model.card,
+            compiler=model.compiler,
             saw=watcher.preflighted,
         )
     require_exclusive(store)
     manifest = manifest.model_copy(update={"job": job})
     watcher.prepared(manifest)
     return manifest
-
-
-def card_of(job: Job) -> dict[str, Any]:
-    """What the job's model, which lies on this machine, says of sampling."""
-    return {} if job.model.engine_kind == "fake" else sampling_defaults(job.model.path)
 
 
 def resume(manifest: Manifest, store: Store, around: Surroundings, watcher: Watcher) -> Ending:
@@ -199,6 +189,7 @@ def _generate(
         return Ending(ExitCode.OK, run_id)
     patience = _patience(around, timeline)
     ending = Ending(ExitCode.OK, run_id)
+    show = partial(_show, watcher, max_tokens)
     with hold_nodes(manifest, store, around, timeline.tell, recheck=recheck) as nodes:
         if not recheck:  # not before we have the run: a driver that is refused lifts no order
             carry_on(store, run_id, order)
@@ -216,7 +207,7 @@ def _generate(
                 break
             if not patience.away:
                 effort.saw(around.monotonic(), status)
-                watcher.seen(status, outlook_of(status, max_tokens))
+                show(status)
             if nodes.reconciler.failed:
                 raise RunError(run_id, _why_none_works(manifest, around, nodes, status))
             if (early := _stopped_early(run_id, around, nodes.limit, cancelled)) is not None:
@@ -224,14 +215,12 @@ def _generate(
                 break
             around.stop.wait(nodes.poll_s)
         ending = replace(ending, num_lost=nodes.reconciler.num_lost)
-    _last_look(
-        reader,
-        timeline,
-        patience,
-        lambda status: watcher.seen(status, outlook_of(status, max_tokens)),
-        around,
-    )
+    _last_look(reader, timeline, patience, show, around)
     return ending
+
+
+def _show(watcher: Watcher, max_tokens: int, status: RunStatus) -> None:
+    watcher.seen(status, outlook_of(status, max_tokens))
 
 
 def _last_look(
@@ -305,15 +294,16 @@ def _cut_rows_that_count(policy: ErrorPolicy, summary: ResultSummary) -> int:
 
 def go_on_command(manifest: Manifest) -> str:
     """What a person types to go on with a run that was stopped."""
-    return _command("resume", manifest)
+    return run_command("resume", manifest)
 
 
 def partial_command(manifest: Manifest) -> str:
     """What a person types to have the rows that are finished."""
-    return _command("collect", manifest, "--partial")
+    return run_command("collect", manifest, "--partial")
 
 
-def _command(name: str, manifest: Manifest, *options: str) -> str:
+def run_command(name: str, manifest: Manifest, *options: str) -> str:
+    """A command about this run, as a person types it anywhere."""
     store = manifest.job.store
     endpoint = [] if store.endpoint_url is None else ["--endpoint-url", store.endpoint_url]
     words = ["shunt", name, manifest.run_id, *options, "--store", store.uri, *endpoint]

@@ -12,7 +12,7 @@ from prefect.runtime import flow_run
 from flows.prefect.run_events import RunEvents
 from shunt.run.driver import Place, own_place
 from shunt.run.manifest import Manifest
-from shunt.run.showing import BEAT_S, Showing, write_showing
+from shunt.run.showing import SHOWING_BEAT_S, Showing, write_showing
 from shunt.run.status import RunStatus
 from shunt.store.patience import AWAY
 from shunt.store.protocol import Store
@@ -36,7 +36,7 @@ class OnRecord:
         """Called with every look."""
         self.events.seen(status)
         now = self.now()
-        if self._beat_at is None or (now - self._beat_at).total_seconds() >= BEAT_S:
+        if self._beat_at is None or (now - self._beat_at).total_seconds() >= SHOWING_BEAT_S:
             self.beat()
 
     def beat(self, *, ended: bool = False) -> None:

@@ -53,8 +53,10 @@ class RunEvents:
         """Emit what this look has news of."""
         for event in status.events:
             name = _NAMES.get(event.kind)
+            if name is None or event.at < self._began:
+                continue
             identity = event.model_dump_json()
-            if name is None or event.at < self._began or identity in self._told:
+            if identity in self._told:
                 continue
             self._told.add(identity)
             self._emit(name, _payload(event), identity, at=event.at)

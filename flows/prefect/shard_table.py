@@ -2,7 +2,7 @@
 
 from collections.abc import Sequence
 
-from flows.drive.drive import Ending, go_on_command, results_of
+from flows.drive.drive import Ending, results_of, run_command
 from flows.report.sentences import headline, share_of, span_of
 from shunt.report.report import BadRow, RunReport
 from shunt.run.manifest import Manifest
@@ -45,7 +45,6 @@ def run_summary_markdown(
     ending: Ending, manifest: Manifest, report: RunReport, *, report_at: str
 ) -> str:
     """The closing artifact: what happened, where everything is, and what to type next."""
-    good = report.num_ended - report.num_errors
     lines = [
         f"## {report.run_id}",
         "",
@@ -54,7 +53,7 @@ def run_summary_markdown(
         "",
         "| | |",
         "|---|---|",
-        f"| rows with an answer | {good:,} of {report.num_rows:,} |",
+        f"| rows with an answer | {report.num_good:,} of {report.num_rows:,} |",
         f"| rows without | {report.num_errors:,} |",
         f"| output tokens | {report.output_tokens:,} |",
         f"| time | {span_of(report.duration_s)} |",
@@ -66,7 +65,6 @@ def run_summary_markdown(
         lines.append(f"| spent | {report.money.usd:,.2f} USD |")
     lines += [f"| `{code}` | {count:,} rows |" for code, count in report.errors.items()]
     where = "results" if report.results else "results will be in"
-    store = go_on_command(manifest).partition("--store ")[2]
     lines += [
         f"| {where} | `{results_of(manifest)}` |",
         f"| report | `{report_at}` |",
@@ -75,7 +73,7 @@ def run_summary_markdown(
         *_command("Write what is finished so far:", ending.partial),
         "Look again from any machine that can read the store:",
         "",
-        f"    shunt report {report.run_id} --store {store}",
+        f"    {run_command('report', manifest)}",
     ]
     return "\n".join(lines)
 

@@ -70,11 +70,7 @@ class Canvas:
         height = self.height_in - top_in - _BOTTOM_IN
         box = (left_in / WIDTH_IN, _BOTTOM_IN / self.height_in)
         axes = self.figure.add_axes((*box, width / WIDTH_IN, height / self.height_in))
-        axes.set_facecolor("none")
-        for side in ("top", "right", "left"):
-            axes.spines[side].set_visible(False)
-        axes.spines["bottom"].set_color(Ink.LINE)
-        axes.tick_params(length=0, labelsize=TEXT_PT, labelcolor=Ink.SOFT, pad=5)
+        quiet_frame(axes, pad=5)
         axes.grid(visible=True, axis="both", color=Ink.LINE, linewidth=0.6)
         axes.set_axisbelow(True)
         return axes
@@ -101,6 +97,15 @@ class Canvas:
         size = f"0 0 {WIDTH_IN * _POINTS:g} {self.height_in * _POINTS:g}"
         opening = f'<svg viewBox="{size}" role="img" aria-label="{escape(label)}">'
         return re.sub(r"<svg[^>]*>", lambda _: opening, drawn, count=1)
+
+
+def quiet_frame(axes: Axes, *, pad: float) -> None:
+    """A line below and soft words, `pad` points from it."""
+    axes.set_facecolor("none")
+    for side in ("top", "right", "left"):
+        axes.spines[side].set_visible(False)
+    axes.spines["bottom"].set_color(Ink.LINE)
+    axes.tick_params(length=0, labelsize=TEXT_PT, labelcolor=Ink.SOFT, pad=pad)
 
 
 @dataclass(frozen=True, slots=True)

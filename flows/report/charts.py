@@ -8,7 +8,17 @@ from collections.abc import Sequence
 from matplotlib.axes import Axes
 from matplotlib.ticker import FuncFormatter, MaxNLocator, PercentFormatter
 
-from flows.report.canvas import LEFT_IN, RIGHT_IN, SERIES, TEXT_PT, WIDTH_IN, Canvas, Ink, TimeScale
+from flows.report.canvas import (
+    LEFT_IN,
+    RIGHT_IN,
+    SERIES,
+    TEXT_PT,
+    WIDTH_IN,
+    Canvas,
+    Ink,
+    TimeScale,
+    quiet_frame,
+)
 from flows.report.sentences import span_of
 from flows.screen.words import counted
 from shunt.report.report import Activity, Lane, Life, Money, RunReport, Score, StartUp
@@ -216,11 +226,7 @@ def _draw_score(canvas: Canvas, axes: Axes, score: Score) -> None:
     in_time = score.what == "duration_s"
     longest = max(forecast.p90, score.happened)
     scale = TimeScale.of(longest) if in_time else TimeScale(1.0, "USD")
-    for side in ("top", "right", "left"):
-        axes.spines[side].set_visible(False)
-    axes.spines["bottom"].set_color(Ink.LINE)
-    axes.set_facecolor("none")
-    axes.tick_params(length=0, labelsize=TEXT_PT, labelcolor=Ink.SOFT, pad=4)
+    quiet_frame(axes, pad=4)
     (bar,) = axes.barh(
         0, scale(forecast.p90 - forecast.p10), left=scale(forecast.p10), height=0.5, color=Ink.IDLE
     )

@@ -56,22 +56,20 @@ def render_page(report: RunReport) -> str:
 
 
 def _tiles(report: RunReport) -> list[Tile]:
-    good = report.num_ended - report.num_errors
-    mean = report.output_tokens / report.duration_s if report.duration_s else 0.0
     again = sentences.share_of(report.lost_tokens, report.output_tokens)
     tiles = [
-        Tile(f"{good:,}", "rows with an answer", f"of {report.num_rows:,}"),
+        Tile(f"{report.num_good:,}", "rows with an answer", f"of {report.num_rows:,}"),
         Tile(sentences.span_of(report.duration_s), "from start to end"),
-        Tile(f"{mean:,.0f}", "tokens per second", f"{report.output_tokens:,} in all"),
+        Tile(f"{report.mean_tokens_per_s:,.0f}", "tokens per second",
+             f"{report.output_tokens:,} in all"),
         Tile(f"{len(report.interruptions):,}", "interruptions survived",
              f"{report.taken_over_tokens:,} saved tokens taken over"),
         Tile(again if report.lost_tokens else "0", "of the tokens generated twice",
              f"{report.lost_tokens:,} tokens at most"),
     ]  # fmt: skip
     if (money := report.money) is not None:
-        saved = ""
-        if money.on_demand_usd:
-            saved = f"{sentences.share_of(1 - money.usd / money.on_demand_usd, 1)} under on-demand"
+        share = money.saved_share
+        saved = "" if share is None else f"{sentences.share_of(share, 1)} under on-demand"
         tiles.append(Tile(f"${money.usd:,.2f}", "spent on machines", saved))
     return tiles
 

@@ -63,9 +63,8 @@ def _losses(report: RunReport) -> str:
 
 
 def speed_sentence(report: RunReport) -> str:
-    mean = report.output_tokens / report.duration_s if report.duration_s else 0.0
     peak = max(report.speed.tokens_per_s, default=0.0)
-    return f"On average {mean:,.0f} tokens per second, at the best {peak:,.0f}."
+    return f"On average {report.mean_tokens_per_s:,.0f} tokens per second, at the best {peak:,.0f}."
 
 
 def tail_sentence(report: RunReport) -> str:
@@ -84,9 +83,9 @@ def money_sentence(money: Money) -> str:
     spent = f"The machines cost {money.usd:,.2f} USD"
     if money.max_cost_usd is not None:
         spent += f" of at most {money.max_cost_usd:,.2f}"
-    if not money.on_demand_usd:
+    saved = money.saved_share
+    if saved is None:
         return f"{spent}."
-    saved = 1 - money.usd / money.on_demand_usd
     return (
         f"{spent}. The same hours on demand would have cost {money.on_demand_usd:,.2f} USD: "
         f"{share_of(saved, 1)} was saved by buying machines that can be taken away."

@@ -152,7 +152,8 @@ class LeaseObserver:
 
     def _free(self, shard_id: str, epoch: int) -> bool:
         seen = self._heartbeat(shard_id, epoch)
-        if seen and Heartbeat.model_validate_json(seen).released:
+        heartbeat = Heartbeat.model_validate_json(seen) if seen else None
+        if heartbeat is not None and heartbeat.released:
             return True
         now = self.monotonic()
         with self._lock:
@@ -160,11 +161,13 @@ class LeaseObserver:
             if before != seen:
                 since = now
             self._seen[shard_id, epoch] = (seen, since)
-        return now - since >= self.term_s or self._gone.has(self._owner(shard_id, epoch, seen))
+        if now - since >= self.term_s:
+            return True
+        owner = self._owner(shard_id, epoch) if heartbeat is None else heartbeat.owner
+        return self._gone.has(owner)
 
-    def _owner(self, shard_id: str, epoch: int, heartbeat: bytes) -> str:
-        if heartbeat:
-            return Heartbeat.model_validate_json(heartbeat).owner
+    def _owner(self, shard_id: str, epoch: int) -> str:
+        """By the lease itself: its owner has said nothing yet."""
         lease = self.store.get(keys.lease(self.run_id, shard_id, epoch))
         return LeaseRecord.model_validate_json(lease).owner
 

@@ -4,7 +4,6 @@
 # pyright: reportUnknownMemberType=false, reportUnknownVariableType=false
 # pyright: reportUnknownArgumentType=false, reportUnknownLambdaType=false
 
-import json
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
 from typing import Any
@@ -18,7 +17,7 @@ from shunt.dataset.plain_row import PlainBatch
 from shunt.dataset.preflight import PreflightReport
 from shunt.dataset.prompt_id import made_id
 from shunt.dataset.prompt_row import PromptReader, PromptRow
-from shunt.dataset.shard import BESIDE, CARRIED_PREFIX, SCHEMA, chat_text
+from shunt.dataset.shard import BESIDE, CARRIED_PREFIX, SCHEMA, chat_text, compact_json
 
 MAX_SHARD_BYTES = 64 << 20
 """A shard of very long prompts is cut before it has its number of rows."""
@@ -149,7 +148,7 @@ class ShardCutter:
         rare: dict[str, Any] = {
             "messages": chat_text(prompt),
             "token_ids": prompt.token_ids,
-            "sampling": _json(made.own_sampling) if made.own_sampling else None,
+            "sampling": compact_json(made.own_sampling) if made.own_sampling else None,
             "error_code": None if error is None else error.code.value,
             "error_message": None if error is None else error.message,
         }
@@ -160,7 +159,3 @@ class ShardCutter:
         self._bytes += num_bytes + len(raw or b"") + 4 * len(prompt.token_ids or ())
         self.num_rows += 1
         self.report.count_row(prompt, num_bytes)
-
-
-def _json(value: object) -> str:
-    return json.dumps(value, ensure_ascii=False, separators=(",", ":"))

@@ -6,13 +6,14 @@ to `workers.engine.resume_plan`.
 """
 
 import json
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 from shunt.job.job import Job
 from shunt.job.sampling import Sampling
+from shunt.structure.backend import reasons_first
 
 MAX_LOGPROBS = 20
 """vLLM's `max_logprobs`, where `model.engine.extra` names no other; -1: as many as there are."""
@@ -117,13 +118,10 @@ def engine_limits(job: Job, encode: Callable[[str], Sequence[int]]) -> EngineLim
     """Those of the job's model, which lies in a directory, and engine."""
     extra = job.model.engine.extra
     given = extra.get("max_logprobs")
-    config = extra.get("structured_outputs_config")
-    inner: dict[str, Any] = config if isinstance(config, dict) else {}
-    parsers = (extra.get("reasoning_parser"), extra.get("reasoning_config"))
     return EngineLimits(
         vocab_size=_vocab_size(Path(job.model.path) / "config.json"),
         max_logprobs=given if isinstance(given, int) else MAX_LOGPROBS,
-        thinks=any(parsers) or bool(inner.get("reasoning_parser")),
+        thinks=reasons_first(job) or bool(extra.get("reasoning_config")),
         speculates=bool(extra.get("speculative_config")),
         encode=encode,
     )
@@ -134,5 +132,10 @@ def _vocab_size(path: Path) -> int | None:
         config = json.loads(path.read_text())
     except (OSError, ValueError):
         return None
-    found = config.get("vocab_size", config.get("text_config", {}).get("vocab_size"))
+    found = of_text_model(config, "vocab_size")
     return found if isinstance(found, int) else None
+
+
+def of_text_model(config: Mapping[str, Any], name: str) -> Any:
+    """A value of a config.json; models of several kinds of input keep it under `text_config`."""
+    return config.get(name, config.get("text_config", {}).get(name))

@@ -19,6 +19,7 @@ import xxhash
 import zstandard
 
 from shunt.errors import InputError
+from shunt.job.job import Input
 
 FileFormat = Literal["jsonl", "parquet", "csv"]
 
@@ -149,6 +150,13 @@ class _ZstdStream(io.RawIOBase):
         self._compressed = self._frame.unused_data if self._frame.eof else b""
         if self._frame.eof:
             self._frame = None
+
+
+def input_files(job_input: Input) -> list[SourceFile]:
+    """The files of a job's input. Raises `InputError`."""
+    return find_files(
+        job_input.path, endpoint_url=job_input.endpoint_url, options=job_input.storage_options
+    )
 
 
 def find_files(

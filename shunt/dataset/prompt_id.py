@@ -13,10 +13,15 @@ def made_id(index: int) -> str:
     return f"row-{index:08d}"
 
 
+def says_nothing(value: Any) -> bool:
+    """Null, an empty cell, or NaN, which many programs write for a value that is missing."""
+    return value is None or value == "" or (isinstance(value, float) and math.isnan(value))
+
+
 def id_text(value: Any) -> str | None:
     """The text of an id: `5` is `"5"`, a list or an object its JSON text. None where the value
-    says nothing: null, an empty text, NaN (a missing number of many programs)."""
-    if value is None or value == "" or (isinstance(value, float) and math.isnan(value)):
+    says nothing."""
+    if says_nothing(value):
         return None
     if isinstance(value, str):
         return value

@@ -5,7 +5,6 @@
 # pyright: reportUnknownArgumentType=false, reportUnknownLambdaType=false
 
 import json
-import math
 from collections.abc import Mapping
 from dataclasses import dataclass, replace
 from typing import Any, NoReturn, cast
@@ -18,7 +17,7 @@ from shunt.dataset.messages import pattern_of, read_messages
 from shunt.dataset.openai_batch import DEFAULTS, translate
 from shunt.dataset.plain_row import PlainRows
 from shunt.dataset.prompt import Prompt
-from shunt.dataset.prompt_id import made_id, own_id
+from shunt.dataset.prompt_id import made_id, own_id, says_nothing
 from shunt.dataset.rendering import Renderer
 from shunt.dataset.row_error import RowError, RowErrorCode
 from shunt.dataset.row_template import RowTemplate
@@ -179,7 +178,7 @@ class PromptReader:
         }
         cell = columns.get(names.sampling)
         own = _from_json_text(cell, names.sampling)
-        own = {} if _says_nothing(own) else own
+        own = {} if says_nothing(own) else own
         if not isinstance(own, dict):
             _refuse(RowErrorCode.INVALID_PARAMETER, f"{names.sampling}: must be an object")
         given = cast("dict[str, Any]", own)
@@ -204,7 +203,7 @@ class PromptReader:
         if self._template is not None:
             return self._text(self._rendered(row))
         # An empty cell of a tabular file gives nothing, where another column gives a prompt.
-        given = [name for name in _SOURCES if not _says_nothing(columns.get(name))]
+        given = [name for name in _SOURCES if not says_nothing(columns.get(name))]
         if len(given) > 1:
             _refuse(RowErrorCode.INVALID_PARAMETER, f"has {' and '.join(given)}; give one of them")
         if "token_ids" in given:
@@ -214,7 +213,7 @@ class PromptReader:
             told = {"template": template} if template else {}
             return {"messages": read_messages(columns["messages"]), **told}
         text = columns.get("prompt")
-        if text == "" or not _says_nothing(text):
+        if text == "" or not says_nothing(text):
             return self._text(text)
         names = self._columns
         wanted = (
@@ -268,11 +267,6 @@ def _instead(columns: Mapping[str, Any]) -> str:
     shown = ", ".join(list(columns)[:_SHOWN_COLUMNS])
     more = ", ..." if len(columns) > _SHOWN_COLUMNS else ""
     return f"; the row has {shown}{more}" if shown else ""
-
-
-def _says_nothing(value: Any) -> bool:
-    """Null, an empty cell, or NaN, which many programs write for a value that is missing."""
-    return value is None or value == "" or (isinstance(value, float) and math.isnan(value))
 
 
 def _require_whole(name: str, part: Any) -> None:

@@ -18,7 +18,7 @@ from huggingface_hub.errors import HFValidationError
 
 from shunt.dataset.chat_template import NO_VALUES, TEMPLATE_ERRORS, ChatTemplate
 from shunt.dataset.conversation import conversation
-from shunt.dataset.engine_limits import UNKNOWN, EngineLimits, engine_limits
+from shunt.dataset.engine_limits import UNKNOWN, EngineLimits, engine_limits, of_text_model
 from shunt.dataset.prompt import Prompt
 from shunt.dataset.row_error import RowErrorCode
 from shunt.dataset.token_text import TokenText
@@ -243,9 +243,7 @@ def context_length(path: str) -> int:
             f"model.path: {config_path} cannot be read ({error}); "
             "download the model, or set model.max_model_len_tokens"
         ) from error
-    length = config.get(
-        "max_position_embeddings", config.get("text_config", {}).get("max_position_embeddings")
-    )
+    length = of_text_model(config, "max_position_embeddings")
     if not isinstance(length, int):
         raise JobError(
             f"{config_path}: has no max_position_embeddings; set model.max_model_len_tokens"

@@ -95,7 +95,11 @@ def chat_text(prompt: Prompt) -> str | None:
     if prompt.messages is None:
         return None
     chat = {"messages": prompt.messages, "template": prompt.template}
-    value = chat if prompt.template else prompt.messages
+    return compact_json(chat if prompt.template else prompt.messages)
+
+
+def compact_json(value: object) -> str:
+    """JSON text as shards hold it."""
     return json.dumps(value, ensure_ascii=False, separators=(",", ":"))
 
 

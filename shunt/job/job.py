@@ -12,11 +12,11 @@ from pydantic import (
     model_validator,
 )
 
-from shunt.errors import JobError, ShuntError
+from shunt.errors import ShuntError
 from shunt.job.sampling import Sampling
 from shunt.plan.plan import Pipeline
-from shunt.store.config import StoreConfig
-from shunt.store.opening import bucket_of, check_endpoint, directory_of
+from shunt.store.config import EndpointUrl, StoreConfig
+from shunt.store.opening import bucket_of, directory_of
 
 OnDemandPolicy = Literal["never", "at-deadline", "head"]
 """`head`: the first node of a pipeline over several nodes is on-demand; else as `at-deadline`."""
@@ -145,12 +145,19 @@ class Input(_Section):
         return self.chat or self.system is not None
 
 
+def bare_place(path: str) -> str:
+    """A directory or URI without spaces around it and slashes behind it, which are no part of any
+    name."""
+    path = path.strip()
+    return path if path.endswith("://") else path.rstrip("/") or path[:1]
+
+
 class Output(_Section):
     """The result files."""
 
     path: str = "results"
     """Directory or `s3://bucket/prefix`; `{run_id}` in it is replaced."""
-    endpoint_url: str | None = None
+    endpoint_url: EndpointUrl = None
     """Of an S3 server that is not AWS. Unset: the store's own, for results in its bucket."""
     formats: Annotated[list[Literal["parquet", "jsonl"]], Field(min_length=1)] = [
         "parquet",
@@ -162,24 +169,13 @@ class Output(_Section):
     @field_validator("path")
     @classmethod
     def _names_a_place(cls, path: str) -> str:
-        """Without spaces around it and slashes behind it, which are no part of any name."""
-        path = path.strip()
-        if not path.endswith("://"):
-            path = path.rstrip("/") or path[:1]
+        path = bare_place(path)
         try:
             if directory_of(path) is None:
                 bucket_of(path.replace("{run_id}", "run"))
         except ShuntError as error:
             raise ValueError(str(error)) from error
         return path
-
-    @field_validator("endpoint_url")
-    @classmethod
-    def _is_an_address(cls, url: str | None) -> str | None:
-        try:
-            return check_endpoint(url)
-        except JobError as error:
-            raise ValueError(str(error)) from error
 
 
 class Interruption(_Section):

@@ -8,7 +8,7 @@ from shunt.checkpoint.done import ShardDone
 from shunt.checkpoint.progress import replay
 from shunt.dataset.shard import prompts_of, read_shard_table
 from shunt.report.report import BadRow
-from shunt.run.collect import checked, outcome_of
+from shunt.run.collect import checked_outcome
 from shunt.run.manifest import Manifest, ShardEntry
 from shunt.store.protocol import Store
 
@@ -44,6 +44,6 @@ def _of_shard(
     for prompt in prompts:
         error = prompt.error
         if error is None and progress is not None:
-            error = checked(outcome_of(prompt, progress), prompt, manifest).error
+            error = checked_outcome(prompt, progress, manifest).error
         if error is not None:
             yield BadRow(row_id=prompt.prompt_id, code=error.code.value, message=error.message)

@@ -127,6 +127,11 @@ class Money(_Record):
     max_cost_usd: float | None
     pools: tuple[PoolSpend, ...]
 
+    @property
+    def saved_share(self) -> float | None:
+        """Of the on-demand price; None where that is not known."""
+        return 1 - self.usd / self.on_demand_usd if self.on_demand_usd else None
+
 
 class Score(_Record):
     """A forecast beside what happened."""
@@ -190,3 +195,12 @@ class RunReport(_Record):
     """The first of them."""
     results: str
     """Where the result files are; empty before they are collected."""
+
+    @property
+    def num_good(self) -> int:
+        """Rows with an answer."""
+        return self.num_ended - self.num_errors
+
+    @property
+    def mean_tokens_per_s(self) -> float:
+        return self.output_tokens / self.duration_s if self.duration_s else 0.0

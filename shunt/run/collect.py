@@ -11,7 +11,7 @@ from datetime import datetime
 from itertools import repeat
 from pathlib import Path
 from tempfile import TemporaryDirectory
-from typing import Literal
+from typing import Literal, TypeVar
 
 import pyarrow as pa
 from pydantic import BaseModel, ConfigDict
@@ -23,7 +23,7 @@ from shunt.dataset.prompt import Prompt
 from shunt.dataset.row_error import RowError, RowErrorCode
 from shunt.dataset.shard import BESIDE, prompts_of, read_shard_table
 from shunt.errors import CorruptSegment, JobError, RunIncomplete
-from shunt.job.job import Job
+from shunt.job.job import Job, bare_place
 from shunt.job.sampling import StructuredOutput
 from shunt.results.columns import LAYOUT_VERSION
 from shunt.results.outcome import Outcome, ShardOutcomes
@@ -44,6 +44,7 @@ _REPLAY_THREADS = 8
 _CUTS_NAME = "cuts.json"
 
 Cuts = Mapping[str, Mapping[int, int]]
+Seen = TypeVar("Seen")
 
 
 class ShardsOpen(RunIncomplete):
@@ -160,7 +161,7 @@ def _is_as_asked(standing: ResultSummary, manifest: Manifest, directory: str, re
 
 def output_directory(job: Job, run_id: str, path: str | None = None) -> str:
     """`output.path`, or another one, made the run's own."""
-    path = job.output.path if path is None else path.strip().rstrip("/") or path
+    path = job.output.path if path is None else bare_place(path)
     return path.replace("{run_id}", run_id) if "{run_id}" in path else f"{path}/{run_id}"
 
 
@@ -179,33 +180,46 @@ def kept_cuts(store: Store, manifest: Manifest) -> Cuts:
 
 def find_cuts(store: Store, manifest: Manifest) -> dict[str, dict[int, int]]:
     """The log positions that count now, per shard. Raises `ShardsOpen` and `ShardsCorrupt`."""
+
+    def look(entry: ShardEntry, progress: ShardProgress) -> tuple[dict[int, int], bool]:
+        prompts = prompts_of(
+            _shard_table(store, manifest, entry), defaults=manifest.settled_job.sampling
+        )
+        return dict(progress.cut), all(_terminal(p, progress) for p in prompts)
+
+    looked, wrong = replay_all(store, manifest, look)
+    if wrong:
+        raise ShardsCorrupt(manifest.run_id, wrong)
+    unfinished = [shard_id for shard_id, (_, finished) in looked.items() if not finished]
+    if unfinished:
+        raise ShardsOpen(manifest.run_id, unfinished)
+    return {shard_id: cut for shard_id, (cut, _) in looked.items()}
+
+
+def replay_all(
+    store: Store, manifest: Manifest, look: Callable[[ShardEntry, ShardProgress], Seen]
+) -> tuple[dict[str, Seen], dict[str, str]]:
+    """What `look` sees in the log of each shard, a few shards at a time; and of the shards whose
+    log contradicts itself, why."""
     wrong: dict[str, str] = {}
 
-    def look(entry: ShardEntry) -> tuple[str, dict[int, int], bool]:
+    def one(entry: ShardEntry) -> tuple[str, Seen] | None:
         try:
             progress = replay(store, manifest.run_id, entry.shard_id)
         except CorruptSegment as error:
             wrong[entry.shard_id] = str(error)
-            return entry.shard_id, {}, False
-        prompts = _read_prompts(store, manifest, entry)
-        return entry.shard_id, dict(progress.cut), all(_terminal(p, progress) for p in prompts)
+            return None
+        return entry.shard_id, look(entry, progress)
 
     with ThreadPoolExecutor(_REPLAY_THREADS) as pool:
-        looked = list(pool.map(look, manifest.shards))
-    if wrong:
-        raise ShardsCorrupt(manifest.run_id, dict(sorted(wrong.items())))
-    unfinished = [shard_id for shard_id, _, finished in looked if not finished]
-    if unfinished:
-        raise ShardsOpen(manifest.run_id, unfinished)
-    return {shard_id: cut for shard_id, cut, _ in looked}
+        found = list(pool.map(one, manifest.shards))
+    return dict(filter(None, found)), dict(sorted(wrong.items()))
 
 
 def read_outcomes(store: Store, manifest: Manifest, cuts: Cuts) -> Iterator[ShardOutcomes]:
     """Every shard's outcomes at these cuts, in input order, one shard at a time."""
     for entry in manifest.shards:
-        table, prompts, progress = _read_shard(store, manifest, entry, cuts)
-        outcomes = [checked(outcome_of(p, progress), p, manifest) for p in prompts]
-        yield ShardOutcomes(table, tuple(_with_origins(table, outcomes, manifest)))
+        yield _shard_outcomes(*_read_shard(store, manifest, entry, cuts), manifest)
 
 
 def read_finished(store: Store, manifest: Manifest, cuts: Cuts) -> Iterator[ShardOutcomes]:
@@ -216,17 +230,26 @@ def read_finished(store: Store, manifest: Manifest, cuts: Cuts) -> Iterator[Shar
         table, prompts, progress = _read_shard(store, manifest, entry, cuts)
         finished = [row for row, prompt in enumerate(prompts) if _terminal(prompt, progress)]
         table = table.take(pa.array(finished, pa.int64()))
-        kept = [prompts[row] for row in finished]
-        outcomes = [checked(outcome_of(p, progress), p, manifest) for p in kept]
-        yield ShardOutcomes(table, tuple(_with_origins(table, outcomes, manifest)))
+        yield _shard_outcomes(table, [prompts[row] for row in finished], progress, manifest)
 
 
 def _read_shard(
     store: Store, manifest: Manifest, entry: ShardEntry, cuts: Cuts
 ) -> tuple[pa.Table, list[Prompt], ShardProgress]:
     progress = replay(store, manifest.run_id, entry.shard_id, cut=cuts[entry.shard_id])
-    table = read_shard_table(store.get(keys.shard_prompts(manifest.run_id, entry.shard_id)))
+    table = _shard_table(store, manifest, entry)
     return table, prompts_of(table, defaults=manifest.settled_job.sampling), progress
+
+
+def _shard_table(store: Store, manifest: Manifest, entry: ShardEntry) -> pa.Table:
+    return read_shard_table(store.get(keys.shard_prompts(manifest.run_id, entry.shard_id)))
+
+
+def _shard_outcomes(
+    table: pa.Table, prompts: Sequence[Prompt], progress: ShardProgress, manifest: Manifest
+) -> ShardOutcomes:
+    outcomes = [checked_outcome(prompt, progress, manifest) for prompt in prompts]
+    return ShardOutcomes(table, tuple(_with_origins(table, outcomes, manifest)))
 
 
 def _with_origins(
@@ -247,10 +270,7 @@ def run_layout(
 ) -> Layout:
     """The result columns of the run; see `learn_layout`."""
     own = manifest.job.input.columns.id
-    tables = (
-        read_shard_table(store.get(keys.shard_prompts(manifest.run_id, entry.shard_id)))
-        for entry in manifest.shards
-    )
+    tables = (_shard_table(store, manifest, entry) for entry in manifest.shards)
     return learn_layout(
         (ShardOutcomes(table, ()) for table in tables),
         id_columns=[own] if own else ["custom_id", "id"],
@@ -260,7 +280,7 @@ def run_layout(
     )
 
 
-def outcome_of(prompt: Prompt, progress: ShardProgress) -> Outcome:
+def _outcome_of(prompt: Prompt, progress: ShardProgress) -> Outcome:
     """How the prompt ended. It must be terminal."""
     outcome = Outcome(
         prompt.index,
@@ -282,9 +302,10 @@ def outcome_of(prompt: Prompt, progress: ShardProgress) -> Outcome:
     return replace(outcome, generations=tuple(generations))
 
 
-def checked(outcome: Outcome, prompt: Prompt, manifest: Manifest) -> Outcome:
-    """The outcome with what became of its structured-output constraint; by the job's policy, a
-    broken one makes it an error row."""
+def checked_outcome(prompt: Prompt, progress: ShardProgress, manifest: Manifest) -> Outcome:
+    """How the prompt, which must be terminal, ended, with what became of its structured-output
+    constraint; by the job's policy, a broken one makes it an error row."""
+    outcome = _outcome_of(prompt, progress)
     structure = prompt.sampling.structured_outputs
     if not manifest.structured or structure is None or outcome.error is not None:
         return outcome
@@ -306,8 +327,3 @@ def _kept(structure: StructuredOutput, generation: Generation, *, reasons: bool)
 
 def _terminal(prompt: Prompt, progress: ShardProgress) -> bool:
     return prompt.error is not None or progress.finished(prompt.index, prompt.sampling.n)
-
-
-def _read_prompts(store: Store, manifest: Manifest, entry: ShardEntry) -> list[Prompt]:
-    data = store.get(keys.shard_prompts(manifest.run_id, entry.shard_id))
-    return prompts_of(read_shard_table(data), defaults=manifest.settled_job.sampling)

@@ -134,9 +134,8 @@ class DriverLease:
         if self._lost:
             return
         try:
-            with (
-                self._writing
-            ):  # the last word: a heartbeat that comes after it costs others a term
+            with self._writing:
+                # The last word: a heartbeat that comes after it costs others a term.
                 self._released = True
                 self._write(released=True)
         except StoreError as error:

@@ -5,8 +5,6 @@ know nothing of these files.
 """
 
 from collections.abc import Iterator
-from concurrent.futures import ThreadPoolExecutor
-from dataclasses import dataclass
 from datetime import datetime
 from pathlib import Path
 from tempfile import TemporaryDirectory
@@ -14,23 +12,14 @@ from typing import Literal
 
 from pydantic import AwareDatetime, BaseModel, ConfigDict
 
-from shunt.checkpoint.progress import replay
-from shunt.errors import CorruptSegment
 from shunt.results.outcome import ShardOutcomes
 from shunt.results.place import Reach
 from shunt.results.publishing import PARTIAL_SUMMARY_NAME, partial_name, publish
 from shunt.results.summary import ResultFile, result_file
-from shunt.run.collect import (
-    Cuts,
-    output_directory,
-    read_finished,
-    write_run,
-)
+from shunt.run.collect import output_directory, read_finished, replay_all, write_run
 from shunt.run.manifest import Manifest
 from shunt.store.opening import open_store
 from shunt.store.protocol import Store
-
-_REPLAY_THREADS = 8
 
 
 class PartialSummary(BaseModel):
@@ -57,14 +46,6 @@ class PartialSummary(BaseModel):
     files: tuple[ResultFile, ...]
 
 
-@dataclass(frozen=True, slots=True)
-class _Snapshot:
-    """The log positions at one look, so that all files hold the same rows."""
-
-    cuts: Cuts
-    unreadable: dict[str, str]
-
-
 def collect_partial(
     store: Store,
     manifest: Manifest,
@@ -78,11 +59,12 @@ def collect_partial(
     Their names have `partial` in them; `collect` removes them once it has written all rows.
     `output` overrides the job's directory. Raises `JobError` when it cannot be written.
     """
-    seen = _look(store, manifest)
+    # The log positions at one look, so that all files hold the same rows.
+    cuts, unreadable = replay_all(store, manifest, lambda _, progress: dict(progress.cut))
     directory = output_directory(manifest.job, manifest.run_id, output)
 
     def shards() -> Iterator[ShardOutcomes]:
-        return read_finished(store, manifest, seen.cuts)
+        return read_finished(store, manifest, cuts)
 
     with TemporaryDirectory(prefix="shunt-collect-") as made_in:
         counts, written = write_run(store, manifest, shards, Path(made_in))
@@ -96,26 +78,10 @@ def collect_partial(
             num_errors=counts.errors.total(),
             errors=dict(counts.errors),
             num_output_tokens=counts.num_output_tokens,
-            unreadable_shards=seen.unreadable,
+            unreadable_shards=unreadable,
             directory=directory,
             files=tuple(result_file(path) for path in paths),
         )
         told = summary.model_dump_json(indent=2)
         publish(paths, PARTIAL_SUMMARY_NAME, told, directory, reach)
     return summary
-
-
-def _look(store: Store, manifest: Manifest) -> _Snapshot:
-    unreadable: dict[str, str] = {}
-
-    def cut_of(shard_id: str) -> dict[int, int] | None:
-        try:
-            return dict(replay(store, manifest.run_id, shard_id).cut)
-        except CorruptSegment as error:
-            unreadable[shard_id] = str(error)
-            return None
-
-    names = [entry.shard_id for entry in manifest.shards]
-    with ThreadPoolExecutor(_REPLAY_THREADS) as pool:
-        cuts = dict(zip(names, pool.map(cut_of, names), strict=True))
-    return _Snapshot({name: cut for name, cut in cuts.items() if cut is not None}, unreadable)

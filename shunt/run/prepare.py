@@ -16,7 +16,7 @@ from pydantic import JsonValue
 from shunt import keys
 from shunt.dataset.cutting import ShardCutter
 from shunt.dataset.duplicates import IdRegister
-from shunt.dataset.files import SourceFile, find_files
+from shunt.dataset.files import SourceFile, input_files
 from shunt.dataset.input_row import Chunk
 from shunt.dataset.preflight import PreflightReport
 from shunt.dataset.prompt_row import PromptReader
@@ -71,11 +71,7 @@ _NOT_DECISIVE = {"path", "endpoint_url", "format", "storage_options"}
 
 def find_dataset(job: Job) -> Dataset:
     """Raises `InputError` when a path names nothing, cannot be read, or is of no known format."""
-    sources = find_files(
-        job.input.path,
-        endpoint_url=job.input.endpoint_url,
-        options=job.input.storage_options,
-    )
+    sources = input_files(job.input)
     stamps = tuple(source.stamp() for source in sources)
     files: list[InputFile] = []
     for source in sources:

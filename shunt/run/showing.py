@@ -14,8 +14,8 @@ from shunt import keys
 from shunt.run.driver import Place, is_dead, own_place
 from shunt.store.protocol import Store
 
-BEAT_S = 20.0
-SILENT_S = 180.0
+SHOWING_BEAT_S = 20.0
+SHOWING_SILENT_S = 180.0
 """A process of another machine that has not beaten for so long is taken for dead: for display, as
 clocks may differ."""
 
@@ -36,7 +36,7 @@ class Showing(BaseModel):
         """Whether its process is gone, and Prefect does not know."""
         if self.ended:
             return False
-        silent = (now - self.beat_at).total_seconds() > SILENT_S
+        silent = (now - self.beat_at).total_seconds() > SHOWING_SILENT_S
         return silent or is_dead(self.place, own_place())
 
 

@@ -1,14 +1,25 @@
 """The `store:` part of a job file."""
 
 from collections.abc import Mapping
-from typing import Self
+from typing import Annotated, Self
 
-from pydantic import BaseModel, ConfigDict, field_validator, model_validator
+from pydantic import AfterValidator, BaseModel, ConfigDict, field_validator, model_validator
 
 from shunt.errors import JobError, ShuntError
 from shunt.store.credentials import Credentials
 from shunt.store.opening import bucket_of, check_endpoint, directory_of, open_store
 from shunt.store.protocol import Store
+
+
+def _address(url: str | None) -> str | None:
+    try:
+        return check_endpoint(url)
+    except JobError as error:
+        raise ValueError(str(error)) from error
+
+
+EndpointUrl = Annotated[str | None, AfterValidator(_address)]
+"""Of a server that speaks S3 and is not AWS, in a job file."""
 
 
 class StoreConfig(BaseModel):
@@ -22,7 +33,7 @@ class StoreConfig(BaseModel):
     uri: str
     """`s3://bucket/prefix`, `file:///path` or a plain path."""
 
-    endpoint_url: str | None = None
+    endpoint_url: EndpointUrl = None
     """Of a server that speaks S3 and is not AWS."""
 
     region: str | None = None
@@ -49,14 +60,6 @@ class StoreConfig(BaseModel):
         except ShuntError as error:
             raise ValueError(str(error)) from error
         return uri
-
-    @field_validator("endpoint_url")
-    @classmethod
-    def _is_an_address(cls, url: str | None) -> str | None:
-        try:
-            return check_endpoint(url)
-        except JobError as error:
-            raise ValueError(str(error)) from error
 
     @model_validator(mode="after")
     def _fits_together(self) -> Self:

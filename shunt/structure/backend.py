@@ -5,6 +5,7 @@ from functools import lru_cache
 from typing import Protocol
 
 import regex
+from pydantic import JsonValue
 
 from shunt.job.job import Job
 from shunt.job.sampling import StructuredOutput
@@ -56,25 +57,26 @@ def _regex_problem(pattern: str) -> str:
 
 def candidates_of(job: Job) -> tuple[str, ...]:
     """The back ends that the job's engine may have: the one it names, else `CANDIDATES`."""
-    config = job.model.engine.extra.get(CONFIG)
-    named = config.get("backend") if isinstance(config, dict) else None
+    named = _given(job).get("backend")
     return CANDIDATES if named in (None, "auto") else (str(named),)
 
 
 def reasons_first(job: Job) -> bool:
     """Whether the engine lets the model think before a constraint begins."""
-    extra = job.model.engine.extra
-    config = extra.get(CONFIG)
-    given = config if isinstance(config, dict) else {}
-    return bool(extra.get("reasoning_parser") or given.get("reasoning_parser"))
+    named = job.model.engine.extra.get("reasoning_parser")
+    return bool(named or _given(job).get("reasoning_parser"))
 
 
 def with_backend(job: Job, backend: str) -> Job:
     """The job with this back end for its engine; empty: as it was."""
     if not backend:
         return job
-    config = job.model.engine.extra.get(CONFIG)
-    given = config if isinstance(config, dict) else {}
-    extra = {**job.model.engine.extra, CONFIG: {**given, "backend": backend}}
+    extra = {**job.model.engine.extra, CONFIG: {**_given(job), "backend": backend}}
     engine = job.model.engine.model_copy(update={"extra": extra})
     return job.model_copy(update={"model": job.model.model_copy(update={"engine": engine})})
+
+
+def _given(job: Job) -> dict[str, JsonValue]:
+    """What the job says of structured outputs to the engine."""
+    config = job.model.engine.extra.get(CONFIG)
+    return config if isinstance(config, dict) else {}
