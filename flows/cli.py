@@ -20,9 +20,10 @@ from flows.commands.report import report
 from flows.commands.watch import watch
 from flows.exit_code import ExitCode
 from flows.surroundings import keep_quiet
+from placement.errors import BadInput
 from shunt.errors import InputError, JobError, RunMissing, ShuntError
 
-_USAGE_ERRORS = (JobError, InputError, RunMissing)
+_USAGE_ERRORS = (JobError, InputError, RunMissing, BadInput)
 
 
 class Commands(TyperGroup):

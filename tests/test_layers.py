@@ -26,7 +26,7 @@ MAY_IMPORT = {
 
 ROOMS = {
     "shunt": [
-        ["keys", "errors", "retry", "store"],
+        ["keys", "errors", "retry", "cache_folder", "store"],
         ["plan", "model"],
         ["job"],
         ["structure"],

@@ -1,5 +1,6 @@
 """`shunt offers`: what can be bought now, from AWS, from the last look, or from what is shipped."""
 
+import os
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Annotated
@@ -14,12 +15,12 @@ from shunt.aws.api import ASK_RETRY, AwsApi, client_of
 from shunt.aws.errors import AwsError
 from shunt.aws.money.offerings import Desk, look
 from shunt.aws.money.price_list import PRICE_LIST_REGION
+from shunt.cache_folder import cache_folder
 from shunt.errors import InputError
 from shunt.plan.offering_sheet import OfferingSheet, keep_sheet, read_sheet
 
 Region = Annotated[str, typer.Option(help="AWS region.", envvar="AWS_REGION")]
 
-CACHE = Path.home() / ".cache" / "shunt"
 MAX_AGE_S = 600.0
 """Spot prices move over hours; a sheet that lacks something is asked for again at once."""
 _WIDTH = 100
@@ -54,7 +55,7 @@ def offering_sheet(
     """The sheet of `live`, `offline`, or of the file of that name. Raises `InputError`."""
     if source not in (LIVE, OFFLINE):
         return read_sheet(Path(source))
-    path = CACHE / f"offers-{region}.json"
+    path = cache_folder(os.environ) / f"offers-{region}.json"
     kept = _kept(path)
     if source == OFFLINE:
         return kept or shipped_sheet(region)

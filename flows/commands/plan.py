@@ -7,10 +7,9 @@ found, 1 there is none, 2 the input is wrong.
 import json
 from datetime import UTC, datetime
 from pathlib import Path
-from typing import Annotated, cast
+from typing import Annotated
 
 import typer
-import yaml
 from pydantic import BaseModel, ConfigDict, ValidationError
 from rich.console import Console
 
@@ -37,11 +36,13 @@ from placement.question.planning_input import (
 )
 from placement.question.question import Question
 from placement.question.sheet_offerings import Wanted, offerings_of
-from shunt.errors import InputError
+from shunt.errors import JobError
+from shunt.job.mistakes import mistakes_of
+from shunt.job.yaml_text import read_yaml_file
 from shunt.plan.offering_sheet import OfferingSheet
 from shunt.plan.plan import Plan
 
-OK, INFEASIBLE, BAD_INPUT = 0, 1, 2
+OK, INFEASIBLE = 0, 1
 
 
 class _ModelSection(BaseModel):
@@ -93,9 +94,6 @@ def plan(
         running = None if current is None else _read_plan(current)
         sheet = None if offers is None else offering_sheet(offers, region, now=datetime.now(UTC))
         found = _answer(sections, job.parent, running, horizon_hours, sheet, errors)
-    except (BadInput, InputError) as error:
-        errors.print(f"bad input: {error}", style="red", markup=False, soft_wrap=True)
-        raise typer.Exit(BAD_INPUT) from error
     except Infeasible as error:
         _say_infeasible(error, errors, as_json=as_json)
         raise typer.Exit(INFEASIBLE) from error
@@ -152,19 +150,13 @@ def _read_plan(path: Path) -> Plan:
 
 
 def read_sections(job: Path) -> PlanSections:
-    """The job's model and plan sections. Raises `BadInput` naming the field."""
+    """The job's model and plan sections. Raises `JobError` naming the key."""
+    tree, places = read_yaml_file(job, expected="a mapping with `model:` and `plan:`")
+    places.page = "docs/planning.md"
     try:
-        raw: object = yaml.safe_load(job.read_text(encoding="utf-8"))
-    except OSError as error:
-        raise BadInput(f"job {job}: cannot be read ({error.strerror})") from error
-    except yaml.YAMLError as error:
-        raise BadInput(f"job {job}: not YAML: {error}") from error
-    if not isinstance(raw, dict):
-        raise BadInput(f"job {job}: expected a mapping with `model:` and `plan:`")
-    try:
-        return PlanSections.model_validate(cast("dict[str, object]", raw))
+        return PlanSections.model_validate(tree)
     except ValidationError as error:
-        raise BadInput(f"job {job}: {_first(error)}") from error
+        raise JobError("\n".join(mistakes_of(error, tree, PlanSections, places))) from error
 
 
 def _first(error: ValidationError) -> str:
@@ -206,30 +198,24 @@ def calibrate(
 ) -> None:
     """Fit the estimator to measured runs, or predict runs with the constants as they are."""
     console = console_of()
-    try:
-        catalogue = load_catalogue(gpus or [])
-        constants = load_constants(start)
-        rows = read_runs(
-            runs,
-            catalogue=catalogue,
-            shape_of=known_shape,
-            engine_of=lambda e, v, g: engine or engine_profile(e, v, g),
-        )
-        if predict_only:
-            typer.echo("row_id,measured_req_s,predicted_req_s")
-            for row in rows:
-                typer.echo(f"{row.row_id},{row.requests_per_s or ''},{predict(row, constants):.6g}")
-            return
-        measured = [row for row in rows if row.requests_per_s]
-        if not measured:
-            raise BadInput(f"runs {runs}: no row has req_s")
-        only = None if pool else frozenset(row.gpu.name for row in measured)
-        fit = fit_constants(measured, constants, gpus_only=only)
-    except BadInput as error:
-        console_of(stderr=True).print(
-            f"bad input: {error}", style="red", markup=False, soft_wrap=True
-        )
-        raise typer.Exit(BAD_INPUT) from error
+    catalogue = load_catalogue(gpus or [])
+    constants = load_constants(start)
+    rows = read_runs(
+        runs,
+        catalogue=catalogue,
+        shape_of=known_shape,
+        engine_of=lambda e, v, g: engine or engine_profile(e, v, g),
+    )
+    if predict_only:
+        typer.echo("row_id,measured_req_s,predicted_req_s")
+        for row in rows:
+            typer.echo(f"{row.row_id},{row.requests_per_s or ''},{predict(row, constants):.6g}")
+        return
+    measured = [row for row in rows if row.requests_per_s]
+    if not measured:
+        raise BadInput(f"runs {runs}: no row has req_s")
+    only = None if pool else frozenset(row.gpu.name for row in measured)
+    fit = fit_constants(measured, constants, gpus_only=only)
     console.print(f"before: {error_summary(measured, constants)}", markup=False)
     console.print(f"after:  {error_summary(measured, fit.constants)}", markup=False)
     if out is not None:

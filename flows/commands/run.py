@@ -96,7 +96,7 @@ def run(
     with stop_on_signals(_RUN_STOPS) as stop, view_of(as_json=as_json) as watcher:
         around = surroundings(loaded, stop)
         if no_prefect:
-            ending = drive(loaded, store, around, watcher, sample=sample)
+            ending = drive(loaded, store, around, watcher, sample=sample, checked=True)
         else:
             # Prefect takes two seconds to import; only this command pays for it.
             from flows.prefect.session import run_flow

@@ -80,14 +80,21 @@ class Ending:
 
 
 def drive(
-    job: Job, store: Store, around: Surroundings, watcher: Watcher, *, sample: int | None = None
+    job: Job,
+    store: Store,
+    around: Surroundings,
+    watcher: Watcher,
+    *,
+    sample: int | None = None,
+    checked: bool = False,
 ) -> Ending:
-    """Prepare the run (or find it) and take it to its end.
+    """Prepare the run (or find it) and take it to its end. `checked` as for `prepare_run`.
 
     Raises `JobError` and `InputError` before anything is started, `RunError` when every worker
     failed, and `StoreError`.
     """
-    return resume(prepare_run(job, store, around, watcher, sample=sample), store, around, watcher)
+    manifest = prepare_run(job, store, around, watcher, sample=sample, checked=checked)
+    return resume(manifest, store, around, watcher)
 
 
 def check_job(job: Job) -> None:
@@ -106,11 +113,21 @@ def check_job(job: Job) -> None:
 
 
 def prepare_run(
-    job: Job, store: Store, around: Surroundings, watcher: Watcher, *, sample: int | None = None
+    job: Job,
+    store: Store,
+    around: Surroundings,
+    watcher: Watcher,
+    *,
+    sample: int | None = None,
+    checked: bool = False,
 ) -> Manifest:
-    """The run's manifest, carrying what this invocation says of fleet, cadence and output."""
-    check_job(job)
-    require_reachable(store)
+    """The run's manifest, carrying what this invocation says of fleet, cadence and output.
+
+    `checked`: the caller has done `check_job` and reached the store a moment ago.
+    """
+    if not checked:
+        check_job(job)
+        require_reachable(store)
     now = around.now()
     with known_model(job, around.environment, clock=now) as model:
         manifest = prepare(

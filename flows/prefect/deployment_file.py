@@ -4,10 +4,11 @@ from pathlib import Path
 from typing import Annotated, Literal, Self
 from zoneinfo import ZoneInfo, ZoneInfoNotFoundError
 
-import yaml
 from pydantic import BaseModel, ConfigDict, Field, JsonValue, ValidationError, model_validator
 
 from shunt.errors import JobError
+from shunt.job.mistakes import mistakes_of
+from shunt.job.yaml_text import read_yaml_file
 
 
 class _Section(BaseModel):
@@ -105,17 +106,9 @@ class DeploymentFile(_Section):
 
 def load_deployments(path: Path) -> DeploymentFile:
     """Raises `JobError` with a line per mistake."""
-    try:
-        tree = yaml.safe_load(path.read_text(encoding="utf-8"))
-    except OSError as error:
-        raise JobError(f"{path}: cannot be read: {error.strerror}") from error
-    except yaml.YAMLError as error:
-        raise JobError(f"{path}: is not valid YAML: {' '.join(str(error).split())}") from error
+    tree, places = read_yaml_file(path, expected="a mapping with pools and deployments")
+    places.page = "docs/scheduled-jobs.md"
     try:
         return DeploymentFile.model_validate(tree)
     except ValidationError as error:
-        lines = [
-            f"{path}: {'.'.join(map(str, problem['loc'])) or 'file'}: {problem['msg']}"
-            for problem in error.errors()
-        ]
-        raise JobError("\n".join(lines)) from error
+        raise JobError("\n".join(mistakes_of(error, tree, DeploymentFile, places))) from error

@@ -5,15 +5,17 @@ No field is optional in the sense of JSON Schema: Prefect's page shows a union w
 """
 
 from collections.abc import Mapping
+from copy import deepcopy
 from pathlib import Path
 from typing import Annotated, Literal, TypeVar, cast
 
 import yaml
 from pydantic import BaseModel, ConfigDict, Field, JsonValue
 
-from shunt.errors import JobError
 from shunt.job.job import Job
-from shunt.job.job_file import Tree, check_job, resolve_paths
+from shunt.job.job_file import check_job, resolve_paths
+from shunt.job.mistakes import Places as KeyPlaces
+from shunt.job.yaml_text import Tree, read_yaml, read_yaml_file
 
 _AS_FILE = "as the job file says"
 _AS_TEXT = "as job_text says"
@@ -109,10 +111,11 @@ def job_of(
 ) -> Job:
     """The job that the form describes. Raises `JobError`."""
     directory = Path(more.job_file).parent if more.job_file else Path.cwd()
-    tree = _merged(_read(more.job_file), _parsed(more.job_text, "more.job_text"))
+    tree, key_places = _read(more)
     for path, value in _said(what, answers, places, machines, stops):
         _put(tree, path, value)
-    return check_job(resolve_paths(tree, directory), source="form")
+        key_places.keys[tuple(path.split("."))] = "form"
+    return check_job(resolve_paths(tree, directory), source=key_places)
 
 
 def job_of_parameters(parameters: Mapping[str, object]) -> Job:
@@ -133,7 +136,7 @@ def job_of_parameters(parameters: Mapping[str, object]) -> Job:
 
 def form_of(job: Tree) -> dict[str, JsonValue]:
     """The form filled with a job, as a deployment's parameters: what has no field is text."""
-    rest = cast(Tree, yaml.safe_load(yaml.safe_dump(job)))
+    rest = deepcopy(job)
     what: Tree = {"name": _take(rest, "name"), "model": _take(rest, "model.path")}
     what["input"] = _take(rest, "input.path")
     if isinstance(what["input"], list):
@@ -187,23 +190,18 @@ def _said(
     return said
 
 
-def _read(path: str) -> Tree:
-    if not path:
-        return {}
-    try:
-        return _parsed(Path(path).read_text(encoding="utf-8"), path)
-    except OSError as error:
-        raise JobError(f"more.job_file {path}: cannot be read: {error.strerror}") from error
-
-
-def _parsed(text: str, source: str) -> Tree:
-    try:
-        tree = yaml.safe_load(text) if text.strip() else {}
-    except yaml.YAMLError as error:
-        raise JobError(f"{source}: is not valid YAML: {' '.join(str(error).split())}") from error
-    if not isinstance(tree, dict):
-        raise JobError(f"{source}: must be keys and values as in a job file")
-    return cast(Tree, tree)
+def _read(more: More) -> tuple[Tree, KeyPlaces]:
+    """The job file with the text over it."""
+    expected = "keys and values as in a job file"
+    tree, places = dict[str, JsonValue](), KeyPlaces("form")
+    if more.job_file:
+        tree, places = read_yaml_file(Path(more.job_file), expected=expected)
+        places.source = "form"
+    if more.job_text.strip():
+        over, over_places = read_yaml(more.job_text, "more.job_text", expected=expected)
+        tree = _merged(tree, over)
+        places.keys |= over_places.keys
+    return tree, places
 
 
 def _merged(under: Tree, over: Tree) -> Tree:

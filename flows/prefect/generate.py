@@ -63,6 +63,8 @@ class Session:
 
     watcher: Watcher = field(default_factory=Headless)
     stop: threading.Event = field(default_factory=threading.Event)
+    checked: bool = False
+    """The job was checked and its store reached before the flow run began."""
     keep_handlers: Callable[[], None] = lambda: None
     """Called inside the flow: Prefect has put its own SIGTERM handler in place by then."""
 
@@ -115,7 +117,9 @@ def run_job(job: Job, sample: int | None) -> State[None]:
         store = open_configured_store(job.store, environment=around.environment)
         show = FlowView(session.watcher, around.monotonic)
         refused: list[ShuntError] = []
-        prepared = _prepare(job, store, around, show, sample, refused, return_state=True)
+        prepared = _prepare(
+            job, store, around, show, sample, refused, session.checked, return_state=True
+        )
         if refused:
             raise refused[0]
         manifest = prepared.result()
@@ -215,9 +219,10 @@ def _prepare(
     show: FlowView,
     sample: int | None,
     refused: list[ShuntError],
+    checked: bool,
 ) -> Manifest | State[None]:
     try:
-        return prepare_run(job, store, around, show, sample=sample)
+        return prepare_run(job, store, around, show, sample=sample, checked=checked)
     except ShuntError as error:
         refused.append(error)
         return failed_state(error)

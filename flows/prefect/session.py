@@ -33,8 +33,9 @@ def run_flow(
 ) -> Ending:
     """Run `generate` as a flow run of the server that there is, or of one that lives as long.
 
-    `tell` is told what is waited for. Raises `JobError` when `PREFECT_API_URL` names a server that
-    does not answer, or when our own does not start.
+    The job is checked and its store reached already. `tell` is told what is waited for. Raises
+    `JobError` when `PREFECT_API_URL` names a server that does not answer, or when our own does not
+    start.
     """
     named = os.environ.get("PREFECT_API_URL")
     if named and not answers(named, _PATIENCE_S):
@@ -48,7 +49,7 @@ def run_flow(
         from flows.prefect.generate import Session, generate_in
 
         ours = signal.getsignal(signal.SIGTERM)
-        session = Session(watcher, stop, lambda: _set_sigterm(ours))
+        session = Session(watcher, stop, checked=True, keep_handlers=lambda: _set_sigterm(ours))
         try:
             return generate_in(session, job, sample=sample)
         finally:

@@ -1,17 +1,14 @@
 """Reading a job file: YAML, overrides from the command line, paths relative to the file."""
 
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from pathlib import Path
-from typing import cast
 
-import yaml
 from pydantic import JsonValue, ValidationError
 
 from shunt.errors import JobError
 from shunt.job.job import Job
 from shunt.job.mistakes import Places, mistakes_of
-
-Tree = dict[str, JsonValue]
+from shunt.job.yaml_text import Tree, read_yaml_file, yaml_value
 
 
 def load_job(path: Path, overrides: Sequence[str] = ()) -> Job:
@@ -19,7 +16,7 @@ def load_job(path: Path, overrides: Sequence[str] = ()) -> Job:
 
     Raises `JobError` with one line per mistake: where it stands and what to do.
     """
-    tree, places = _read(path)
+    tree, places = read_yaml_file(path, expected="a mapping with name, model and input")
     _override_all(tree, overrides, places)
     return check_job(resolve_paths(tree, path.parent), source=places)
 
@@ -63,42 +60,6 @@ def resolve_paths(tree: Tree, directory: Path) -> Tree:
     return resolved
 
 
-def _read(path: Path) -> tuple[Tree, Places]:
-    try:
-        text = path.read_text(encoding="utf-8")
-    except OSError as error:
-        raise JobError(f"{path}: cannot be read: {error.strerror}") from error
-    except UnicodeDecodeError as error:
-        raise JobError(f"{path}: is not UTF-8 text; a job file is YAML") from error
-    try:
-        compose = cast("Callable[..., yaml.Node | None]", yaml.compose)  # pyright: ignore[reportUnknownMemberType]
-        node = compose(text, Loader=yaml.SafeLoader)
-        _refuse_repeated_keys(path, node)
-        tree = yaml.safe_load(text)
-    except yaml.YAMLError as error:
-        raise JobError(f"{path}: is not valid YAML: {' '.join(str(error).split())}") from error
-    if not isinstance(tree, dict):
-        raise JobError(f"{path}: must be a mapping with name, model and input")
-    return cast(Tree, tree), Places.of(str(path), node)
-
-
-def _refuse_repeated_keys(path: Path, node: yaml.Node | None) -> None:
-    """YAML keeps the last of two values of a key, without a word."""
-    if isinstance(node, yaml.SequenceNode):
-        for each in node.value:
-            _refuse_repeated_keys(path, each)
-    if not isinstance(node, yaml.MappingNode):
-        return
-    lines: dict[str, int] = {}
-    for key, value in node.value:
-        line = key.start_mark.line + 1
-        if isinstance(key, yaml.ScalarNode) and key.value in lines:
-            why = f"{key.value}: stands at line {lines[key.value]} too; remove one of them"
-            raise JobError(f"{path}:{line}:{key.start_mark.column + 1}: {why}")
-        lines[str(key.value)] = line
-        _refuse_repeated_keys(path, value)
-
-
 def _override_all(tree: Tree, overrides: Sequence[str], places: Places) -> None:
     for override in overrides:
         places.overrides.append(_override(tree, override))
@@ -109,10 +70,7 @@ def _override(tree: Tree, override: str) -> tuple[str, ...]:
     name, equals, text = override.partition("=")
     if not equals or not name:
         raise JobError(f"--set {override}: write it as section.key=value")
-    try:
-        value = yaml.safe_load(text)
-    except yaml.YAMLError as error:
-        raise JobError(f"--set {override}: the value is not valid YAML") from error
+    value = yaml_value(text, f"--set {override}")
     *parents, last = name.split(".")
     part = tree
     for parent in parents:

@@ -1,11 +1,10 @@
 """What is wrong with a job file, in a sentence each: where it stands, and what to write."""
 
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from difflib import get_close_matches
 from typing import Any, cast, get_args
 
-import yaml
 from pydantic import BaseModel, ValidationError
 
 Path = tuple[str | int, ...]
@@ -45,25 +44,20 @@ class Places:
     """Where each key of a job came from: line and column of its file, or an option."""
 
     source: str
-    lines: dict[Path, tuple[int, int]] = field(default_factory=dict[Path, tuple[int, int]])
+    keys: dict[Path, str] = field(default_factory=dict[Path, str])
+    """Each key and item that is written down: its file, line and column, counted from one."""
     overrides: list[Path] = field(default_factory=list[Path])
-
-    @classmethod
-    def of(cls, source: str, node: yaml.Node | None) -> "Places":
-        """Of a file's YAML; lines and columns count from one."""
-        return cls(source, dict(_marks(node, ())))
+    page: str = "docs/jobs.md"
+    """Says which keys there are."""
 
     def name(self, path: Path) -> str:
         """Of a key, or of the nearest one above it that was written down; `--set` for an option."""
         for override in self.overrides:
-            made = override[: len(path)] == path and path not in self.lines
+            made = override[: len(path)] == path and path not in self.keys
             if path and (made or path[: len(override)] == override):
                 return "--set"
-        for length in range(len(path), -1, -1):
-            if path[:length] in self.lines:
-                line, column = self.lines[path[:length]]
-                return f"{self.source}:{line}:{column}"
-        return self.source
+        above = (path[:length] for length in range(len(path), -1, -1))
+        return next((self.keys[found] for found in above if found in self.keys), self.source)
 
 
 def mistakes_of(
@@ -73,13 +67,13 @@ def mistakes_of(
     told: dict[tuple[str, str, str], list[str]] = {}
     for problem in error.errors():
         path = _path_in(tree, problem["loc"], missing=problem["type"] == "missing")
-        place = (places.name(path), dotted(path) or "job", _given(problem))
+        place = (places.name(path), dotted(path), _given(problem))
         words = told.setdefault(place, [])
-        sentence = _sentence(problem, path, model)
+        sentence = _sentence(problem, path, model, places.page)
         if sentence not in words:
             words.append(sentence)
     return [
-        f"{place}{' ' if place == '--set' else ': '}{key}: {', or '.join(words)}{given}"
+        f"{place}{' ' if place == '--set' else ': '}{key}{key and ': '}{', or '.join(words)}{given}"
         for (place, key, given), words in told.items()
     ]
 
@@ -88,12 +82,12 @@ def dotted(path: Path) -> str:
     return ".".join(str(part) for part in path)
 
 
-def _sentence(problem: Mapping[str, Any], path: Path, model: type[BaseModel]) -> str:
+def _sentence(problem: Mapping[str, Any], path: Path, model: type[BaseModel], page: str) -> str:
     kind = str(problem["type"])
     if kind == "extra_forbidden":
         close = get_close_matches(str(path[-1]), _keys_beside(model, path[:-1]), n=1)
-        meant = f"is it {close[0]}?" if close else "remove it"
-        return f"unknown key; {meant} docs/jobs.md has all keys"
+        meant = f"is it {close[0]}?" if close else "remove it;"
+        return f"unknown key; {meant} {page} has all keys"
     return _WORDS[kind](problem.get("ctx", {})) if kind in _WORDS else _of_kind(kind, problem)
 
 
@@ -142,17 +136,3 @@ def section_of(annotation: object) -> type[BaseModel] | None:
         return annotation
     inside = (section_of(part) for part in get_args(annotation))
     return next((found for found in inside if found is not None), None)
-
-
-def _marks(node: yaml.Node | None, path: Path) -> Iterator[tuple[Path, tuple[int, int]]]:
-    """Every key and item with line and column."""
-    if isinstance(node, yaml.MappingNode):
-        for key, value in node.value:
-            below = (*path, str(key.value))
-            yield below, (key.start_mark.line + 1, key.start_mark.column + 1)
-            yield from _marks(value, below)
-    elif isinstance(node, yaml.SequenceNode):
-        for number, value in enumerate(node.value):
-            below = (*path, number)
-            yield below, (value.start_mark.line + 1, value.start_mark.column + 1)
-            yield from _marks(value, below)

@@ -10,6 +10,7 @@ from pathlib import Path
 from huggingface_hub import try_to_load_from_cache
 from huggingface_hub.errors import HFValidationError
 
+from shunt.cache_folder import cache_folder
 from shunt.errors import JobError
 from shunt.job.job import Job, Model
 from shunt.model.bucket import BucketSource
@@ -106,9 +107,7 @@ def model_cache(environment: Mapping[str, str]) -> Path:
     """Where fetched models are kept on this machine."""
     if named := environment.get(CACHE):
         return Path(named)
-    caches = environment.get("XDG_CACHE_HOME")
-    home = Path(environment.get("HOME") or Path.home())
-    return (Path(caches) if caches else home / ".cache") / "shunt" / "models"
+    return cache_folder(environment) / "models"
 
 
 def _token(model: Model, environment: Mapping[str, str]) -> str:

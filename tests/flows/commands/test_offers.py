@@ -7,18 +7,12 @@ from pathlib import Path
 
 import boto3
 import pytest
-import typer
 from typer.testing import CliRunner
 
+from flows.cli import app
 from flows.commands import offers as offers_command
-from flows.commands.offers import offers
-from flows.commands.plan import plan
 from shunt.plan.offering_sheet import OfferingSheet, SpotPrice, keep_sheet
 from shunt.plan.plan import Plan
-
-APP = typer.Typer()
-APP.command()(offers)
-APP.command()(plan)
 
 JOB = """
 model: {path: Qwen3-8B}
@@ -43,7 +37,7 @@ def market(
     monkeypatch: pytest.MonkeyPatch, tmp_path: Path
 ) -> Callable[[OfferingSheet], list[datetime]]:
     """What AWS answers; returns when it was asked."""
-    monkeypatch.setattr(offers_command, "CACHE", tmp_path)
+    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path))
 
     def answers(found: OfferingSheet) -> list[datetime]:
         asked: list[datetime] = []
@@ -63,7 +57,7 @@ Market = Callable[[OfferingSheet], list[datetime]]
 
 
 def said(*argv: str) -> str:
-    result = CliRunner().invoke(APP, list(argv), env={"COLUMNS": "200"})
+    result = CliRunner().invoke(app, list(argv), env={"COLUMNS": "200"})
     assert result.exit_code == 0, result.output
     return result.output
 
@@ -75,10 +69,10 @@ def test_a_look_is_kept_for_ten_minutes(market: Market, tmp_path: Path) -> None:
     assert len(asked) == 1
     said("offers", "--refresh")
     assert len(asked) == 2
-    keep_sheet(tmp_path / "offers-us-east-1.json", sheet(age_s=700))
+    keep_sheet(tmp_path / "shunt" / "offers-us-east-1.json", sheet(age_s=700))
     said("offers")
     assert len(asked) == 3
-    (tmp_path / "offers-us-east-1.json").write_text("{")
+    (tmp_path / "shunt" / "offers-us-east-1.json").write_text("{")
     said("offers")
     assert len(asked) == 4
 
@@ -98,7 +92,7 @@ def test_a_sheet_that_lacks_something_is_shown_and_asked_for_again(market: Marke
 
 
 def test_without_prices_the_last_good_sheet_stays(market: Market, tmp_path: Path) -> None:
-    keep_sheet(tmp_path / "offers-us-east-1.json", sheet(age_s=7200))
+    keep_sheet(tmp_path / "shunt" / "offers-us-east-1.json", sheet(age_s=7200))
     market(sheet(prices=(), missing=(REFUSED,)))
     output = said("offers")
     assert REFUSED in output
@@ -116,7 +110,7 @@ def test_without_anything_there_is_the_shipped_snapshot(market: Market) -> None:
 def test_without_credentials_there_is_a_line_and_the_snapshot(
     monkeypatch: pytest.MonkeyPatch, tmp_path: Path
 ) -> None:
-    monkeypatch.setattr(offers_command, "CACHE", tmp_path)
+    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path))
     monkeypatch.setattr(boto3, "DEFAULT_SESSION", None)
     monkeypatch.setenv("AWS_PROFILE", "nobody-has-this")
     output = said("offers")
@@ -134,7 +128,7 @@ def test_planning_takes_the_sheet_and_its_quota(market: Market, tmp_path: Path) 
     market(sheet(usd=9.0))
     for source in ("live", "offline", str(file)):
         argv = ["plan", str(tmp_path / "job.yaml"), "--json", "--offers", source]
-        result = CliRunner().invoke(APP, argv)
+        result = CliRunner().invoke(app, argv)
         assert result.exit_code == 0, result.output
         made = Plan.model_validate_json(result.stdout)
         assert [n.usd_per_hour for n in made.nodes] == [0.31, 0.31]
@@ -147,7 +141,7 @@ def test_a_file_that_is_no_sheet_is_bad_input(market: Market, tmp_path: Path) ->
     (tmp_path / "job.yaml").write_text(JOB)
     (tmp_path / "no.json").write_text(json.dumps({"a": 1}))
     argv = ["plan", str(tmp_path / "job.yaml"), "--offers", str(tmp_path / "no.json")]
-    result = CliRunner().invoke(APP, argv)
+    result = CliRunner().invoke(app, argv)
     assert result.exit_code == 2
-    assert "bad input" in result.output
+    assert "error: " in result.output
     assert "shunt offers --json" in result.output

@@ -82,9 +82,10 @@ def test_a_wrong_value_is_refused_by_the_schema_alone(group: str, wrong: dict[st
     ("more", "told"),
     [
         ({"job_file": "/nowhere/job.yaml"}, "cannot be read"),
-        ({"job_text": "a: ["}, "not valid YAML"),
+        ({"job_text": "a: ["}, "more.job_text:1:5: is not valid YAML: a bracket is opened and"),
         ({"job_text": "just words"}, "must be keys and values"),
-        ({"job_text": "shard_promts: 8"}, "unknown key"),
+        ({"job_text": "shard_promts: 8"}, "more.job_text:1:1: shard_promts: unknown key"),
+        ({"job_text": "input: {}\ninput: {}"}, "more.job_text:2:1: input: stands at line 1 too"),
     ],
 )
 def test_what_the_schema_cannot_know_is_told_in_a_sentence(more: dict[str, str], told: str) -> None:
@@ -107,7 +108,8 @@ def test_the_shipped_deployments_are_whole() -> None:
         ("deployments: [{name: d, pool: q, job: j}]", "not among the pools"),
         ("deployments: [{name: d, pool: p, job: j, cron: a, interval_s: 3}]", "not both"),
         ("deployments: [{name: d, pool: p, job: j, timezone: Mars/One}]", "Europe/Berlin"),
-        ("pools: 3", "pools"),
+        ("pools: 3", r"deployments\.yaml:\d:1: pools: must be a list \(it is 3\)"),
+        ("pool: 3", r"yaml:\d:1: pool: unknown key; is it pools\? docs/scheduled-jobs"),
     ],
 )
 def test_a_wrong_deployments_file_says_where(tmp_path: Path, text: str, told: str) -> None:
