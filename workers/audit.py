@@ -72,7 +72,10 @@ def resumed_requests(store: Store, manifest: Manifest) -> Iterator[Moved]:
                     room = renderer.max_model_len - len(token_ids)
                     sampling = choice_sampling(manifest.run_id, prompt, choice, room)
                     request_id = f"{prompt.index}.{choice}"
-                    yield Request(request_id, token_ids, sampling), generation
+                    yield (
+                        Request(request_id, token_ids, sampling, calls_of=prompt.calls_of),
+                        generation,
+                    )
 
 
 def sample(items: Sequence[Moved], fraction: float, rng: random.Random) -> list[Moved]:

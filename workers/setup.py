@@ -131,6 +131,7 @@ def engine_config(job: Job) -> EngineConfig:
         gpu_memory_utilization=engine.gpu_memory_utilization
         or DEVICE_SHARE / _engines_a_device(job),
         adapters=model.adapters,
+        tool_call_parser=model.tool_call_parser,
         extra=engine.extra,
     )
 

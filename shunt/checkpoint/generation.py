@@ -42,6 +42,9 @@ class Finish:
     text: str
     """Detokenised output, cut at the stop string as vLLM cuts it."""
     error: RowError | None = None
+    message: str = ""
+    """Where calls of tools were to be read: JSON of `content` and of `calls`, each with `name` and
+    `arguments`. Empty: none were, or the text could not be parsed."""
 
 
 @dataclass(frozen=True, slots=True)

@@ -2,10 +2,11 @@
 
 import sys
 from array import array
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
 import xxhash
+from pydantic import JsonValue
 
 from shunt.checkpoint.generation import Generation
 from shunt.job.sampling import Sampling
@@ -25,6 +26,8 @@ class Request:
     sampling: Sampling
     saved: Generation | None = None
     """Tokens to continue from; None or empty for a new request."""
+    calls_of: Mapping[str, JsonValue] | None = None
+    """Where calls of tools are to be read from the answer: what the chat template was told."""
 
     @property
     def has_other_prompt(self) -> bool:

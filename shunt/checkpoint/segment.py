@@ -20,9 +20,9 @@ from shunt.dataset.row_error import RowError, RowErrorCode
 from shunt.errors import CorruptSegment
 from shunt.keys import Position
 
-FORMAT_VERSION = 2
-"""Version 1 has no `prompt_digest`."""
-_READABLE = (1, 2)
+FORMAT_VERSION = 3
+"""Version 1 has no `prompt_digest`, 2 no `message`."""
+_READABLE = (1, 2, 3)
 _MAGIC = b"SHSG"
 _PREFIX = struct.Struct(">4sBQQ")
 _HEADER_KEY = b"shunt.segment"
@@ -79,6 +79,7 @@ _SCHEMA = pa.schema(
         ("text", pa.string()),
         ("error_code", pa.string()),
         ("error_message", pa.string()),
+        ("message", pa.string()),
     ]
 )
 
@@ -158,6 +159,7 @@ def _to_row(gain: Gain) -> dict[str, object]:
         row["stop_token"] = stop if isinstance(stop, int) else None
         row["stop_string"] = stop if isinstance(stop, str) else None
         row["text"] = finish.text
+        row["message"] = finish.message or None
         if finish.error is not None:
             row["error_code"] = finish.error.code.value
             row["error_message"] = finish.error.message
@@ -184,6 +186,7 @@ def _from_row(row: dict[str, Any]) -> Gain:
             stop_reason=row["stop_token"] if row["stop_token"] is not None else row["stop_string"],
             text=row["text"],
             error=None if code is None else RowError(RowErrorCode(code), row["error_message"]),
+            message=row.get("message") or "",
         )
     return Gain(
         index=row["index"],

@@ -9,7 +9,7 @@ from collections.abc import Mapping
 from typing import Any, NoReturn
 
 from shunt.dataset.openai_parameters import asks_for_nothing
-from shunt.dataset.openai_tools import read_tools
+from shunt.dataset.openai_tools import AUTO, read_tools
 from shunt.dataset.row_error import RowErrorCode
 from shunt.errors import RequestRefused
 from shunt.job.sampling import Sampling
@@ -34,10 +34,13 @@ _NOT_FOR_TEMPLATES = {
 }
 
 
-def translate(line: Mapping[str, Any]) -> tuple[dict[str, Any], dict[str, Any]]:
+def translate(
+    line: Mapping[str, Any], *, reads_calls: bool = False
+) -> tuple[dict[str, Any], dict[str, Any]]:
     """(prompt columns, sampling parameters) of one request line.
 
-    Raises `RequestRefused` with the code and the name of what is wrong.
+    `reads_calls`: there is a parser of the model's own calls of tools. Raises `RequestRefused` with
+    the code and the name of what is wrong.
     """
     for key in line.keys() - _KEYS:
         _refuse(RowErrorCode.UNSUPPORTED_PARAMETER, f"{key}: is not a key of a batch line")
@@ -47,7 +50,7 @@ def translate(line: Mapping[str, Any]) -> tuple[dict[str, Any], dict[str, Any]]:
     if not isinstance(body, dict):
         _refuse(RowErrorCode.MALFORMED_ROW, "body: must be an object")
     if url == CHAT_URL:
-        return _chat(body)
+        return _chat(body, reads_calls=reads_calls)
     if url == COMPLETIONS_URL:
         return _completion(body)
     _refuse(
@@ -56,7 +59,7 @@ def translate(line: Mapping[str, Any]) -> tuple[dict[str, Any], dict[str, Any]]:
     )
 
 
-def _chat(body: Mapping[str, Any]) -> tuple[dict[str, Any], dict[str, Any]]:
+def _chat(body: Mapping[str, Any], *, reads_calls: bool) -> tuple[dict[str, Any], dict[str, Any]]:
     rest = dict(body)
     columns: dict[str, Any] = {"messages": rest.pop("messages", None)}
     sampling: dict[str, Any] = {}
@@ -72,7 +75,7 @@ def _chat(body: Mapping[str, Any]) -> tuple[dict[str, Any], dict[str, Any]]:
     limit = older if limit is None else limit
     if limit is not None:
         sampling["max_tokens"] = limit
-    call = _tell_template(rest, columns)
+    call = _tell_template(rest, columns, reads_calls=reads_calls)
     sampling |= _shared_parameters(rest, chat=True)
     if call is not None:
         if "structured_outputs" in sampling:
@@ -84,7 +87,7 @@ def _chat(body: Mapping[str, Any]) -> tuple[dict[str, Any], dict[str, Any]]:
     return columns, sampling
 
 
-def _tell_template(rest: dict[str, Any], columns: dict[str, Any]) -> Any:
+def _tell_template(rest: dict[str, Any], columns: dict[str, Any], *, reads_calls: bool) -> Any:
     """Takes out of `rest` what the chat template is told, and puts it into `columns`. Returns the
     JSON schema of a tool call that is demanded, or None."""
     values = rest.pop("chat_template_kwargs", None) or {}
@@ -100,9 +103,12 @@ def _tell_template(rest: dict[str, Any], columns: dict[str, Any]) -> Any:
             _refuse(RowErrorCode.INVALID_PARAMETER, f"reasoning_effort: must be one of {known}")
         values = {"enable_thinking": effort != "none", **values, "reasoning_effort": effort}
     parallel = rest.pop("parallel_tool_calls", None)
-    tools, call = read_tools(rest.pop("tools", None), rest.pop("tool_choice", None), parallel)
+    choice = rest.pop("tool_choice", None)
+    tools, call = read_tools(rest.pop("tools", None), choice, parallel, reads_calls=reads_calls)
     if tools:
         values["tools"] = tools
+        if choice in AUTO:
+            columns["reads_calls"] = True
     if values:
         columns["template"] = values
     return call

@@ -1,8 +1,8 @@
 """Tools of an OpenAI chat body: what the template is shown of them, and calls that are demanded.
 
 A call that `tool_choice` demands is a structured output, so that it needs no parser of the model's
-own syntax. Whether to call at all (`auto`) is the model's choice, which only such a parser could
-read: it is refused.
+own syntax. Whether to call at all (`auto`) is the model's choice, which only such a parser can
+read: the worker does (`model.tool_call_parser`), or it is refused.
 """
 
 # Parsed JSON has no types before it is checked.
@@ -20,7 +20,13 @@ _FIELDS = ("name", "description", "parameters", "strict")
 _ANY_OBJECT: Mapping[str, Any] = {"type": "object"}
 
 
-def read_tools(tools: Any, choice: Any, parallel: Any) -> tuple[list[dict[str, Any]], Any]:
+AUTO = (None, "auto")
+"""The choices by which the model chooses."""
+
+
+def read_tools(
+    tools: Any, choice: Any, parallel: Any, *, reads_calls: bool = False
+) -> tuple[list[dict[str, Any]], Any]:
     """(tools as vLLM's server shows them to a template, JSON schema of a demanded call or None).
 
     Raises `RequestRefused`.
@@ -38,11 +44,43 @@ def read_tools(tools: Any, choice: Any, parallel: Any) -> tuple[list[dict[str, A
         return shown, _any_call(shown, parallel=parallel is not False)
     if isinstance(choice, dict):
         return shown, _parameters(_named(shown, choice))
-    _refuse(
-        RowErrorCode.UNSUPPORTED_PARAMETER,
-        f"tools: tool_choice {choice or 'auto'!r} is not supported, as it needs a parser of the "
-        "model's own calls; set none, required, or the function to call",
-    )
+    if choice not in AUTO:
+        _refuse(
+            RowErrorCode.INVALID_PARAMETER,
+            f"tool_choice: {choice!r} must be none, auto, required, or the function to call",
+        )
+    if not reads_calls:
+        _refuse(
+            RowErrorCode.UNSUPPORTED_PARAMETER,
+            "tools: tool_choice 'auto' needs a parser of the model's own calls; set "
+            "model.tool_call_parser in the job (docs/jobs.md), or here none, required, or the "
+            "function to call",
+        )
+    _require_free(shown, parallel)
+    return shown, None
+
+
+def _require_free(tools: Sequence[Mapping[str, Any]], parallel: Any) -> None:
+    """What would bind the model's own calls is refused: they are read, not enforced."""
+    told = "is not supported with tool_choice 'auto'; leave it out, or set required"
+    if parallel is False:
+        _refuse(RowErrorCode.UNSUPPORTED_PARAMETER, f"parallel_tool_calls: false {told}")
+    for number, tool in enumerate(tools):
+        if tool["function"].get("strict"):
+            name = f"tools[{number}].function.strict"
+            _refuse(RowErrorCode.UNSUPPORTED_PARAMETER, f"{name}: true {told}")
+
+
+def read_calls(message: str, request_name: str) -> dict[str, Any]:
+    """The content, and the calls if there are any, of what the worker read (`Finish.message`)."""
+    read = json.loads(message)
+    if not read["calls"]:
+        return {"content": read["content"]}
+    calls = [
+        {"id": f"call_{request_name}_{number}", "type": "function", "function": call}
+        for number, call in enumerate(read["calls"])
+    ]
+    return {"content": read["content"], "tool_calls": calls}
 
 
 def tool_calls(choice: Any, text: str, request_name: str) -> list[dict[str, Any]] | None:

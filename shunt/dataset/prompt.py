@@ -24,5 +24,12 @@ class Prompt:
     messages: tuple[dict[str, JsonValue], ...] | None = None
     template: Mapping[str, JsonValue] = field(default_factory=dict[str, JsonValue])
     """What the chat template is told beside the messages: `tools`, `enable_thinking`..."""
+    reads_calls: bool = False
+    """Whether calls of the `tools` of its template are to be read from the answer."""
     token_ids: tuple[int, ...] | None = None
     error: RowError | None = None
+
+    @property
+    def calls_of(self) -> Mapping[str, JsonValue] | None:
+        """What its template is told, where calls of tools are to be read from the answer."""
+        return self.template if self.reads_calls else None

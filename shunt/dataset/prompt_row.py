@@ -70,6 +70,7 @@ class PromptReader:
         self._adapters = job.model.adapters
         self._renderer = renderer
         self._openai_batch = openai_batch
+        self._reads_calls = job.model.tool_call_parser is not None
         self._grammars = grammars or Grammars()
         template = job.input.template
         self._template = None if template is None else RowTemplate(template)
@@ -190,7 +191,7 @@ class PromptReader:
 
     def _translated(self, line: Mapping[str, Any]) -> tuple[Mapping[str, Any], Mapping[str, Any]]:
         """A request line; its `model` may name an adapter, as in vLLM's server."""
-        columns, own = translate(line)
+        columns, own = translate(line, reads_calls=self._reads_calls)
         for name, value in DEFAULTS[line["url"]].items():
             if name not in self._defaults.model_fields_set:
                 own.setdefault(name, value)
@@ -209,8 +210,7 @@ class PromptReader:
         if "token_ids" in given:
             return {"token_ids": _token_ids(_from_json_text(columns["token_ids"], "token_ids"))}
         if "messages" in given:
-            template = columns.get("template")
-            told = {"template": template} if template else {}
+            told = {name: columns[name] for name in ("template", "reads_calls") if name in columns}
             return {"messages": read_messages(columns["messages"]), **told}
         text = columns.get("prompt")
         if text == "" or not says_nothing(text):

@@ -76,7 +76,7 @@ def _prompt(row: dict[str, Any], defaults: Sampling) -> Prompt:
     error = None
     if row["error_code"] is not None:
         error = RowError(RowErrorCode(row["error_code"]), row["error_message"])
-    messages, template = _chat(row["messages"])
+    messages, template, reads_calls = _chat(row["messages"])
     own = json.loads(row["sampling"]) if row["sampling"] and error is None else {}
     return Prompt(
         index=row["index"],
@@ -85,6 +85,7 @@ def _prompt(row: dict[str, Any], defaults: Sampling) -> Prompt:
         text=row["text"],
         messages=messages,
         template=template,
+        reads_calls=reads_calls,
         token_ids=None if row["token_ids"] is None else tuple(row["token_ids"]),
         error=error,
     )
@@ -94,7 +95,8 @@ def chat_text(prompt: Prompt) -> str | None:
     """The chat of a prompt as the shard holds it."""
     if prompt.messages is None:
         return None
-    chat = {"messages": prompt.messages, "template": prompt.template}
+    calls = {"reads_calls": True} if prompt.reads_calls else {}
+    chat = {"messages": prompt.messages, "template": prompt.template, **calls}
     return compact_json(chat if prompt.template else prompt.messages)
 
 
@@ -103,14 +105,14 @@ def compact_json(value: object) -> str:
     return json.dumps(value, ensure_ascii=False, separators=(",", ":"))
 
 
-def _chat(text: str | None) -> tuple[tuple[dict[str, Any], ...] | None, dict[str, Any]]:
-    """(messages, template values) of what `chat_text` wrote."""
+def _chat(text: str | None) -> tuple[tuple[dict[str, Any], ...] | None, dict[str, Any], bool]:
+    """(messages, template values, whether calls are read) of what `chat_text` wrote."""
     if text is None:
-        return None, {}
+        return None, {}, False
     value = json.loads(text)
     if isinstance(value, list):
-        return tuple(value), {}
-    return tuple(value["messages"]), value["template"]
+        return tuple(value), {}, False
+    return tuple(value["messages"]), value["template"], value.get("reads_calls", False)
 
 
 def shard_name(number: int) -> str:

@@ -14,6 +14,7 @@ from pydantic import (
 
 from shunt.errors import ShuntError
 from shunt.job.sampling import Sampling
+from shunt.job.tool_parsers import TOOL_CALL_PARSERS
 from shunt.plan.plan import Pipeline
 from shunt.store.config import EndpointUrl, StoreConfig
 from shunt.store.opening import bucket_of, directory_of
@@ -81,11 +82,21 @@ class Model(_Section):
     job say nothing, as vLLM's server does; `vllm` leaves them out."""
     adapters: dict[str, str] = {}
     """LoRA adapters by the name that prompts use: local directories."""
+    tool_call_parser: str | None = None
+    """vLLM's parser of the model's own calls of tools (`hermes` for Qwen 2.5), as its server takes
+    it: with it, `tool_choice: auto` of OpenAI batch files is served."""
     engine_kind: Literal["vllm", "fake"] = "vllm"
     """`fake` is a deterministic engine without a model, for drills and tests."""
     fake_tokens_per_s: Annotated[float, Field(gt=0)] | None = None
     """Speed of each request in the fake engine; unset: as fast as it can."""
     engine: EngineOptions = EngineOptions()
+
+    @field_validator("tool_call_parser")
+    @classmethod
+    def _parser_is_known(cls, name: str | None) -> str | None:
+        if name is not None and name not in TOOL_CALL_PARSERS:
+            raise ValueError(f"must be one of {', '.join(sorted(TOOL_CALL_PARSERS))}")
+        return name
 
 
 class Columns(_Section):

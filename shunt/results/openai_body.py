@@ -7,7 +7,7 @@ from datetime import datetime
 from typing import Any
 
 from shunt.checkpoint.generation import Generation, TokenLogprobs
-from shunt.dataset.openai_tools import tool_calls
+from shunt.dataset.openai_tools import read_calls, tool_calls
 from shunt.dataset.whole_text import whole_text
 from shunt.results.columns import finite
 from shunt.results.outcome import Outcome
@@ -72,7 +72,10 @@ def _choice(
     message: dict[str, Any] = {"role": "assistant", "content": text, "refusal": None}
     reason = _FINISH.get(finish.finish_reason, finish.finish_reason)
     choice = request.get("tool_choice") if chat and request.get("tools") else None
-    if choice and (calls := tool_calls(choice, text, f"{row}_{index}")):
+    if chat and finish.message:
+        message |= read_calls(finish.message, f"{row}_{index}")
+        reason = "tool_calls" if "tool_calls" in message else reason
+    elif choice and (calls := tool_calls(choice, text, f"{row}_{index}")):
         message |= {"content": None, "tool_calls": calls}
         # As OpenAI's: a call of a named function just stops.
         reason = "tool_calls" if choice == "required" and reason == "stop" else reason

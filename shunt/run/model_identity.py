@@ -47,6 +47,8 @@ def model_identity(job: Job, listing: ModelListing | None = None) -> dict[str, o
     model, files = job.model, model_files(job.model)
     fetched = {"listing": listing.identity, "revision": None} if listing is not None else {}
     extra = model.engine.extra
+    # Left out where there is none: older ids stay as they are.
+    parser = {"tool_call_parser": model.tool_call_parser} if model.tool_call_parser else {}
     return {
         "name": Path(model.path).name if _BASE in files else model.path,
         "files": files,
@@ -56,6 +58,7 @@ def model_identity(job: Job, listing: ModelListing | None = None) -> dict[str, o
         "adapters": sorted(model.adapters),
         "engine_kind": model.engine_kind,
         "extra": {key: extra[key] for key in sorted(extra) if key not in HARMLESS_EXTRA},
+        **parser,
         **fetched,
     }
 

@@ -1,6 +1,7 @@
 """Every line of a batch output is what OpenAI's own types say, with the tokens' text and bytes."""
 
 import json
+from dataclasses import replace
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
@@ -103,6 +104,18 @@ def test_a_call_is_of_the_official_type(tokens: Tokens) -> None:
         "[{",
         None,
     )
+
+
+def test_a_call_that_the_model_chose_is_of_the_official_type(tokens: Tokens) -> None:
+    call = {"name": "f", "arguments": '{"a": 1}'}
+    for calls, content, reason in (([call, call], None, "tool_calls"), ([], "no call", "length")):
+        read = json.dumps({"content": content, "calls": calls})
+        made = generation([5], "<tool_call>", "length")
+        made = replace(made, finish=Finish("length", None, "<tool_call>", message=read))
+        choice = body_of(CHAT_URL, {"tools": [TOOL]}, tokens, made).choices[0]
+        assert (choice.finish_reason, choice.message.content) == (reason, content)
+        found = [(c.id, c.function.arguments) for c in choice.message.tool_calls or ()]
+        assert found == [(f"call_0_0_{n}", '{"a": 1}') for n in range(len(calls))]
 
 
 def test_bytes_are_those_of_every_token_of_the_vocabulary(tokens: Tokens) -> None:

@@ -39,6 +39,8 @@ class EngineConfig:
     store_socket: str = ""
     """Of the node's tensor store, through which engines share their weights; empty: each has its
     own."""
+    tool_call_parser: str | None = None
+    """vLLM's parser of calls of tools, for requests that ask for them."""
     extra: Mapping[str, Any] = field(default_factory=dict[str, Any])
     """Any other field of vLLM's `AsyncEngineArgs`, under its own name."""
 

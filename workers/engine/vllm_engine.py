@@ -6,7 +6,7 @@ from collections.abc import Mapping
 from dataclasses import replace
 from multiprocessing.context import BaseContext
 from types import ModuleType
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from vllm import AsyncLLMEngine, SamplingParams
 from vllm.exceptions import VLLMClientError, VLLMServerError
@@ -30,6 +30,9 @@ from workers.engine.params import sampling_params
 from workers.engine.private.saved_tokens import SAVED
 from workers.engine.resume_plan import reason_to_restart, refusal
 
+if TYPE_CHECKING:
+    from workers.engine.private.tool_calls import CallReader
+
 log = logging.getLogger(__name__)
 
 _GRAMMAR_REFUSED = "the grammar refused the saved tokens"
@@ -41,6 +44,18 @@ _CONTEXT_PATIENCE_S = 2.0
 _BATCHES_WANTED = 2
 """One that runs and one that waits: where all requests of a batch end in the same step, as with
 equal limits they do, the next batch must be there already, or the engine runs short for a step."""
+
+
+def _call_reader(name: str | None, llm: AsyncLLMEngine) -> "CallReader | None":
+    """Raises `EngineDied` where the model has no such calls: every row would be wrong."""
+    if name is None:
+        return None
+    from workers.engine.private.tool_calls import CallReader  # vLLM's protocols take a second
+
+    try:
+        return CallReader(name, llm)
+    except TypeError as error:
+        raise EngineDied(f"model.tool_call_parser: {error}") from error
 
 
 class _EndedWithError(Exception):
@@ -61,6 +76,7 @@ class VllmEngine:
             name: LoRARequest(name, number, path)
             for number, (name, path) in enumerate(sorted(config.adapters.items()), start=1)
         }
+        self._calls = _call_reader(config.tool_call_parser, started.llm)
         self._live: dict[str, LiveRequest] = {}
         self._stopped = False
         if self._private is not None:
@@ -87,6 +103,16 @@ class VllmEngine:
         return self._wanted_requests
 
     async def generate(self, request: Request) -> Generation:
+        generation = await self._generate(request)
+        finish, told = generation.finish, request.calls_of
+        if self._calls is None or told is None or finish is None or finish.message:
+            return generation
+        message = self._calls.message(
+            told, request.prompt_token_ids, finish.text, generation.token_ids
+        )
+        return replace(generation, finish=replace(finish, message=message))
+
+    async def _generate(self, request: Request) -> Generation:
         if self._llm.errored or self._stopped:
             raise EngineDied("the engine is gone")
         assert request.request_id not in self._live, f"{request.request_id} is in the engine"
@@ -149,9 +175,12 @@ class VllmEngine:
         if (why := refusal(request, self._traits, self._adapters)) is not None:
             raise RequestRefused(*why)
         try:
-            return sampling_params(request.sampling)
+            params = sampling_params(request.sampling)
         except VLLMClientError as error:
             raise RequestRefused(RowErrorCode.INVALID_PARAMETER, str(error)) from error
+        if request.calls_of is not None and self._calls is not None:
+            self._calls.keep_marks(params, request.calls_of)
+        return params
 
     async def _resume(self, live: LiveRequest, params: SamplingParams) -> Generation | None:
         """Go on from the saved tokens; None where the engine refused them."""

@@ -79,7 +79,7 @@ def _unfinished(
             saved = progress.generations.get((prompt.index, choice))
             request_id = f"{prompt.index}.{choice}"
             sampling = choice_sampling(run_id, prompt, choice, room)
-            request = Request(request_id, token_ids, sampling, saved)
+            request = Request(request_id, token_ids, sampling, saved, prompt.calls_of)
             if saved is not None and saved.finish is not None:
                 if error is not None or not request.has_other_prompt:
                     continue

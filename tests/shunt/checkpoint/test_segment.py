@@ -78,8 +78,8 @@ def test_a_cut_segment_is_refused(data: st.DataObject) -> None:
 
 def test_a_newer_format_says_upgrade() -> None:
     encoded = bytearray(encode_segment(HEADER, []))
-    encoded[4] = 3
-    with pytest.raises(CorruptSegment, match=r"format version 3.*upgrade"):
+    encoded[4] = 4
+    with pytest.raises(CorruptSegment, match=r"format version 4.*upgrade"):
         decode_segment("key", bytes(encoded))
 
 

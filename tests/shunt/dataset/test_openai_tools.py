@@ -6,7 +6,7 @@ from typing import Any
 import jsonschema
 import pytest
 
-from shunt.dataset.openai_tools import read_tools, tool_calls
+from shunt.dataset.openai_tools import AUTO, read_tools, tool_calls
 from shunt.errors import RequestRefused
 
 WEATHER = {
@@ -62,6 +62,19 @@ def test_required_calls_are_a_list_of_any_of_them() -> None:
         jsonschema.validate(answer, one)
 
 
+def test_the_model_chooses_where_its_calls_can_be_read() -> None:
+    for choice in AUTO:
+        shown, schema = read_tools([WEATHER, CLOCK], choice, None, reads_calls=True)
+        assert (len(shown), schema) == (2, None)
+    strict = {"type": "function", "function": {"name": "f", "strict": True}}
+    for tools, parallel, name in (
+        ([CLOCK, strict], None, r"tools\[1\].function.strict: true is not supported"),
+        ([CLOCK], False, "parallel_tool_calls: false is not supported"),
+    ):
+        with pytest.raises(RequestRefused, match=name):
+            read_tools(tools, "auto", parallel, reads_calls=True)
+
+
 @pytest.mark.parametrize("text", ["", "[{", "{}", '[{"name": "x"}]', "[1]"])
 def test_an_answer_that_is_no_call_stays_a_text(text: str) -> None:
     assert tool_calls("required", text, "0_0") is None
@@ -70,8 +83,9 @@ def test_an_answer_that_is_no_call_stays_a_text(text: str) -> None:
 @pytest.mark.parametrize(
     ("tools", "choice", "told"),
     [
-        ([WEATHER], None, "tool_choice 'auto' is not supported"),
-        ([WEATHER], "auto", "tool_choice 'auto' is not supported"),
+        ([WEATHER], None, "tool_choice 'auto' needs a parser .* set model.tool_call_parser"),
+        ([WEATHER], "auto", "tool_choice 'auto' needs a parser"),
+        ([WEATHER], "sometimes", "tool_choice: 'sometimes' must be none, auto, required"),
         ([], "required", "there are no tools"),
         ([WEATHER], {"type": "function", "function": {"name": "x"}}, "'x' is none of the tools"),
         ([{"type": "custom"}], "none", r"tools\[0\]: must be of type function"),

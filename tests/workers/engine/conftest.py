@@ -59,6 +59,7 @@ def small_engine(**changes: Any) -> EngineConfig:
         "max_num_seqs": 32,
         "max_num_batched_tokens": 1024,
         "enforce_eager": True,
+        "tool_call_parser": "hermes",
         # Moves are made at any token: none is held in the engine core (`held_tokens`).
         "extra": {"additional_config": {"shunt_hold_steps": 1}},
     }
