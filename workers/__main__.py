@@ -173,6 +173,7 @@ async def _run(
     store: Store, manifest: Manifest, options: argparse.Namespace, warm: WarmSource | None
 ) -> WorkerExit:
     partners = _partners(store, manifest, options)
+    metrics_port = os.environ.get(PORT_VARIABLE)
     worker = worker_of(
         store,
         manifest,
@@ -185,10 +186,10 @@ async def _run(
         pid=os.getpid(),
         partners=partners,
         warm=warm,
+        log_stats=metrics_port is not None,
     )
-
-    if port := os.environ.get(PORT_VARIABLE):
-        serve_metrics(worker, int(port))
+    if metrics_port is not None:
+        serve_metrics(worker, int(metrics_port))
     if options.watch_imds:
         worker.driver = driver_watch(store, manifest.run_id, manifest.job)
 

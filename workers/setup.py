@@ -3,6 +3,7 @@
 import logging
 import random
 from collections.abc import Awaitable, Callable
+from dataclasses import replace
 from datetime import datetime
 from functools import partial
 from multiprocessing.context import BaseContext
@@ -50,9 +51,11 @@ def worker_of(
     pid: int,
     partners: Partners | None = None,
     warm: WarmSource | None = None,
+    log_stats: bool = False,
 ) -> Worker:
     """The worker of one node for one run. `owner` is unique to this process. `partners`: where its
-    engine has stages on other nodes. `warm`: what its engine cores are forked from."""
+    engine has stages on other nodes. `warm`: what its engine cores are forked from. `log_stats`:
+    whether vLLM registers metrics of its own in this process."""
     job = manifest.settled_job
     settings = WorkerSettings(
         run_id=manifest.run_id,
@@ -79,7 +82,9 @@ def worker_of(
         store,
         supply=ShardSupply(observer, shard_ids, owner, rng, trust_done),
         open_shard=_shard_opener(job, manifest.created_at),
-        start_engine=engine_starter(job, tell=tell, partners=partners, warm=warm),
+        start_engine=engine_starter(
+            job, tell=tell, partners=partners, warm=warm, log_stats=log_stats
+        ),
         now=now,
         monotonic=monotonic,
         pid=pid,
@@ -171,12 +176,13 @@ def engine_starter(
     tell: Callable[[EventKind, str], None] = lambda _kind, _detail: None,
     partners: Partners | None = None,
     warm: WarmSource | None = None,
+    log_stats: bool = False,
 ) -> Callable[[], Awaitable[Engine]]:
     """What starts the engine that the job asks for. `tell` is told what is unlike its plan, and of
     what was not started warm though there is a warm process."""
     if job.model.engine_kind == "fake":
         return lambda: _fake_engine(job, partners)
-    config = engine_config(job)
+    config = replace(engine_config(job), log_stats=log_stats)
 
     def processes() -> BaseContext | None:
         return None if warm is None else warm.context(partial(tell, EventKind.COLD_START))

@@ -41,6 +41,8 @@ class EngineConfig:
     own."""
     tool_call_parser: str | None = None
     """vLLM's parser of calls of tools, for requests that ask for them."""
+    log_stats: bool = False
+    """Whether vLLM counts and registers its own metrics, which costs it some time in each step."""
     extra: Mapping[str, Any] = field(default_factory=dict[str, Any])
     """Any other field of vLLM's `AsyncEngineArgs`, under its own name."""
 
@@ -56,7 +58,7 @@ def engine_arguments(config: EngineConfig) -> dict[str, Any]:
         "tensor_parallel_size": config.tensor_parallel_size,
         "pipeline_parallel_size": config.pipeline_parallel_size,
         "gpu_memory_utilization": config.gpu_memory_utilization,
-        "disable_log_stats": True,
+        "disable_log_stats": not config.log_stats,
         "enable_log_requests": False,
     }
     for name in ("max_model_len", "max_num_batched_tokens"):

@@ -129,7 +129,9 @@ def _build(
             starting = importlib.import_module("workers.engine.private.processes")
             stack.enter_context(starting.cores_started_by(processes))
         return AsyncLLMEngine.from_vllm_config(
-            vllm_config, disable_log_stats=True, enable_log_requests=False
+            vllm_config,
+            disable_log_stats=arguments["disable_log_stats"],
+            enable_log_requests=False,
         )
 
 

@@ -13,6 +13,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from prometheus_client import REGISTRY
 
 from shunt.checkpoint.generation import Resumption
 from shunt.checkpoint.request import Request
@@ -59,7 +60,7 @@ async def test_death_loses_no_token_and_another_engine_goes_on(
 
     What was peeked last is still there after the death, and continues on the other engine. The dead
     one leaves neither a process nor shared memory. Both were forked from a warm process, whose own
-    end neither notices.
+    end neither notices. The other one has vLLM's own metrics, which the first has not.
     """
     from workers.engine.vllm_engine import VllmEngine
 
@@ -68,7 +69,9 @@ async def test_death_loses_no_token_and_another_engine_goes_on(
     expected = await asyncio.gather(*(engine.generate(request) for request in requests))
     cold: list[str] = []
     other = await VllmEngine.start(
-        engine_config(max_num_seqs=4, extra={"block_size": 64}, enable_prefix_caching=False),
+        engine_config(
+            max_num_seqs=4, extra={"block_size": 64}, enable_prefix_caching=False, log_stats=True
+        ),
         warm.context(cold.append),
     )
     assert cold == []
@@ -79,6 +82,7 @@ async def test_death_loses_no_token_and_another_engine_goes_on(
         )
         for request, undisturbed, (generation, _) in zip(requests, expected, moved, strict=True):
             assert compare(undisturbed, generation).exact(1e-3), request.sampling
+        assert _counted("vllm:generation_tokens_total") > len(requests)
 
         tasks = [asyncio.create_task(other.generate(request)) for request in requests[:4]]
         await _until(lambda: _all_have(other, 6, 4))
@@ -111,6 +115,11 @@ async def test_death_loses_no_token_and_another_engine_goes_on(
 def _all_have(engine: Any, num_tokens: int, num_requests: int) -> bool:
     live = engine.progress().values()
     return sum(len(generation.token_ids) >= num_tokens for generation in live) == num_requests
+
+
+def _counted(name: str) -> float:
+    samples = [sample for family in REGISTRY.collect() for sample in family.samples]
+    return sum(sample.value for sample in samples if sample.name == name)
 
 
 def _runs(pid: int) -> bool:
