@@ -3,13 +3,11 @@
 import json
 import os
 import signal
-import socket
 import subprocess
 import sys
 import time
 import urllib.error
 import urllib.request
-from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -17,124 +15,10 @@ import pytest
 import yaml
 from playwright.sync_api import Page, sync_playwright
 
-from deployments.server import REPOSITORY, prefect_server, prefect_worker, server_environment
 from tests.end_to_end.browser import ARGUMENTS, CHROMIUM
-
-POOL = "test-pool"
+from tests.end_to_end.prefect_ui import Server, until
 
 pytestmark = [pytest.mark.prefect, pytest.mark.timeout(600)]
-
-
-class Server:
-    """A running server as a test sees it."""
-
-    def __init__(self, url: str, directory: Path, environment: dict[str, str]) -> None:
-        self.url = url
-        self.directory = directory
-        self.environment = environment
-
-    def post(self, path: str, body: dict[str, Any]) -> Any:
-        data = json.dumps(body).encode()
-        request = urllib.request.Request(
-            f"{self.url}/api{path}", data, {"Content-Type": "application/json"}
-        )
-        deadline_s = time.monotonic() + 60
-        while True:
-            try:
-                with urllib.request.urlopen(request, timeout=60) as reply:
-                    return json.loads(reply.read() or "null")
-            except urllib.error.HTTPError as refused:
-                # SQLite is locked on a busy machine; Prefect's own client asks again, too.
-                if refused.code != 503 or time.monotonic() > deadline_s:
-                    raise
-            time.sleep(0.5)
-
-    def wait_for(self, path: str, body: dict[str, Any], timeout_s: float = 300) -> list[Any]:
-        """What the query finds, as soon as it finds something."""
-        deadline_s = time.monotonic() + timeout_s
-        while not (found := self.post(path, body)):
-            assert time.monotonic() < deadline_s, f"nothing under {path} after {timeout_s} s"
-            time.sleep(0.5)
-        return found
-
-    def deployment(self, name: str) -> Any:
-        query = {"deployments": {"name": {"any_": [name]}}, "limit": 1}
-        return self.post("/deployments/filter", query)[0]
-
-    def first_completed(self) -> Any:
-        """The earliest flow run that has completed; the schedule goes on, so others follow."""
-        name = {"name": {"like_": "scheduled-"}}
-        query = {"flow_runs": {"state": {"type": {"any_": ["COMPLETED"]}}, **name}, "limit": 1}
-        return self.wait_for("/flow_runs/filter", query | {"sort": "START_TIME_ASC"})[0]
-
-    def artifacts_of(self, run: Any) -> set[str]:
-        """What the artifacts of a flow run tell of."""
-        of_run = {"flow_runs": {"id": {"any_": [run["id"]]}}}
-        keys = {artifact["key"] for artifact in self.post("/artifacts/filter", of_run)}
-        return {key.split("-")[0] for key in keys}
-
-
-@pytest.fixture(scope="module")
-def server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Server]:
-    """Server and process worker, with a deployment that runs a small job every 45 s."""
-    directory = tmp_path_factory.mktemp("prefect")
-    job_file = write_job(directory)
-    with socket.socket() as free:
-        free.bind(("127.0.0.1", 0))
-        port = free.getsockname()[1]
-    environment = server_environment(directory / "home", port)
-    with prefect_server(environment, port=port, log=directory / "server.log"):
-        for _ in range(2):  # the second time changes nothing
-            deploy(write_deployments(directory, job_file), environment)
-        with prefect_worker(environment, pool=POOL, log=directory / "worker.log"):
-            yield Server(f"http://127.0.0.1:{port}", directory, environment)
-
-
-def deploy(file: Path, environment: Mapping[str, str]) -> None:
-    subprocess.run(
-        [sys.executable, "-m", "flows", "deploy", str(file)],
-        env=dict(environment), cwd=REPOSITORY, check=True, timeout=120,
-    )  # fmt: skip
-
-
-def write_deployments(directory: Path, job_file: Path) -> Path:
-    """The job every 45 s, and the same job from a form that is started by hand."""
-    scheduled = {"name": "every-minute", "pool": POOL, "job": job_file.name}
-    file = directory / "deployments.yaml"
-    tree = {
-        "pools": [
-            {"name": POOL, "type": "process"},
-            *(
-                {"name": f"in-{kind}", "type": kind, "image": "shunt:1", "directory": "/opt/shunt"}
-                for kind in ("docker", "kubernetes", "ecs")
-            ),
-        ],
-        "deployments": [
-            {**scheduled, "interval_s": 45.0},
-            {**scheduled, "name": "by-hand", "cron": "0 2 * * *", "timezone": "Europe/Berlin",
-             "active": False},
-            *({**scheduled, "name": f"by-{kind}", "pool": f"in-{kind}"}
-              for kind in ("docker", "kubernetes", "ecs")),
-        ],
-    }  # fmt: skip
-    file.write_text(yaml.safe_dump(tree))
-    return file
-
-
-def write_job(directory: Path) -> Path:
-    """Forty rows for the fake engine, on two workers."""
-    rows = [json.dumps({"id": f"row-{n}", "prompt": f"prompt {n}"}) for n in range(40)]
-    (directory / "prompts.jsonl").write_text("\n".join(rows))
-    job = {
-        "name": "scheduled",
-        "model": {"path": "none", "engine_kind": "fake", "fake_tokens_per_s": 100},
-        "input": {"path": "prompts.jsonl"},
-        "fleet": {"workers": 2},
-        "shard_prompts": 10,
-    }
-    job_file = directory / "job.yaml"
-    job_file.write_text(yaml.safe_dump(job))
-    return job_file
 
 
 def test_a_scheduled_run_fires_finishes_and_shows_itself(server: Server) -> None:
@@ -219,13 +103,6 @@ def test_a_refused_job_has_one_sentence_and_a_person_is_told(server: Server) -> 
         time.sleep(0.5)
 
 
-def until(condition: Callable[[], bool]) -> None:
-    deadline_s = time.monotonic() + 300
-    while not condition():
-        assert time.monotonic() < deadline_s
-        time.sleep(0.5)
-
-
 def _states(nodes: Path) -> set[str]:
     found = nodes.glob("[!.]*")  # without what is being staged
     return {json.loads(node.read_text())["state"] for node in found}
@@ -284,21 +161,6 @@ def test_what_happens_to_a_run_is_an_event_of_it(server: Server) -> None:
         time.sleep(0.5)
     related = {each["prefect.resource.id"] for event in events for each in event["related"]}
     assert f"prefect.flow-run.{run['id']}" in related
-
-
-def test_deployments_are_applied_whole(server: Server) -> None:
-    by_hand = server.deployment("by-hand")
-    assert by_hand["schedules"][0]["schedule"]["timezone"] == "Europe/Berlin"
-    assert by_hand["schedules"][0]["active"] is False
-    assert by_hand["concurrency_options"]["collision_strategy"] == "ENQUEUE"
-    for kind in ("docker", "kubernetes", "ecs"):
-        deployment = server.deployment(f"by-{kind}")
-        assert deployment["job_variables"]["image"] == "shunt:1"
-        assert deployment["work_pool_name"] == f"in-{kind}"
-    names = {automation["name"] for automation in server.post("/automations/filter", {})}
-    assert names == {f"shunt: {what}" for what in (
-        "limit reached", "interruption storm", "stuck run", "failed run"
-    )}  # fmt: skip
 
 
 @pytest.mark.browser
