@@ -16,6 +16,7 @@ from flows.commands.audit import audit
 from flows.commands.deploy import deploy
 from flows.commands.model import model
 from flows.commands.plan import calibrate, plan
+from flows.commands.receipts import receipts
 from flows.commands.report import report
 from flows.commands.watch import watch
 from flows.exit_code import ExitCode
@@ -68,6 +69,7 @@ def shunt(
 _OTHERS = {
     "watch": watch,
     "report": report,
+    "receipts": receipts,
     "audit": audit,
     "plan": plan,
     "calibrate": calibrate,

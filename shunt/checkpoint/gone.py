@@ -27,6 +27,11 @@ def owner_name(node_id: str, nonce: str) -> str:
     return f"{node_id}-{nonce}"
 
 
+def node_of(owner: str) -> str:
+    """The worker's node of an owner."""
+    return owner[: -_NONCE_DIGITS - 1]
+
+
 def teller_of_gone(store: Store, run_id: str) -> Callable[[str], None]:
     """Says of a node (a machine, or a worker process) that it has ended and never writes again.
     Where the store is away, its leases lapse."""
@@ -51,7 +56,7 @@ class GoneNodes:
 
     def has(self, owner: str) -> bool:
         """Whether the owner of a lease is gone."""
-        node_id = owner[: -_NONCE_DIGITS - 1]
+        node_id = node_of(owner)
         known = self._list()
         return node_id in known or keys.machine_of(node_id) in known
 

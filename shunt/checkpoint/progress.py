@@ -71,21 +71,35 @@ def replay(
     With `cut`, exactly these segments are applied: the same answer for ever, as segments never
     change. Raises `CorruptSegment` where the log contradicts itself.
     """
-    positions = sorted(
-        keys.segment_position(key) for key in store.list(keys.segment_prefix(run_id, shard_id))
-    )
-    read = _reader(store, run_id, shard_id)
     if cut is None:
-        cut = find_cut(positions, lambda position: read(position)[0])
+        cut = _cut_now(store, run_id, shard_id)
+    segments = read_log(store, run_id, shard_id, cut)
+    generations = apply_gains(_gains(segments, run_id, shard_id))
+    return ShardProgress(generations, dict(cut), sum(last + 1 for last in cut.values()))
+
+
+def read_log(
+    store: Store, run_id: str, shard_id: str, cut: Mapping[int, int] | None = None
+) -> Iterator[tuple[SegmentHeader, list[Gain]]]:
+    """The segments of the shard that count, in order; with `cut`, exactly these. Raises
+    `CorruptSegment` for one that cannot be read."""
+    if cut is None:
+        cut = _cut_now(store, run_id, shard_id)
     counted = [
         Position(epoch, sequence)
         for epoch, last in sorted(cut.items())
         for sequence in range(last + 1)
     ]
     with ThreadPoolExecutor(_FETCH_THREADS) as pool:
-        segments = pool.map(read, counted)
-        generations = apply_gains(_gains(segments, run_id, shard_id))
-    return ShardProgress(generations, dict(cut), len(counted))
+        yield from pool.map(_reader(store, run_id, shard_id), counted)
+
+
+def _cut_now(store: Store, run_id: str, shard_id: str) -> dict[int, int]:
+    positions = sorted(
+        keys.segment_position(key) for key in store.list(keys.segment_prefix(run_id, shard_id))
+    )
+    read = _reader(store, run_id, shard_id)
+    return find_cut(positions, lambda position: read(position)[0])
 
 
 def find_cut(

@@ -72,6 +72,12 @@ def settle(store: Store, intent: Intent, outcome: Outcome) -> Outcome:
     return Outcome.model_validate_json(store.get(key))
 
 
+def pools_of(store: Store, run_id: str) -> dict[str, Pool]:
+    """Where each node of the run was bought, by instance id."""
+    outcomes = [outcome for _, outcome in read_intents(store, run_id) if outcome is not None]
+    return {outcome.instance_id: outcome.pool for outcome in outcomes if outcome.instance_id}
+
+
 def read_intents(store: Store, run_id: str) -> list[tuple[Intent, Outcome | None]]:
     """All intents of the run with their outcomes, in the order of slot and number."""
     names = list(store.list(keys.intent_prefix(run_id)))

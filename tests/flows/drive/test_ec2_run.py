@@ -11,6 +11,7 @@ from decimal import Decimal
 from pathlib import Path
 
 import boto3
+import pyarrow.parquet as pq
 import pytest
 
 from shunt.aws.nodes.pool import Pool
@@ -43,6 +44,11 @@ def test_a_job_runs_on_nodes_that_are_all_gone_at_the_end(
         again = at.run("--json")
         assert json.loads(again.stdout)["spent_usd"] == float(bill)
         assert at.kinds().count("fleet_ended") == 1
+        told = at.desk.shunt("receipts", "small", "--output", "receipts.parquet")
+        assert f"60 rows, {bill} USD in all" in told.stderr
+        receipts = pq.read_table(tmp_path / "receipts.parquet").to_pylist()
+        assert sum(receipt["cost_usd"] for receipt in receipts) == bill
+        assert {kind for r in receipts for kind in r["node_types"]} == {f"{TYPE} (spot)"}
 
 
 @pytest.mark.prefect
