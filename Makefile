@@ -5,7 +5,7 @@ SHELL := /bin/bash
 MAKEFLAGS += --no-print-directory
 .DEFAULT_GOAL := help
 .PHONY: help demo test check fix bench soak ui lock clean environments model python chromium
-.PHONY: suite-runs suite-library suite-engine
+.PHONY: suite-runs suite-prefect suite-library suite-engine
 
 CONTROL := .venv/control
 WORKER := .venv/worker
@@ -27,18 +27,21 @@ demo: environments model ## run a batch on two workers, kill one, watch it finis
 	@$(CONTROL)/bin/python examples/demo.py
 
 test: environments model chromium ## all tests that need neither a GPU nor AWS (20 min)
-	@echo "Three suites at once: whole runs are shown here, the other two reports follow."
-	@mkdir -p $(REPORTS); $(MAKE) -j3 -k suite-runs suite-library suite-engine; status=$$?; \
-	cat $(REPORTS)/library.txt $(REPORTS)/engine.txt; exit $$status
-# Whole runs wait more than they compute, so the three together keep two cores busy. Each report ends
+	@echo "Four suites at once: whole runs are shown here, the other reports follow."
+	@mkdir -p $(REPORTS); $(MAKE) -j4 -k suite-runs suite-prefect suite-library suite-engine; status=$$?; \
+	cat $(REPORTS)/{prefect,library,engine}.txt; exit $$status
+# Whole runs wait more than they compute, so the four together keep two cores busy. Each report ends
 # with the ten slowest tests, the counts and the seconds.
 REPORTS := .cache/test-reports
-RUNS := tests/flows tests/end_to_end
+PREFECT := tests/flows/prefect tests/end_to_end
 suite-runs:
-	@$(CONTROL)/bin/python $(PYTEST) --durations=10 $(RUNS)
+	@$(CONTROL)/bin/python $(PYTEST) --durations=10 tests/flows --ignore=tests/flows/prefect
+suite-prefect:
+	@(echo "Whole runs under Prefect and under fire:"; \
+	$(CONTROL)/bin/python $(PYTEST) --durations=10 $(PREFECT)) >$(REPORTS)/prefect.txt 2>&1
 suite-library:
 	@(echo "Everything else of the control plane:"; \
-	$(CONTROL)/bin/python $(PYTEST) --durations=10 $(addprefix --ignore=,$(RUNS))) \
+	$(CONTROL)/bin/python $(PYTEST) --durations=10 --ignore=tests/flows --ignore=tests/end_to_end) \
 	>$(REPORTS)/library.txt 2>&1
 suite-engine:
 	@(echo "The worker with real vLLM:"; \

@@ -17,6 +17,7 @@ from typing import Any
 
 from workers.engine import held_tokens
 from workers.engine.private import core
+from workers.engine.private.processes import sleep_while_waiting
 from workers.pipeline.janitor import SOCKETS, start_janitor, watch_janitor
 from workers.pipeline.stage_map import KEY
 
@@ -35,6 +36,7 @@ def run_engine_core(*args: Any, **kwargs: Any) -> None:
     end_with_parent()
     core.place_rendezvous(os.environ[SOCKETS])
     core.end_survivors_at_once()
+    sleep_while_waiting()
     held_tokens.install()
     core.run_engine_core(*args, **kwargs)
 

@@ -6,11 +6,15 @@ a function of these, the seed and the position.
 
 from typing import Any
 
+from workers.engine.private.processes import sleep_while_waiting
 from workers.engine.private.worker import describe_worker, install_v1_hook
 from workers.engine.sampler_repair import mend_sampler
 
 # Makes vLLM know the load format `shunt`: this module is the first of ours that a rank imports.
 from workers.weights import vllm_loader as vllm_loader
+
+# Before this rank's message queues are made.
+sleep_while_waiting()
 
 
 class ResumeWorker:

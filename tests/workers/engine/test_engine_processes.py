@@ -7,7 +7,7 @@ import signal
 import subprocess
 import sys
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -110,6 +110,25 @@ async def test_death_loses_no_token_and_another_engine_goes_on(
     await _until(lambda: not any(_runs(pid) for pid in family))
     assert memory, "the engine core talks to its worker through shared memory"
     await _until(lambda: not any(Path(name).exists() for name in memory))
+
+
+async def test_the_core_sleeps_while_the_rank_computes(
+    engine: Any, new_request: Callable[..., Request]
+) -> None:
+    """vLLM's own would look for the answer without a pause: half of two cores for nothing."""
+    core = psutil.Process(engine._private.core_processes(engine._llm)[0].pid)
+    before = _cpu_s([core]), _cpu_s(core.children(recursive=True))
+    await asyncio.gather(
+        *(engine.generate(new_request(p, max_tokens=32, ignore_eos=True)) for p in PROMPTS)
+    )
+    asked, computed = _cpu_s([core]) - before[0], _cpu_s(core.children(recursive=True)) - before[1]
+    assert computed > 0.2, "too little to see anything"
+    assert asked < computed / 4
+
+
+def _cpu_s(processes: Sequence[Any]) -> float:
+    """User and system time of these processes."""
+    return sum(sum(process.cpu_times()[:2]) for process in processes)
 
 
 def _all_have(engine: Any, num_tokens: int, num_requests: int) -> bool:

@@ -150,7 +150,7 @@ def plan_of(pipelines: Sequence[Pipeline], version: int) -> Plan:
     )
 
 
-def wait_until(condition: Callable[[], object], timeout_s: float = 60.0) -> None:
+def wait_until(condition: Callable[[], object], timeout_s: float = 180.0) -> None:
     until_s = time.monotonic() + timeout_s
     while not condition():
         assert time.monotonic() < until_s, f"not so after {timeout_s} s"

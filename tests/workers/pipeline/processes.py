@@ -4,16 +4,23 @@ import atexit
 import getpass
 import json
 import os
+import signal
 import subprocess
 import sys
 import tempfile
+from contextlib import chdir, suppress
 from dataclasses import dataclass
 from functools import cache
+from multiprocessing.process import BaseProcess
 from pathlib import Path
 from typing import Any
+from unittest.mock import patch
 
 from shunt.checkpoint.generation import Finish, Generation, TokenLogprobs
 from shunt.run.audit import compare
+from shunt.testing.processes import descendants
+from tests.workers.pipeline import running
+from workers.warm.warm_process import WarmProcess
 
 RUNNING = Path(__file__).with_name("running.py")
 ROOT = Path(__file__).parents[3]
@@ -58,12 +65,55 @@ class Told:
     """At index k: batches that started as the k-th in flight; empty where vLLM's executor ran."""
 
 
-def run(spec: dict[str, Any], *prefix: str) -> Told:
+@cache
+def _warm() -> WarmProcess:
+    """What the roles that are played are forked from, and their engines' processes."""
+    process = WarmProcess(environment() | running.ENVIRONMENT)
+    atexit.register(process.close)
+    return process
+
+
+@dataclass(frozen=True, slots=True)
+class Played:
+    """A role of `running.py` as a fork of the warm process: a start without imports."""
+
+    process: BaseProcess
+    output: Path
+
+    def end(self, timeout_s: float) -> str:
+        """The last line that it has said, once it has ended well."""
+        try:
+            self.process.join(timeout_s)
+            assert self.process.exitcode == 0
+        finally:
+            assert self.process.pid is not None
+            for pid in [*descendants(self.process.pid), self.process.pid]:
+                with suppress(ProcessLookupError):
+                    os.kill(pid, signal.SIGKILL)
+            self.process.join()
+        return self.output.read_text().rpartition("\n")[0].rpartition("\n")[2]
+
+
+def play(role: str, spec: dict[str, Any], network: str = "") -> Played:
+    """`network`: the name of the namespace that it is in, with all processes of its engine."""
+    descriptor, output = tempfile.mkstemp(dir=scratch())
+    os.close(descriptor)
+    context = _warm().context(_unexpected)
+    with patch.dict(os.environ, _warm().environ, clear=True), chdir(scratch()):
+        process = context.Process(
+            target=running.play, args=(role, spec, output, str(_warm().door), network)
+        )
+        process.start()
+    return Played(process, Path(output))
+
+
+def _unexpected(reason: str) -> None:
+    raise AssertionError(f"not forked: {reason}")
+
+
+def run(spec: dict[str, Any], network: str = "") -> Told:
     """One launch of a head to its end."""
-    process = start("head", spec, *prefix)
-    output, _ = process.communicate(timeout=RUN_LIMIT_S)
-    assert process.returncode == 0
-    return told_in(output.splitlines()[-1])
+    return told_in(play("head", spec, network).end(RUN_LIMIT_S))
 
 
 def told_in(line: str) -> Told:

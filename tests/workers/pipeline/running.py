@@ -1,4 +1,5 @@
-"""`python running.py ROLE SPEC`: one node of a pipeline as a process, told what to do in JSON.
+"""`python running.py ROLE SPEC`: one node of a pipeline as a process, told what to do in JSON; or
+a fork of the tests' warm process that plays the same role.
 
 ROLE `head` starts the engine, prints `started PID_OF_CORE`, generates, prints generations and batch
 counts as JSON, and stops; with `hold` it first generates until it is killed or the engine dies
@@ -10,10 +11,16 @@ between that engine and a pipeline whose slots are all here, and prints what dif
 # ruff: noqa: T201  (it speaks to the test through its output)
 
 import asyncio
+import ctypes
 import json
 import os
 import sys
+import tempfile
+from collections.abc import Generator
+from contextlib import contextmanager
 from dataclasses import asdict, replace
+from multiprocessing.context import BaseContext
+from pathlib import Path
 from typing import Any
 
 from shunt.checkpoint.generation import Generation
@@ -23,7 +30,15 @@ from shunt.job.sampling import Sampling
 from shunt.plan.plan import Pipeline, Stage
 from shunt.run.audit import compare
 from workers.engine.config import EngineConfig, engine_environment
+from workers.owner_socket import listen, private_directory
 from workers.testing.moves import move
+from workers.warm.__main__ import main as warm_process
+from workers.warm.popen import WarmContext
+from workers.warm.warm_process import WarmDoor
+
+_LIBC = ctypes.CDLL(None, use_errno=True)
+_CLONE_NEWNET = 0x40000000
+"""setns(2); in Python's `os` from 3.12 on."""
 
 NUM_TOKENS = 24
 """Of each request, unless told otherwise."""
@@ -94,7 +109,7 @@ async def head(spec: dict[str, Any]) -> None:
         number=spec.get("number", 0),
     )
     config = head_config(config_of(spec), stages, device=device_of(spec))
-    engine = await VllmEngine.start(config)
+    engine = await VllmEngine.start(config, _warm(spec))
     private = engine._private
     assert private is not None
     print("started", private.core_processes(engine._llm)[0].pid, flush=True)
@@ -117,9 +132,11 @@ async def moves(spec: dict[str, Any]) -> None:
 
     config = config_of(spec)
     pipeline = pipeline_of(spec["tp"], spec["layers"], spec["nodes"])
-    alone = await VllmEngine.start(config)
+    alone = await VllmEngine.start(config, _warm(spec))
     try:
-        split = await PipelineStarter(config, pipeline, _unexpected).start()
+        split = await PipelineStarter(
+            config, pipeline, _unexpected, processes=lambda: _warm(spec)
+        ).start()
         try:
             work = [
                 replace(request, request_id=f"{name}{index}", sampling=sampling)
@@ -140,6 +157,15 @@ async def moves(spec: dict[str, Any]) -> None:
             await split.stop()
     finally:
         await alone.stop()
+
+
+def _warm(spec: dict[str, Any]) -> BaseContext | None:
+    """What the engine's processes are forked from; None: each of them is spawned."""
+    return _context(spec["warm"]) if "warm" in spec else None
+
+
+def _context(door: str) -> WarmContext:
+    return WarmDoor(Path(door)).context(_unexpected)
 
 
 def _unexpected(detail: str) -> None:
@@ -166,11 +192,53 @@ def follow_head(spec: dict[str, Any]) -> None:
     follow(config_of(spec), stages, node=spec["node"], device=device_of(spec), deadline_s=120)
 
 
-if __name__ == "__main__":
-    os.environ.update(engine_environment(threads=1, kv_cache_gib=1))
-    os.environ.setdefault("VLLM_LOGGING_LEVEL", "ERROR")
-    os.environ["VLLM_LOGGING_STREAM"] = "ext://sys.stderr"
-    role, told = sys.argv[1], json.loads(sys.argv[2])
+ENVIRONMENT = engine_environment(threads=1, kv_cache_gib=1) | {
+    "VLLM_LOGGING_LEVEL": os.environ.get("VLLM_LOGGING_LEVEL", "ERROR"),
+    "VLLM_LOGGING_STREAM": "ext://sys.stderr",
+}
+
+
+def main(role: str, spec: dict[str, Any]) -> None:
     if role == "follow":
-        follow_head(told)
-    asyncio.run({"head": head, "moves": moves}[role](told))
+        follow_head(spec)
+    asyncio.run({"head": head, "moves": moves}[role](spec))
+
+
+def play(role: str, spec: dict[str, Any], output: str, door: str, network: str) -> None:
+    """In a fork of the warm process behind `door`: what `running.py` does, its words to a file."""
+    if network:
+        with _warm_process_in(network) as inside:
+            again = _context(inside).Process(target=play, args=(role, spec, output, inside, ""))
+            again.start()
+            again.join()
+        sys.exit(again.exitcode)
+    tempfile.tempdir = None  # the warm process may have looked before
+    with open(output, "wb") as file:
+        os.dup2(file.fileno(), 1)
+    main(role, spec | {"warm": door})
+
+
+@contextmanager
+def _warm_process_in(network: str) -> Generator[str]:
+    """Move there, and become a warm process once more, as a child: what it forks is there, too."""
+    with open(f"/run/netns/{network}") as namespace:
+        if _LIBC.setns(namespace.fileno(), _CLONE_NEWNET):
+            raise OSError(ctypes.get_errno(), "setns")
+    door = private_directory("shunt-warm-") / "warm"
+    lifeline, held = os.pipe()
+    with listen(door) as listener:
+        if os.fork() == 0:
+            try:
+                os.close(held)
+                os.dup2(lifeline, 0)
+                warm_process([str(listener.fileno())])
+            finally:
+                os._exit(0)
+    os.close(lifeline)
+    yield str(door)
+    os.close(held)
+
+
+if __name__ == "__main__":
+    os.environ.update(ENVIRONMENT)
+    main(sys.argv[1], json.loads(sys.argv[2]))

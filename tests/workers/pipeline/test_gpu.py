@@ -10,7 +10,7 @@ import pytest
 
 from shunt.run.audit import compare
 from tests.workers.pipeline.holding import assert_nothing_left, holding, strike
-from tests.workers.pipeline.processes import ROOT, run, start
+from tests.workers.pipeline.processes import ROOT, play, run
 
 pytestmark = [pytest.mark.gpu, pytest.mark.vllm, pytest.mark.timeout(1800)]
 
@@ -43,10 +43,10 @@ def test_stages_on_gpus_give_the_tokens_of_one(
     spec: dict[str, Any] = GPU | {"tp": tp, "layers": layers, "nodes": nodes}
     spec["addresses"] = {"n-0": "127.0.0.1", "n-1": "127.0.0.1"}
     one = run(GPU | {"tp": [1], "layers": [30], "nodes": [0]})
-    followers = [start("follow", spec | {"node": 1})] if max(nodes) else []
+    followers = [play("follow", spec | {"node": 1})] if max(nodes) else []
     told = run(spec)
     for follower in followers:
-        assert follower.wait(60) == 0
+        follower.end(60)
     for expected, generation in zip(one.generations, told.generations, strict=True):
         found = compare(expected, generation)
         assert found.same_tokens or (found.choice_gap or 0.0) < NEAR_TIE, found

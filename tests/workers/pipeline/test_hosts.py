@@ -9,7 +9,7 @@ from typing import Any
 import pytest
 
 from tests.workers.pipeline.holding import GONE_S, assert_nothing_left, holding
-from tests.workers.pipeline.processes import Told, assert_same, run, start
+from tests.workers.pipeline.processes import Told, assert_same, play, run
 from workers.pipeline.network import EPHEMERAL, PORTS
 from workers.testing.network_hosts import Hosts, network
 
@@ -43,14 +43,11 @@ def test_hosts_give_the_tokens_of_one_rank(
     with network(len(tp)) as hosts:
         spec = _spec(model, tp, layers, hosts)
         followers = [
-            start("follow", spec | {"node": node}, *hosts.prefixes[node])
-            for node in range(1, len(tp))
+            play("follow", spec | {"node": node}, hosts.names[node]) for node in range(1, len(tp))
         ]
-        told = run(spec, *hosts.prefixes[0])
+        told = run(spec, hosts.names[0])
         for follower in followers:
-            assert follower.wait(GONE_S) == 0
-            assert follower.stdout is not None
-            follower.stdout.close()
+            follower.end(GONE_S)
     assert_same(one_rank, told)
 
 

@@ -14,7 +14,7 @@ from tests.workers.pipeline.holding import (
     holding,
     strike,
 )
-from tests.workers.pipeline.processes import Told, assert_same, run, start
+from tests.workers.pipeline.processes import Told, assert_same, play, run
 
 pytestmark = [pytest.mark.vllm, pytest.mark.soak, pytest.mark.timeout(14_400)]
 
@@ -85,9 +85,7 @@ def test_launches_in_a_row_leave_nothing(model: str, one_rank: Told) -> None:
 
 
 def _run_both(spec: dict[str, Any]) -> Told:
-    follower = start("follow", spec | {"node": 1})
+    follower = play("follow", spec | {"node": 1})
     told = run(spec)
-    assert follower.wait(GONE_S) == 0
-    assert follower.stdout is not None
-    follower.stdout.close()
+    follower.end(GONE_S)
     return told

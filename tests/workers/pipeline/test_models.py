@@ -8,7 +8,7 @@ import pytest
 from shunt.demo_model.tiny_llama import tiny_llama
 from tests.workers.pipeline.holding import GONE_S
 from tests.workers.pipeline.models import gptq_llama, llama_adapter, quantised_llama, tiny
-from tests.workers.pipeline.processes import ROOT, Told, assert_same, run, start
+from tests.workers.pipeline.processes import ROOT, Told, assert_same, play, run
 
 pytestmark = [pytest.mark.vllm, pytest.mark.soak, pytest.mark.timeout(1200)]
 
@@ -110,12 +110,10 @@ def _same_as_one_rank(model: str, **stages: Any) -> Told:
     spec = {"model": model, "addresses": LOOPBACK, **stages}
     one = run(spec | {"tp": [1], "layers": [sum(stages["layers"])], "nodes": [0]})
     followers = [
-        start("follow", spec | {"node": node}) for node in range(1, max(stages["nodes"]) + 1)
+        play("follow", spec | {"node": node}) for node in range(1, max(stages["nodes"]) + 1)
     ]
     told = run(spec)
     for follower in followers:
-        assert follower.wait(GONE_S) == 0
-        assert follower.stdout is not None
-        follower.stdout.close()
+        follower.end(GONE_S)
     assert_same(one, told)
     return told

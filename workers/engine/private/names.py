@@ -12,7 +12,7 @@ from typing import Any
 
 import vllm
 from vllm.distributed import parallel_state
-from vllm.distributed.device_communicators.shm_broadcast import MessageQueue
+from vllm.distributed.device_communicators.shm_broadcast import MessageQueue, SpinCondition
 from vllm.distributed.parallel_state import GroupCoordinator
 from vllm.logprobs import FlatLogprobs
 from vllm.utils import network_utils
@@ -58,6 +58,7 @@ _SIGNATURES: tuple[tuple[Callable[..., Any], str], ...] = (
     ),
     (Sampler.gather_specific_token_logprobs, "self logprobs logprob_token_ids sampled"),
     (Sampler.gather_logprobs, "logprobs num_logprobs token_ids"),
+    (SpinCondition.__init__, "self is_reader context notify_address busy_loop_s"),
     (MultiprocExecutor._init_executor, "self"),
     (MultiprocExecutor._get_parallel_sizes, "self"),
     (MultiprocExecutor._get_output_rank, "self"),

@@ -5,6 +5,8 @@ from contextlib import contextmanager
 from multiprocessing.context import BaseContext
 from unittest.mock import patch
 
+from vllm.distributed.device_communicators.shm_broadcast import SpinCondition
+from vllm.platforms import current_platform
 from vllm.v1.engine import utils
 from vllm.v1.executor import multiproc_executor
 
@@ -25,3 +27,16 @@ def cores_started_by(context: BaseContext) -> Iterator[None]:
 def start_ranks_by(context: BaseContext) -> None:
     """Ranks that this process starts from now on are processes of `context`."""
     setattr(multiproc_executor, _CHOICE, lambda: context)
+
+
+def sleep_while_waiting() -> None:
+    """Where an engine computes on the CPU, its core and its ranks sleep while they wait for each
+    other.
+
+    vLLM 0.32 has a reader of a message queue look at it without a pause for a second after each
+    message: on a GPU's host that is a core to spare, here it is taken from who has the message to
+    make.
+    """
+    if not current_platform.is_cpu():
+        return
+    setattr(SpinCondition.__init__, "__defaults__", (0.0,))  # noqa: B010
