@@ -1,10 +1,12 @@
 """Fixtures that more than one folder of tests uses."""
 
+import os
 from collections.abc import Generator
 
 import pytest
 
 from shunt.testing.s3_server import S3Server, s3_server
+from workers.warm.warm_process import WarmProcess
 
 
 @pytest.fixture(scope="session")
@@ -12,3 +14,11 @@ def s3() -> Generator[S3Server]:
     """One S3 server for the whole session; give each test its own prefix."""
     with s3_server() as server:
         yield server
+
+
+@pytest.fixture(scope="session")
+def warm() -> Generator[WarmProcess]:
+    """What the engines of the session are forked from: each start saves its imports."""
+    process = WarmProcess(dict(os.environ))
+    yield process
+    process.close()

@@ -20,6 +20,7 @@ from shunt.job.sampling import Sampling
 from workers.engine.config import EngineConfig, engine_environment
 from workers.engine.fake import FakeEngine
 from workers.engine.protocol import Engine
+from workers.warm.warm_process import WarmProcess
 
 MODEL = Path(__file__).parents[2] / ".cache" / "models" / "SmolLM2-135M-Instruct"
 CONTEXT_TOKENS = 256
@@ -32,7 +33,7 @@ pytestmark = [
 ]
 
 
-async def _start_vllm() -> Engine:
+async def _start_vllm(warm: WarmProcess) -> Engine:
     os.environ.update(engine_environment(threads=1, kv_cache_gib=1))
     with warnings.catch_warnings():
         # Importing vllm and torch warns of deprecations of their own.
@@ -45,7 +46,7 @@ async def _start_vllm() -> Engine:
         max_num_seqs=8,
         enforce_eager=True,
     )
-    return await VllmEngine.start(config)
+    return await VllmEngine.start(config, warm.context(print))
 
 
 @pytest_asyncio.fixture(
@@ -65,9 +66,10 @@ async def _start_vllm() -> Engine:
     ],
 )
 async def engine(request: pytest.FixtureRequest) -> AsyncGenerator[Engine]:
-    started = (
-        FakeEngine(max_model_len=CONTEXT_TOKENS) if request.param == "fake" else await _start_vllm()
-    )
+    if request.param == "fake":
+        started: Engine = FakeEngine(max_model_len=CONTEXT_TOKENS)
+    else:
+        started = await _start_vllm(request.getfixturevalue("warm"))
     yield started
     await started.stop()
     del started

@@ -4,8 +4,6 @@ import json
 import os
 import random
 import signal
-import subprocess
-import sys
 import time
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
@@ -14,6 +12,7 @@ from typing import Any
 import yaml
 
 from shunt.testing.processes import descendants, is_running
+from tests.command_process import CommandProcess
 
 REPOSITORY = Path(__file__).resolve().parent.parent.parent
 
@@ -27,15 +26,13 @@ def lay_out(directory: Path, rows: Sequence[Mapping[str, Any]], job: Mapping[str
     return path
 
 
-def start(job: Path) -> "subprocess.Popen[bytes]":
-    return subprocess.Popen(
-        [sys.executable, "-m", "flows", "run", str(job), "--no-prefect"],
-        cwd=job.parent,
-        env={**os.environ, "PYTHONPATH": str(REPOSITORY)},
-        stdout=subprocess.DEVNULL,
-        stderr=subprocess.DEVNULL,
-        start_new_session=True,
-    )
+def start(job: Path) -> CommandProcess:
+    return _shunt(job, "run", str(job), "--no-prefect")
+
+
+def _shunt(job: Path, *arguments: str) -> CommandProcess:
+    environment = {**os.environ, "PYTHONPATH": str(REPOSITORY)}
+    return CommandProcess(arguments, directory=job.parent, environment=environment)
 
 
 def run_with_kills(
@@ -123,10 +120,6 @@ def rows_of(directory: Path) -> list[dict[str, Any]]:
 
 def verify(job: Path, run_arguments: Sequence[str]) -> None:
     """The proof of the command line."""
-    subprocess.run(
-        [sys.executable, "-m", "flows", "verify", *run_arguments],
-        cwd=job.parent,
-        env={**os.environ, "PYTHONPATH": str(REPOSITORY)},
-        check=True,
-        timeout=120,
-    )
+    verifying = _shunt(job, "verify", *run_arguments)
+    told, error = verifying.communicate(timeout=120)
+    assert verifying.returncode == 0, told + error

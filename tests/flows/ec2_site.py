@@ -16,6 +16,7 @@ from shunt import keys
 from shunt.aws.nodes.pool import Pool
 from shunt.testing.ec2.cloud import Cloud, cloud
 from shunt.testing.ec2.market import Market
+from tests.command_process import CommandProcess
 from tests.flows.conftest import REPOSITORY, SHORT, Desk, lay_out, wait_until
 
 TYPE = "g6.xlarge"
@@ -33,14 +34,14 @@ class Site:
     desk: Desk
     cloud: Cloud
 
-    def start(self, *arguments: str) -> "subprocess.Popen[str]":
-        return self.desk.start(*arguments, **self.cloud.environment)
+    def start(self, *arguments: str) -> CommandProcess:
+        return self.desk.fork(*arguments, **self.cloud.environment)
 
     def run(self, *arguments: str) -> "subprocess.CompletedProcess[str]":
         return self.end(self.start("run", "job.yaml", "--no-prefect", *arguments))
 
     def end(
-        self, process: "subprocess.Popen[str]", timeout_s: float = 240.0
+        self, process: "subprocess.Popen[str] | CommandProcess", timeout_s: float = 240.0
     ) -> "subprocess.CompletedProcess[str]":
         stdout, stderr = process.communicate(timeout=timeout_s)
         return subprocess.CompletedProcess(process.args, process.returncode, stdout, stderr)

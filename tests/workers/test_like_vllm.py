@@ -3,6 +3,7 @@
 import json
 import shutil
 from collections.abc import Mapping
+from functools import cache
 from pathlib import Path
 from typing import Any
 
@@ -10,7 +11,7 @@ import pytest
 
 from shunt.dataset.input_row import InputRow
 from shunt.dataset.prompt_row import PromptReader
-from shunt.dataset.rendering import renderer_for
+from shunt.dataset.rendering import Renderer, renderer_for
 from shunt.job.job import Job
 from workers.shards.opening import choice_sampling
 
@@ -138,10 +139,8 @@ def test_a_template_is_told_what_vllms_server_tells_it(
 
 @pytest.mark.parametrize("text", ["hi", "<|im_start|>user\nhi", "  two\n", "\U0001f600é"])
 def test_a_plain_prompt_has_the_tokens_of_vllms_server(text: str) -> None:
-    from vllm.tokenizers import get_tokenizer
-
     ours = _ours(str(MODEL), "/v1/completions", {"prompt": text})[0]
-    assert ours == get_tokenizer(str(MODEL)).encode(text, add_special_tokens=True)
+    assert ours == _vllm_model(str(MODEL))[1].encode(text, add_special_tokens=True)
 
 
 _SCHEMA = {"name": "n", "schema": {"type": "object"}}
@@ -193,7 +192,7 @@ def _ours(model: str, url: str, body: dict[str, Any]) -> tuple[list[int], Any]:
     from workers.engine.params import sampling_params
 
     job = Job.model_validate({"name": "t", "model": {"path": model}, "input": {"path": "x"}})
-    renderer = renderer_for(model, revision=None, max_model_len=CONTEXT, fake=False)
+    renderer = _renderer(model)
     columns = {"custom_id": "a", "method": "POST", "url": url, "body": body}
     read = PromptReader(job, renderer, openai_batch=True).read(InputRow("x:1", columns), 0)
     assert read.prompt.error is None, read.prompt.error
@@ -202,15 +201,26 @@ def _ours(model: str, url: str, body: dict[str, Any]) -> tuple[list[int], Any]:
     return list(token_ids), sampling_params(sampling)
 
 
-def _vllm_chat(model: str, body: dict[str, Any]) -> list[int]:
+@cache
+def _renderer(model: str) -> Renderer:
+    return renderer_for(model, revision=None, max_model_len=CONTEXT, fake=False)
+
+
+@cache
+def _vllm_model(model: str) -> tuple[Any, Any]:
+    """vLLM's configuration and tokenizer."""
     from vllm.config import ModelConfig
+    from vllm.tokenizers import get_tokenizer
+
+    return ModelConfig(model=model), get_tokenizer(model)
+
+
+def _vllm_chat(model: str, body: dict[str, Any]) -> list[int]:
     from vllm.entrypoints.openai.chat_completion.protocol import ChatCompletionRequest
     from vllm.renderers import hf
     from vllm.renderers.chat_utils import parse_chat_messages
-    from vllm.tokenizers import get_tokenizer
 
-    config: Any = ModelConfig(model=model)
-    tokenizer: Any = get_tokenizer(model)
+    config, tokenizer = _vllm_model(model)
     request = ChatCompletionRequest.model_validate(json.loads(json.dumps(body)))
     kind = hf.resolve_chat_template_content_format(
         None, None, "auto", tokenizer, model_config=config

@@ -3,6 +3,7 @@ are those that vLLM's server takes."""
 
 import json
 import shutil
+from functools import cache
 from pathlib import Path
 from typing import Any
 
@@ -101,16 +102,22 @@ def test_a_request_over_them_is_that_of_vllms_server(
         assert getattr(ours, name) == getattr(theirs, name), name
 
 
+@cache
+def _vllm_model() -> tuple[Any, Any]:
+    """vLLM's configuration and tokenizer."""
+    from vllm.config import ModelConfig
+    from vllm.tokenizers import get_tokenizer
+
+    return ModelConfig(model=str(MODEL)), get_tokenizer(str(MODEL))
+
+
 def _vllm_refuses(sampling: Sampling) -> bool:
     """As `InputProcessor` asks, in its order."""
-    from vllm.config import ModelConfig
     from vllm.exceptions import VLLMValidationError
-    from vllm.tokenizers import get_tokenizer
 
     from workers.engine.params import sampling_params
 
-    config: Any = ModelConfig(model=str(MODEL))
-    tokenizer: Any = get_tokenizer(str(MODEL))
+    config, tokenizer = _vllm_model()
     try:
         params = sampling_params(sampling)
         params.verify(config, None, None, tokenizer)

@@ -47,7 +47,7 @@ def test_every_look_is_an_object_with_speed_and_a_range(slow_desk: Desk) -> None
 
 
 def test_ctrl_c_leaves_a_terminal_in_order_and_the_run_alone(slow_desk: Desk) -> None:
-    run = slow_desk.start("run", "job.yaml", "--no-prefect")
+    run = slow_desk.fork("run", "job.yaml", "--no-prefect")
     wait_until(lambda: len(slow_desk.segments()) > 2, timeout_s=120)
     ours, theirs = pty.openpty()
     watching = subprocess.Popen(
@@ -73,7 +73,7 @@ def test_ctrl_c_leaves_a_terminal_in_order_and_the_run_alone(slow_desk: Desk) ->
 
 
 def test_a_run_that_nobody_works_on_says_how_to_go_on(slow_desk: Desk) -> None:
-    run = slow_desk.start("run", "job.yaml", "--no-prefect")
+    run = slow_desk.fork("run", "job.yaml", "--no-prefect")
     wait_until(lambda: len(slow_desk.segments()) > 2, timeout_s=120)
     run.send_signal(signal.SIGTERM)
     run.communicate(timeout=60)

@@ -4,7 +4,6 @@ import json
 import os
 import re
 import signal
-import subprocess
 from collections.abc import Generator
 from datetime import UTC, datetime, timedelta
 from decimal import Decimal
@@ -21,6 +20,7 @@ from shunt.store.opening import open_store
 from shunt.testing.ec2.cloud import moto_server
 from shunt.testing.ec2.faults import ControllerKilled, Phase, unauthorised
 from shunt.testing.ec2.market import Market
+from tests.command_process import CommandProcess
 from tests.flows.conftest import wait_until
 from tests.flows.ec2_site import CENT, SLOW, START, TYPE, ZONES, check_whole, ec2_site
 
@@ -54,7 +54,7 @@ def test_a_job_runs_on_nodes_that_are_all_gone_at_the_end(
 @pytest.mark.prefect
 def test_the_flow_runs_on_the_same_nodes(tmp_path: Path, undisturbed: dict[str, str]) -> None:
     with ec2_site(tmp_path) as at:
-        done = at.end(at.start("run", "job.yaml"))
+        done = at.end(at.desk.start("run", "job.yaml", **at.cloud.environment))
 
         assert done.returncode == 0, done.stderr
         check_whole(at, undisturbed)
@@ -229,7 +229,7 @@ def test_the_controller_is_killed_at_one_call_after_the_other(
                 called: str,
                 at_phase: Phase,
                 fatal: tuple[str, Phase] = (operation, phase),
-                controller: "subprocess.Popen[str]" = controller,
+                controller: CommandProcess = controller,
             ) -> None:
                 if (called, at_phase) == fatal:
                     controller.kill()

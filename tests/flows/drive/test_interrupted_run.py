@@ -23,7 +23,7 @@ def undisturbed(finished: Desk) -> dict[str, str]:
 def test_a_signal_drains_the_workers_and_says_how_to_go_on(
     slow_desk: Desk, number: signal.Signals, undisturbed: dict[str, str]
 ) -> None:
-    run = slow_desk.start("run", "job.yaml", "--no-prefect")
+    run = slow_desk.fork("run", "job.yaml", "--no-prefect")
     wait_until(lambda: len(slow_desk.segments()) > 4)
     run.send_signal(number)
     stdout, stderr = run.communicate(timeout=60)
@@ -50,7 +50,7 @@ def test_a_killed_driver_leaves_no_process_and_loses_no_row(
     slow_desk: Desk, undisturbed: dict[str, str]
 ) -> None:
     too_slow_to_finish = ("--set", "model.fake_tokens_per_s=1")
-    run = slow_desk.start("run", "job.yaml", "--no-prefect", *too_slow_to_finish)
+    run = slow_desk.fork("run", "job.yaml", "--no-prefect", *too_slow_to_finish)
     wait_until(lambda: len(slow_desk.segments()) > 4)
     os.killpg(run.pid, signal.SIGKILL)
     run.communicate()
@@ -78,7 +78,7 @@ def test_workers_taken_away_are_replaced(slow_desk: Desk, undisturbed: dict[str,
 
 def test_a_killed_worker_holds_up_nobody(slow_desk: Desk, undisturbed: dict[str, str]) -> None:
     """Its parent saw it end, so its shards do not wait for leases of an hour to lapse."""
-    run = slow_desk.start("run", "job.yaml", "--no-prefect", "--set", "lease_term_s=3600")
+    run = slow_desk.fork("run", "job.yaml", "--no-prefect", "--set", "lease_term_s=3600")
     wait_until(lambda: working(slow_desk))
     os.kill(working(slow_desk)[0], signal.SIGKILL)
     _, stderr = run.communicate(timeout=180)
@@ -99,7 +99,7 @@ def working(desk: Desk) -> list[int]:
 def test_cancel_stops_a_run_of_another_process_until_it_is_resumed(
     slow_desk: Desk, undisturbed: dict[str, str]
 ) -> None:
-    run = slow_desk.start("run", "job.yaml", "--no-prefect")
+    run = slow_desk.fork("run", "job.yaml", "--no-prefect")
     wait_until(lambda: len(slow_desk.segments()) > 4)
     assert slow_desk.shunt("cancel", "small").returncode == 0
     stdout, _ = run.communicate(timeout=60)
@@ -130,7 +130,7 @@ def test_a_store_elsewhere_is_named_in_the_command_to_go_on(slow_desk: Desk) -> 
 
 def test_a_job_that_was_put_right_takes_effect_on_the_next_run(desk: Desk) -> None:
     """The workers go by the job of this invocation, not by that of the first."""
-    run = desk.start("run", "job.yaml", "--no-prefect", "--set", "model.fake_tokens_per_s=0.1")
+    run = desk.fork("run", "job.yaml", "--no-prefect", "--set", "model.fake_tokens_per_s=0.1")
     wait_until(lambda: list(desk.directory.glob("runs/runs/*/shards/*/leases/*.json")))
     run.send_signal(signal.SIGTERM)
     run.communicate(timeout=60)

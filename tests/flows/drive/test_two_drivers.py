@@ -3,7 +3,6 @@
 import json
 import os
 import signal
-import subprocess
 from collections.abc import Generator
 from pathlib import Path
 
@@ -11,6 +10,7 @@ import boto3
 import pytest
 
 from shunt.testing.ec2.cloud import moto_server
+from tests.command_process import CommandProcess
 from tests.flows.conftest import wait_until
 from tests.flows.ec2_site import Site, check_whole, ec2_site
 
@@ -47,7 +47,7 @@ def account() -> Generator[Account]:
         yield Account(url)
 
 
-def drives(at: Site, process: "subprocess.Popen[str]") -> bool:
+def drives(at: Site, process: CommandProcess) -> bool:
     said = [json.loads(p.read_text()) for p in at.desk.directory.glob("runs/runs/*/driver.json")]
     return bool(said) and said[0]["place"]["pid"] == process.pid and not said[0]["released"]
 
@@ -57,7 +57,7 @@ def living(at: Site) -> list[str]:
 
 
 def stop_and_finish(
-    at: Site, account: Account, process: "subprocess.Popen[str]", undisturbed: dict[str, str]
+    at: Site, account: Account, process: CommandProcess, undisturbed: dict[str, str]
 ) -> None:
     """Whoever has the run ends all of it when it is cancelled; then it can be done."""
     assert at.desk.shunt("cancel", "small").returncode == 0

@@ -4,7 +4,7 @@ import gc
 import importlib.util
 import os
 import warnings
-from collections.abc import AsyncGenerator, Callable, Iterator
+from collections.abc import AsyncGenerator, Callable
 from pathlib import Path
 from typing import Any
 
@@ -70,14 +70,6 @@ def small_engine(**changes: Any) -> EngineConfig:
 @pytest.fixture(scope="session")
 def engine_config() -> Callable[..., EngineConfig]:
     return small_engine
-
-
-@pytest.fixture(scope="session")
-def warm() -> Iterator[WarmProcess]:
-    """What the engines of the session are forked from: each start saves its imports."""
-    process = WarmProcess(dict(os.environ))
-    yield process
-    process.close()
 
 
 @pytest_asyncio.fixture(scope="session", loop_scope="session")

@@ -12,7 +12,8 @@ from typing import Any
 
 import vllm
 from vllm.distributed import parallel_state
-from vllm.distributed.device_communicators.shm_broadcast import MessageQueue, SpinCondition
+from vllm.distributed.device_communicators import shm_broadcast
+from vllm.distributed.device_communicators.shm_broadcast import MessageQueue
 from vllm.distributed.parallel_state import GroupCoordinator
 from vllm.logprobs import FlatLogprobs
 from vllm.utils import network_utils
@@ -58,7 +59,6 @@ _SIGNATURES: tuple[tuple[Callable[..., Any], str], ...] = (
     ),
     (Sampler.gather_specific_token_logprobs, "self logprobs logprob_token_ids sampled"),
     (Sampler.gather_logprobs, "logprobs num_logprobs token_ids"),
-    (SpinCondition.__init__, "self is_reader context notify_address busy_loop_s"),
     (MultiprocExecutor._init_executor, "self"),
     (MultiprocExecutor._get_parallel_sizes, "self"),
     (MultiprocExecutor._get_output_rank, "self"),
@@ -133,6 +133,7 @@ _INSTANCE_ATTRIBUTES: tuple[tuple[type, str], ...] = (
 _MODULE_ATTRIBUTES: tuple[tuple[ModuleType, str], ...] = (
     (engine_utils, "get_mp_context"),
     (multiproc_executor, "get_mp_context"),
+    (shm_broadcast, "sched_yield"),
     (network_utils, "tempfile get_file_store_init_method"),
     (parallel_state, "_TP _ETP _DCP _PCP _PP _DP _EP _INNER_DP_WORLD TensorMetadata"),
 )

@@ -1,17 +1,22 @@
 """How vLLM starts its processes: an engine core by the front end, ranks by the core's executor."""
 
+import time
 from collections.abc import Iterator
 from contextlib import contextmanager
 from multiprocessing.context import BaseContext
 from unittest.mock import patch
 
-from vllm.distributed.device_communicators.shm_broadcast import SpinCondition
+from vllm.distributed.device_communicators import shm_broadcast
 from vllm.platforms import current_platform
 from vllm.v1.engine import utils
 from vllm.v1.executor import multiproc_executor
 
 _CHOICE = "get_mp_context"
 """What both modules ask for the context of the processes that they start."""
+_PAUSE = "sched_yield"
+"""What a reader or writer of a message queue calls between two looks at it."""
+_PAUSE_S = 0.0005
+"""A step of a model on a CPU takes ten times as long, or more."""
 
 
 @contextmanager
@@ -33,10 +38,8 @@ def sleep_while_waiting() -> None:
     """Where an engine computes on the CPU, its core and its ranks sleep while they wait for each
     other.
 
-    vLLM 0.32 has a reader of a message queue look at it without a pause for a second after each
-    message: on a GPU's host that is a core to spare, here it is taken from who has the message to
-    make.
+    vLLM 0.32 looks at a message queue without a pause for a second after each message: on a GPU's
+    host that is a core to spare, here it is taken from who has the message to make.
     """
-    if not current_platform.is_cpu():
-        return
-    setattr(SpinCondition.__init__, "__defaults__", (0.0,))  # noqa: B010
+    if current_platform.is_cpu():
+        setattr(shm_broadcast, _PAUSE, lambda: time.sleep(_PAUSE_S))
