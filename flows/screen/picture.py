@@ -34,7 +34,7 @@ class Look:
 def picture(look: Look, line: str) -> RenderableType:
     """`line`: the run in one line."""
     status = look.status
-    bar = ProgressBar(total=max(1, status.rows_total), completed=status.rows_terminal, width=_BAR)
+    bar = ProgressBar(total=max(1, status.rows_total), completed=status.rows_ended, width=_BAR)
     parts: list[RenderableType] = [bar, Text.from_markup(line)]
     if status.spend is not None and status.spend.max_cost_usd is not None:
         parts.append(_money(status.spend))
@@ -84,5 +84,10 @@ def _cells(node: NodeStatus, look: Look) -> list[RenderableType]:
     state = Text(node.detail or node.state.value, style=style)
     pool = [look.pools.get(keys.machine_of(node.node_id), "")] if look.pools else []
     rate = look.outlook.by_worker.get(node.node_id, 0.0)
-    counts = (node.running, len(node.shards), node.rows_finished, node.output_tokens)
+    counts = (
+        node.running,
+        len(node.shards),
+        node.rows_finished,
+        node.output_tokens + node.unsaved_tokens,
+    )
     return [node.node_id, *pool, state, f"{rate:,.0f}", *(f"{count:,}" for count in counts)]

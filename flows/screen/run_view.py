@@ -39,9 +39,9 @@ def show_runs(console: Console, runs: Sequence[RunLine], *, now: datetime) -> No
 def show_status(console: Console, status: RunStatus) -> None:
     """Counts, shards that are not done, living workers, the latest events."""
     console.print(
-        f"[bold]{status.run_id}[/] is {status.state.value}: {status.rows_terminal:,} of "
+        f"[bold]{status.run_id}[/] is {status.state.value}: {status.rows_ended:,} of "
         f"{counted(status.rows_total, 'row')}, {counted(status.rows_failed, 'error row')}, "
-        f"{counted(status.output_tokens, 'token')} generated, "
+        f"{counted(status.tokens_made, 'token')} generated, "
         f"{counted(status.num_interruptions, 'interruption')}",
         highlight=False,
     )
@@ -61,8 +61,9 @@ def show_status(console: Console, status: RunStatus) -> None:
         if len(open_shards) > _SHOWN_SHARDS:
             console.print(f"  and {len(open_shards) - _SHOWN_SHARDS} more open shards")
     for node in status.living:
-        busy = f", {node.detail}" if node.detail else f", {node.output_tokens} tokens"
-        console.print(f"worker {node.node_id}: {node.state.value}{busy}", highlight=False)
+        tokens = counted(node.output_tokens + node.unsaved_tokens, "token")
+        busy = node.detail or f"{node.running} in flight, {tokens}"
+        console.print(f"worker {node.node_id}: {node.state.value}, {busy}", highlight=False)
     for node in status.failed[-_SHOWN_FAILURES:]:
         console.print(
             f"[red]node {node.node_id} failed[/] at {node.updated_at:%H:%M:%S}: "

@@ -120,12 +120,13 @@ def _workers_of(fleet: Fleet) -> str:
 def status_line(status: RunStatus, outlook: Outlook) -> str:
     """Rows, what is in flight, rates and workers; before the first token, what is waited for."""
     running = sum(node.running for node in status.living)
-    parts = [f"{status.rows_terminal:,}/{status.rows_total:,} rows"]
-    if status.output_tokens == 0 and running == 0 and status.rows_left:
+    parts = [f"{status.rows_ended:,}/{status.rows_total:,} rows"]
+    if status.tokens_made == 0 and running == 0 and status.rows_left:
         parts.append(_waited_for(status))
     else:
         parts += [
             f"{running} in flight",
+            counted(status.tokens_made, "token"),
             f"{outlook.tokens_per_s:,.0f} tok/s",
             f"ETA {eta_line(outlook.eta_s)}",
             counted(len(status.living), "worker"),

@@ -44,7 +44,7 @@ class NodeStatus(BaseModel):
     failure: str = ""
     """Why it ended without having done its work, in one sentence with the remedy."""
     shards: dict[str, int] = {}
-    """Shards held now -> prompts of them that are terminal."""
+    """Shards held now, of an ended node those it gave back -> prompts of them that are terminal."""
     rows_finished: int = 0
     """Since this node started, as the two counts below."""
     rows_failed: int = 0
@@ -52,6 +52,8 @@ class NodeStatus(BaseModel):
     """Tokens generated here and saved, without those taken over."""
     unsaved_tokens: int = 0
     """Generated here and not saved yet: what another node would have to generate again."""
+    unsaved_rows: int = 0
+    """Rows that have ended here and are not saved yet."""
     resumed_generations: int = 0
     resumed_tokens: int = 0
     """Tokens taken over instead of being generated again."""

@@ -64,6 +64,16 @@ class RunStatus:
         return self.rows_total - self.rows_terminal
 
     @property
+    def rows_ended(self) -> int:
+        """With those that wait for the next segment: what a person sees move."""
+        return self.rows_terminal + sum(node.unsaved_rows for node in self.living)
+
+    @property
+    def tokens_made(self) -> int:
+        """With those that wait for the next segment."""
+        return self.output_tokens + sum(node.unsaved_tokens for node in self.living)
+
+    @property
     def living(self) -> list[NodeStatus]:
         """Workers that were heard of lately, and whose end nobody saw."""
         lost = {event.node_id for event in self.events if event.kind is EventKind.INTERRUPTED}
@@ -139,9 +149,8 @@ def _shard_statuses(
     manifest: Manifest, nodes: Sequence[NodeStatus], done: Mapping[str, ShardDone]
 ) -> tuple[ShardStatus, ...]:
     held = {  # of two nodes that claim one shard, the one that spoke last
-        shard_id: (node.node_id, num_terminal)
+        shard_id: ("" if node.state is NodeState.ENDED else node.node_id, num_terminal)
         for node in sorted(nodes, key=lambda node: node.updated_at)
-        if node.state is not NodeState.ENDED
         for shard_id, num_terminal in node.shards.items()
     }
     statuses: list[ShardStatus] = []

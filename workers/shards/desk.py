@@ -53,6 +53,9 @@ class ShardDesk:
     _given_back: set[str] = field(default_factory=set[str])
     """Shards that this worker released unstarted: to take one again is not to resume it."""
 
+    _left: dict[str, int] = field(default_factory=dict[str, int])
+    """Shards that were given back -> rows of them that were terminal."""
+
     def __post_init__(self) -> None:
         self.stored_s = self.monotonic()
 
@@ -122,6 +125,15 @@ class ShardDesk:
             if shard.shard_id in self.shards:  # else lost to another owner meanwhile
                 await self._guarded(shard, self._flush(shard, peek))
 
+    def rows_terminal(self, *, ended: bool) -> dict[str, int]:
+        """Of the shards that are held; of a worker that has `ended`, of those it gave back."""
+        held = {shard.shard_id: shard.num_terminal for shard in self.shards.values()}
+        return self._left | held if ended else held
+
+    @property
+    def unsaved_rows(self) -> int:
+        return sum(shard.unsaved_rows for shard in self.shards.values())
+
     def unsaved_tokens(self, count_new: CountNew) -> int:
         return sum(shard.unsaved_tokens(count_new) for shard in self.shards.values())
 
@@ -163,7 +175,8 @@ class ShardDesk:
         for shard_id in shard_ids:
             with suppress(*AWAY):
                 await asyncio.to_thread(self.shards[shard_id].log.lease.release)
-            self.shards.pop(shard_id, None)
+            if (shard := self.shards.pop(shard_id, None)) is not None:
+                self._left[shard_id] = shard.num_terminal
 
     def update(self, request: Request) -> None:
         """Remember what a request had when its engine died."""

@@ -1,6 +1,7 @@
 """A shard that this worker holds: what is left to do of it, and what is not yet saved."""
 
 import asyncio
+from collections import Counter
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 
@@ -75,6 +76,12 @@ class HeldShard:
     @property
     def num_unfinished(self) -> int:
         return len(self.open) - len(self._finished)
+
+    @property
+    def unsaved_rows(self) -> int:
+        """Rows that have ended and are in no segment yet."""
+        ended = Counter(request_id.split(".")[0] for request_id in self._finished)
+        return sum(count == self._open_choices[row] for row, count in ended.items())
 
     def replace(self, request: Request) -> None:
         """The request goes on in another engine, with what it has now."""

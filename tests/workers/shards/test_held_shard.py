@@ -80,6 +80,16 @@ def test_a_shard_is_complete_once_the_finished_rows_are_saved(store: Store) -> N
     assert replay(store, RUN, SHARD).finished(0, 1)
 
 
+def test_rows_that_ended_count_before_they_are_saved(store: Store) -> None:
+    """A row of two choices once both have ended."""
+    shard = hold(store, request("0.0"), request("0.1"), request("1.0"))
+    for name, ended in (("0.0", 0), ("1.0", 1), ("0.1", 2)):
+        shard.finish(name, Generation(token_ids=(1,), finish=DONE))
+        assert shard.unsaved_rows == ended
+    flush(shard)
+    assert shard.unsaved_rows == 0
+
+
 def test_an_error_row_keeps_the_saved_tokens(store: Store) -> None:
     first = hold(store, request())
     flush(first, r0_0=Generation(token_ids=(1, 2)))
