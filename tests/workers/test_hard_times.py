@@ -163,3 +163,14 @@ def test_a_node_leaves_when_nobody_keeps_its_cost_limit() -> None:
     bench, store = Bench(long_prompts(4)), MemoryStore()
     bench.make_engine = lambda: FakeEngine(tokens_per_s=10.0)
     assert asyncio.run(main()) is WorkerExit.DRAINED
+
+
+def test_a_shard_that_only_lacks_its_marker_is_not_resumed() -> None:
+    """Its last owner gave it back, and a list that is a moment old does not have the marker."""
+    bench, store = Bench(dataset(3, 2)), MemoryStore()
+    assert bench.run(store) is WorkerExit.DONE
+    for key in list(store.list(keys.done_prefix(RUN))):
+        store.delete(key)
+    assert bench.run(store) is WorkerExit.DONE
+    assert len(list(store.list(keys.done_prefix(RUN)))) == 3
+    assert EventKind.SHARD_RESUMED not in kinds(store)

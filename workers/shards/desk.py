@@ -114,7 +114,7 @@ class ShardDesk:
         self.shards[lease.shard_id] = opened.shard
         log.info("shard taken shard=%s epoch=%d", lease.shard_id, lease.epoch)
         ours = lease.shard_id in self._given_back and not opened.resumed_generations
-        if opened.previous_epochs and not ours:
+        if opened.previous_epochs and opened.shard.open and not ours:
             await self._tell_resumed(opened)
         return opened
 
