@@ -88,9 +88,11 @@ class Canvas:
             self.figure.savefig(text, format="svg", transparent=True, metadata={"Date": None})
         drawn = text.getvalue()
         drawn = drawn[drawn.index("<svg") :]
-        for gid, said in self._told.items():
-            opened = f'<g id="{gid}">'
-            drawn = drawn.replace(opened, f"{opened}<title>{escape(said)}</title>")
+        drawn = re.sub(
+            r'<g id="(told-\d+)">',
+            lambda mark: f"{mark[0]}<title>{escape(self._told[mark[1]])}</title>",
+            drawn,
+        )
         drawn = re.sub(r'(\bid="|url\(#|href="#)', rf"\g<1>{self.name}-", drawn)
         for ink in Ink:
             drawn = drawn.replace(ink.value, f"var(--{ink.name.lower()})")

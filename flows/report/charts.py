@@ -3,6 +3,7 @@
 # matplotlib ships partial types.
 # pyright: reportUnknownMemberType=false
 
+from collections import defaultdict
 from collections.abc import Sequence
 
 from matplotlib.axes import Axes
@@ -21,7 +22,7 @@ from flows.report.canvas import (
 )
 from flows.report.sentences import span_of
 from flows.screen.words import counted
-from shunt.report.report import Activity, Lane, Life, Money, RunReport, Score, StartUp
+from shunt.report.report import Activity, Interruption, Lane, Life, Money, RunReport, Score, StartUp
 from shunt.run.status import RunState
 
 INKS: dict[Activity, Ink] = {
@@ -34,8 +35,13 @@ INKS: dict[Activity, Ink] = {
 _LANE_IN, _THIN_LANE_IN = 0.3, 0.07
 _MOST_NAMED_LANES = 40
 _MOST_STARTUPS = 12
+_MOST_TOLD = 400
+"""Lives or losses that say something when they are pointed at. More of them are drawn together, as
+each mark of its own takes its time to draw and its place in the page."""
 _BAR = 0.62
 """Of a lane's height."""
+_MARK = 0.42
+"""Above and below the middle of a lane."""
 
 
 def lanes_chart(report: RunReport) -> str:
@@ -45,13 +51,15 @@ def lanes_chart(report: RunReport) -> str:
     canvas = Canvas("lanes", max(1.4, 0.75 + len(lanes) * (_LANE_IN if named else _THIN_LANE_IN)))
     axes = canvas.axes()
     scale = _time_axis(axes, report)
-    for row, lane in enumerate(lanes):
-        for life in lane.lives:
+    placed = [(row, life) for row, lane in enumerate(lanes) for life in lane.lives]
+    lost = [(row, life) for row, life in placed if life.ending == "interrupted"]
+    if len(placed) > _MOST_TOLD:
+        _draw_together(axes, scale, placed, lost)
+    else:
+        for row, life in placed:
             _draw_life(canvas, axes, scale, row, life)
-    for row, lane in enumerate(lanes):
-        for life in lane.lives:
-            if life.ending == "interrupted":
-                _draw_loss(canvas, axes, scale, row, life, named=named)
+        for row, life in lost:
+            _draw_loss(canvas, axes, scale, row, life, named=named)
     _draw_collection(axes, scale, report)
     axes.set_ylim(len(lanes) - 0.4, -0.6)
     axes.grid(visible=False, axis="y")
@@ -80,11 +88,35 @@ def _draw_loss(
     canvas: Canvas, axes: Axes, scale: TimeScale, row: int, life: Life, *, named: bool
 ) -> None:
     at = scale(life.ended_s)
-    (line,) = axes.plot([at, at], [row - 0.42, row + 0.42], color=Ink.LOST, linewidth=1.8)
+    (line,) = axes.plot([at, at], [row - _MARK, row + _MARK], color=Ink.LOST, linewidth=1.8)
     lost = f", about {counted(life.lost_tokens, 'token')} to do again" if life.lost_tokens else ""
     canvas.tell(line, f"{life.node_id}: {life.reason}{lost}")
     if named:
-        axes.plot(at, row - 0.42, marker="v", markersize=4.5, color=Ink.LOST, markeredgewidth=0)
+        axes.plot(at, row - _MARK, marker="v", markersize=4.5, color=Ink.LOST, markeredgewidth=0)
+
+
+def _draw_together(
+    axes: Axes,
+    scale: TimeScale,
+    placed: Sequence[tuple[int, Life]],
+    lost: Sequence[tuple[int, Life]],
+) -> None:
+    """The same bars and marks, one drawing for each place and activity."""
+    bars: dict[tuple[int, Activity], list[tuple[float, float]]] = defaultdict(list)
+    for row, life in placed:
+        for span in life.spans:
+            bar = (scale(span.from_s), scale(span.to_s - span.from_s))
+            bars[row, span.activity].append(bar)
+    for (row, activity), ranges in bars.items():
+        axes.broken_barh(ranges, (row - _BAR / 2, _BAR), color=INKS[activity], linewidth=0)
+    rows = [row for row, _ in lost]
+    axes.vlines(
+        [scale(life.ended_s) for _, life in lost],
+        [row - _MARK for row in rows],
+        [row + _MARK for row in rows],
+        color=Ink.LOST,
+        linewidth=1.0,
+    )
 
 
 def _draw_collection(axes: Axes, scale: TimeScale, report: RunReport) -> None:
@@ -120,13 +152,23 @@ def speed_chart(report: RunReport) -> str:
     axes.yaxis.set_major_locator(MaxNLocator(4))
     axes.yaxis.set_major_formatter(FuncFormatter(lambda value, _: f"{value:,.0f}"))
     axes.set_ylabel("tokens per second", color=Ink.SOFT, fontsize=TEXT_PT, labelpad=8)
-    for interruption in report.interruptions:
+    _mark_interruptions(canvas, axes, scale, report.interruptions)
+    return canvas.svg("Tokens per second over time, by worker")
+
+
+def _mark_interruptions(
+    canvas: Canvas, axes: Axes, scale: TimeScale, interruptions: Sequence[Interruption]
+) -> None:
+    """Above the chart: each says what it was, unless they are very many."""
+    apart = len(interruptions) <= _MOST_TOLD
+    for together in [[each] for each in interruptions] if apart else [interruptions]:
+        at = [scale(each.at_s) for each in together]
         (mark,) = axes.plot(
-            scale(interruption.at_s), 1.05, marker="v", markersize=5, color=Ink.LOST,
+            at, [1.05] * len(at), marker="v", markersize=5, color=Ink.LOST, linestyle="none",
             markeredgewidth=0, transform=axes.get_xaxis_transform(), clip_on=False,
         )  # fmt: skip
-        canvas.tell(mark, f"{interruption.node_id}: {interruption.reason}")
-    return canvas.svg("Tokens per second over time, by worker")
+        if apart:
+            canvas.tell(mark, f"{together[0].node_id}: {together[0].reason}")
 
 
 def rows_chart(report: RunReport) -> str:

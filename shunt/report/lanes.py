@@ -38,14 +38,22 @@ def lanes_of(status: RunStatus, began: datetime) -> tuple[Lane, ...]:
     """One lane per place, in the order of their names; their lives in the order of their starts."""
     words = _last_words(status.nodes)
     slots: dict[str, list[Life]] = defaultdict(list)
+    ends = _ends_of(status.events)
+    living = {keys.machine_of(node.node_id) for node in status.living}
+
+    def life(start: Event) -> Life:
+        machine = start.node_id
+        nodes = words.get(machine, [])
+        return _life(start, nodes, ends.get(machine, []), began, lives=machine in living)
+
     told = [e for e in status.events if e.kind is EventKind.WORKER_STARTED]
     for event in told:
-        slots[event.slot].append(_life(event, words.get(event.node_id, []), status, began))
+        slots[event.slot].append(life(event))
     launched = {event.node_id for event in told}
     for machine, nodes in words.items():
         if machine not in launched:
             start = Event(at=nodes[0].started_at, kind=EventKind.WORKER_STARTED, node_id=machine)
-            slots[_UNPLACED].append(_life(start, nodes, status, began))
+            slots[_UNPLACED].append(life(start))
     return tuple(
         Lane(slot=slot, lives=tuple(sorted(lives, key=lambda life: life.began_s)))
         for slot, lives in sorted(slots.items(), key=lambda item: _natural(item[0]))
@@ -101,19 +109,33 @@ def startups_of(lanes: Sequence[Lane]) -> tuple[StartUp, ...]:
     return tuple(found)
 
 
-def _life(start: Event, nodes: Sequence[NodeStatus], status: RunStatus, began: datetime) -> Life:
+def _ends_of(events: Iterable[Event]) -> dict[str, list[Event]]:
+    """By machine, in the order of time."""
+    found: dict[str, list[Event]] = defaultdict(list)
+    for event in events:
+        if event.kind in (EventKind.INTERRUPTED, EventKind.WORKER_ENDED):
+            found[event.node_id].append(event)
+    return found
+
+
+def _life(
+    start: Event,
+    nodes: Sequence[NodeStatus],
+    ends: Sequence[Event],
+    began: datetime,
+    *,
+    lives: bool,
+) -> Life:
     """`nodes`: what the machine said of itself, and each of its workers, the workers first."""
-    machine = start.node_id
     workers = [node for node in nodes if not node.slot]
     heard = max((node.updated_at for node in nodes), default=start.at)
-    ends = [e for e in status.events if e.node_id == machine and e.kind in _ENDS]
     told = next((e.detail for e in ends if e.kind is EventKind.INTERRUPTED), None)
     ended_at = max(start.at, ends[-1].at if ends else heard)
     return Life(
-        node_id=machine,
+        node_id=start.node_id,
         began_s=_since(start.at, began),
         ended_s=_since(ended_at, began),
-        ending=_ending(machine, workers, ends, status),
+        ending=_ending(workers, ends, lives=lives),
         reason=told or "",
         spans=_spans(start.at, ended_at, workers, began),
         rows=sum(node.rows_finished for node in workers),
@@ -127,15 +149,10 @@ def _life(start: Event, nodes: Sequence[NodeStatus], status: RunStatus, began: d
     )
 
 
-_ENDS = (EventKind.INTERRUPTED, EventKind.WORKER_ENDED)
-
-
-def _ending(
-    machine: str, workers: Sequence[NodeStatus], ends: Sequence[Event], status: RunStatus
-) -> Ending:
+def _ending(workers: Sequence[NodeStatus], ends: Sequence[Event], *, lives: bool) -> Ending:
     if any(event.kind is EventKind.INTERRUPTED for event in ends):
         return "interrupted"
-    if any(keys.machine_of(node.node_id) == machine for node in status.living):
+    if lives:
         return "living"
     done = any(node.exit_code == WorkerExit.DONE for node in workers)
     return "done" if done or ends else "stopped"

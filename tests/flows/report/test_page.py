@@ -57,6 +57,28 @@ def test_text_of_the_run_cannot_become_markup(told: RunReport) -> None:
     assert "<script" not in page
 
 
+def test_a_run_of_very_many_nodes_has_every_bar_and_mark_and_a_small_page(told: RunReport) -> None:
+    """Each mark has a word of its own only where they are few."""
+    few, times = render_page(told), 60
+    assert few.count("<title>") >= len(told.interruptions)
+    lanes = tuple(
+        lane.model_copy(update={"slot": f"{lane.slot}-{number}"})
+        for number in range(times)
+        for lane in told.lanes
+    )
+    many = told.model_copy(
+        update={"lanes": lanes, "interruptions": told.interruptions * times, "resumptions": ()}
+    )
+    page = render_page(many)
+    picture = re.search(r'<section id="lanes">.*?</section>', page, re.DOTALL)
+    assert picture is not None
+    marks = re.search(r'<g id="lanes-LineCollection_1">(.*?)</g>', picture[0], re.DOTALL)
+    assert marks is not None
+    assert marks[1].count("<path") == len(told.interruptions) * times == 720
+    assert "720 workers were lost on the way" in page
+    assert len(page) < 1_500_000
+
+
 def test_an_empty_run_has_a_page_too(told: RunReport) -> None:
     nothing = {"lanes": (), "interruptions": (), "startups": (), "scores": (), "money": None,
                "errors": {}, "bad_rows": (), "tail": None, "rows": (), "duration_s": 0.0,
