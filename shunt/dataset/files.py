@@ -7,16 +7,19 @@
 
 import gzip
 import io
+import stat
 import zlib
 from collections import Counter
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
+from pathlib import Path
 from typing import IO, Any, Literal
 
 import fsspec
 import xxhash
 import zstandard
+from fsspec.implementations.local import LocalFileSystem
 
 from shunt.errors import InputError
 from shunt.job.job import Input
@@ -199,6 +202,7 @@ def _expand(path: str, options: Mapping[str, Any]) -> list[SourceFile]:
         is_glob = any(sign in path for sign in _WILD) and not filesystem.exists(plain)
         named = sorted(filesystem.glob(plain)) if is_glob else [plain]
         names = [name for each in named for name in _files_of(filesystem, each, path)]
+        _require_regular(filesystem, names)
     except (ImportError, ValueError, TypeError, *_read_errors(path)) as error:
         raise InputError(f"{path}: cannot be read: {error}") from error
     if not names:
@@ -219,6 +223,18 @@ def _files_of(filesystem: Any, name: str, path: str) -> list[str]:
     if not filesystem.exists(name):
         raise InputError(f"{path}: there is no such file")
     return [name]
+
+
+def _require_regular(filesystem: Any, names: Sequence[str]) -> None:
+    """Raises `InputError` for what could be read once at most, or would be waited for for ever."""
+    if not isinstance(filesystem, LocalFileSystem):
+        return
+    for name in names:
+        if not stat.S_ISREG(Path(name).stat().st_mode):
+            raise InputError(
+                f"{name}: is a pipe, a socket or a device; write it to a file first, as the input "
+                "is read more than once"
+            )
 
 
 def _is_hidden(parts: list[str]) -> bool:

@@ -8,7 +8,7 @@ import csv
 import io
 import json
 from collections.abc import Callable, Iterator, Sequence
-from typing import Any
+from typing import IO, Any
 
 import pyarrow as pa
 import pyarrow.parquet as pq
@@ -53,7 +53,7 @@ def _schema_of(source: SourceFile) -> pa.Schema:
         try:
             schema = pq.ParquetFile(raw).schema_arrow
         except (pa.ArrowException, OSError) as error:
-            raise InputError(f"{source.uri}: is not a readable Parquet file: {error}") from error
+            raise InputError(f"{source.uri}: {_unreadable(raw, error)}") from error
     _refuse_repeated(source, schema.names)
     return schema
 
@@ -89,8 +89,30 @@ def read_parquet(
                 first += table.num_rows
                 numbers = range(first - len(rows), first)
                 yield TableChunk(rows, table, numbers, is_text=not not_utf8)
-        except pa.ArrowException as error:
-            raise InputError(f"{source.uri}: is not a readable Parquet file: {error}") from error
+        except (pa.ArrowException, OSError) as error:
+            raise InputError(f"{source.uri}: {_unreadable(raw, error)}") from error
+
+
+def _unreadable(raw: IO[bytes], error: Exception) -> str:
+    """What a file is that Parquet's reader does not take, and what to do."""
+    raw.seek(0)
+    head = raw.read(32)
+    if not head:
+        return "is empty, and no Parquet file"
+    if "crypt" in str(error):
+        return f"is encrypted Parquet; write it in clear, as shunt takes no keys ({error})"
+    for begin, told in _OTHERS.items():
+        if head.startswith(begin):
+            return told
+    return f"is not a readable Parquet file: {error}"
+
+
+_OTHERS = {
+    b"ARROW1": "is an Arrow (Feather) file, and no Parquet; write it as Parquet",
+    b"\xff\xff\xff\xff": "is a stream of Arrow, and no Parquet; write it as Parquet",
+    b"version https://git-lfs": "is a pointer of Git LFS; fetch the file itself by `git lfs pull`",
+}
+"""By their first bytes."""
 
 
 def _as(schema: pa.Schema, table: pa.Table) -> pa.Table:

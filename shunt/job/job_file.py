@@ -1,5 +1,6 @@
 """Reading a job file: YAML, overrides from the command line, paths relative to the file."""
 
+import os
 from collections.abc import Sequence
 from pathlib import Path
 
@@ -87,4 +88,5 @@ def _absolute(value: JsonValue, directory: Path) -> JsonValue:
         return [_absolute(each, directory) for each in value]
     if not isinstance(value, str) or "://" in value:
         return value
-    return str((directory / value).resolve())
+    # The name as it was written, links and all: messages say it, and a link may be broken.
+    return os.path.abspath(directory / value)

@@ -4,6 +4,7 @@ import gzip
 import os
 import random
 import threading
+from collections.abc import Callable
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
 
@@ -210,3 +211,23 @@ def test_options_of_the_file_system_reach_s3(
 def test_an_option_that_the_file_system_does_not_know_is_told() -> None:
     with pytest.raises(InputError, match=r"s3://public/a.jsonl: cannot be read: .*anonymous"):
         find_files("s3://public/a.jsonl", options={"anonymous": True})
+
+
+@pytest.mark.parametrize(
+    ("make", "told"),
+    [
+        (lambda p: os.mkfifo(p), "is a pipe, a socket or a device; write it to a file first"),
+        (lambda p: p.symlink_to("/dev/zero"), "is a pipe, a socket or a device"),
+        (lambda p: p.symlink_to(p.name), "there is no such file"),
+        (lambda p: p.symlink_to("nothing"), r"odd.jsonl: there is no such file"),
+    ],
+)
+def test_what_is_no_file_is_told_and_not_waited_for(
+    tmp_path: Path, make: Callable[[Path], object], told: str
+) -> None:
+    make(tmp_path / "odd.jsonl")
+    with pytest.raises(InputError, match=told):
+        find_files(str(tmp_path / "odd.jsonl"))
+    if "pipe" in told:
+        with pytest.raises(InputError, match=told):
+            find_files(str(tmp_path))

@@ -1,10 +1,15 @@
 """Parquet files that do not agree, with each other or with Python."""
 
+from base64 import b64encode
+from collections.abc import Callable
+from functools import partial
 from pathlib import Path
 
 import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
+from pyarrow import feather
+from pyarrow.parquet import encryption
 
 from shunt.errors import InputError
 from tests.shunt.dataset.rows import cut, make_job
@@ -42,3 +47,50 @@ def test_a_quote_that_nobody_closes_is_refused_where_its_row_begins(tmp_path: Pa
     path.write_text('id,prompt\n1,a\n2,"b\n3,c\n4,d\n')
     with pytest.raises(InputError, match=r"rows\.csv:3: .*quote"):
         cut(make_job(path))
+
+
+class _Keys(encryption.KmsClient):
+    """Wraps a key in nothing."""
+
+    def __init__(self, _config: object) -> None:
+        super().__init__()
+
+    def wrap_key(self, key_bytes: bytes, master_key_identifier: str) -> str:  # noqa: ARG002
+        return b64encode(key_bytes).decode()
+
+
+def _encrypted(path: Path, table: pa.Table, *, plain_footer: bool) -> None:
+    config = encryption.EncryptionConfiguration(
+        footer_key="f", column_keys={"c": ["prompt"]}, plaintext_footer=plain_footer
+    )
+    properties = encryption.CryptoFactory(_Keys).file_encryption_properties(
+        encryption.KmsConnectionConfig(), config
+    )
+    with pq.ParquetWriter(path, table.schema, encryption_properties=properties) as writer:
+        writer.write_table(table)
+
+
+def _stream(path: Path, table: pa.Table) -> None:
+    with pa.ipc.new_stream(str(path), table.schema) as writer:
+        writer.write_table(table)
+
+
+@pytest.mark.parametrize(
+    ("write", "told"),
+    [
+        (partial(_encrypted, plain_footer=False), "is encrypted Parquet; write it in clear"),
+        (partial(_encrypted, plain_footer=True), "is encrypted Parquet; write it in clear"),
+        (lambda path, table: feather.write_feather(table, path), r"is an Arrow \(Feather\) file"),
+        (_stream, "is a stream of Arrow, and no Parquet; write it as Parquet"),
+        (lambda path, _: path.touch(), "is empty, and no Parquet file"),
+        (lambda path, _: path.write_text("version https://git-lfs.github.com/spec/v1"), "git lfs"),
+        (lambda path, _: path.write_text("<html>"), "is not a readable Parquet file"),
+    ],
+)
+def test_a_file_that_is_no_parquet_is_told_what_it_is(
+    tmp_path: Path, write: Callable[[Path, pa.Table], object], told: str
+) -> None:
+    path = tmp_path / "in.parquet"
+    write(path, pa.table({"prompt": ["one", "two"]}))
+    with pytest.raises(InputError, match=told):
+        cut(make_job(str(path)))
