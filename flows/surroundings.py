@@ -105,11 +105,6 @@ def _check_reachable(job: Job) -> None:
         raise JobError(
             "store: nodes on EC2 reach AWS's own S3 by their role; remove endpoint_url and *_env"
         )
-    if store.kms_key_id:
-        raise JobError(
-            "store.kms_key_id: the role of nodes on EC2 has no right to a key; remove it, and take "
-            "a bucket whose policy does not demand one"
-        )
     region = job.fleet.ec2.region if job.fleet.ec2 else None
     if store.region not in (None, region):
         raise JobError(

@@ -11,6 +11,8 @@ OWNER = "shunt:owner"
 STORE = "shunt:store"
 RECHECK = "shunt:recheck"
 """There, with any value: the worker does not trust done markers."""
+KMS_KEY = "shunt:kms-key"
+"""With which the store's objects are encrypted; without it, as the bucket is set up."""
 EXPIRES_AT = "shunt:expires-at"
 """When a node ends itself whatever happens, ISO 8601 UTC."""
 
@@ -36,9 +38,11 @@ def for_node(
     store_uri: str,
     expires_at: datetime,
     recheck: bool = False,
+    kms_key_id: str | None = None,
 ) -> dict[str, str]:
     return {
         **({RECHECK: "true"} if recheck else {}),
+        **({KMS_KEY: kms_key_id} if kms_key_id else {}),
         RUN: run_id,
         SLOT: slot,
         TOKEN: token,

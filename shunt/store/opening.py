@@ -78,6 +78,11 @@ def check_endpoint(url: str | None) -> str | None:
     raise JobError(f"endpoint_url {url!r} is no address: write http://host:port or https://host")
 
 
+def kms_key_of(store: Store) -> str | None:
+    """The key of KMS that the store's objects are encrypted with; None: as the bucket is set up."""
+    return store.access.kms_key_id if isinstance(store, S3Store) else None
+
+
 def with_retry(store: Store, policy: RetryPolicy) -> Store:
     """The same store with another patience; one that does not retry is as it was."""
     return store.with_retry(policy) if isinstance(store, S3Store) else store

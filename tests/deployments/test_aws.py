@@ -42,7 +42,9 @@ def test_no_wildcard_action_and_no_wildcard_resource_but_for_reading(name: str) 
 
 def test_a_worker_can_neither_buy_nor_delete_nor_touch_iam() -> None:
     actions = {a for s in statements("worker-policy.json") for a in listed(s["Action"])}
-    assert {a.split(":")[0] for a in actions} == {"s3"}
+    assert {a.split(":")[0] for a in actions} == {"s3", "kms"}
+    [key] = [s for s in statements("worker-policy.json") if "kms:Decrypt" in s["Action"]]
+    assert "s3." in key["Condition"]["StringEquals"]["kms:ViaService"], "by S3, of our bucket alone"
     assert not {a for a in actions if "Delete" in a}
 
 

@@ -35,11 +35,14 @@ class Instance:
     run_id: str
     slot: str
     recheck: bool
+    kms_key_id: str
+    """Empty: objects are encrypted as the bucket is set up."""
 
     def arguments(self) -> list[str]:
         """Of `python -m workers.node`."""
+        key = {"kms_key_id": self.kms_key_id} if self.kms_key_id else {}
         told = [
-            *("--store", json.dumps({"uri": self.store_uri})),
+            *("--store", json.dumps({"uri": self.store_uri, **key})),
             *("--run", self.run_id),
             *("--node", self.node_id),
             *("--slot", self.slot),
@@ -90,4 +93,5 @@ def _read(imds: Imds) -> Instance:
         run_id=tag(tags.RUN),
         slot=tag(tags.SLOT),
         recheck=bool(imds.tag(tags.RECHECK)),
+        kms_key_id=imds.tag(tags.KMS_KEY) or "",
     )

@@ -44,6 +44,7 @@ from shunt.aws.nodes.pool import Blocklist, Pool, SlotSpec, offered_nowhere
 from shunt.fleet.protocol import FleetNode, NotLaunched
 from shunt.fleet.worker_exit import WorkerExit
 from shunt.run.node_status import read_status
+from shunt.store.opening import kms_key_of
 from shunt.store.protocol import Store
 
 LAUNCHES_AT_ONCE = 8
@@ -291,6 +292,7 @@ class Ec2Fleet:
                 store_uri=self.store.uri,
                 expires_at=self.expires_at,
                 recheck=self.recheck,
+                kms_key_id=kms_key_of(self.store),
             ),
         )
         return Intent(

@@ -6,6 +6,7 @@ from pathlib import Path
 import pytest
 
 from shunt.aws.imds import Imds
+from shunt.store.config import StoreConfig
 from shunt.testing.ec2.imds_server import Metadata, imds_server
 from workers.node import deadline
 from workers.node.deadline import last_known_deadline, reason_to_end
@@ -49,6 +50,9 @@ def test_an_instance_tells_all_that_its_node_needs(metadata: Metadata) -> None:
     assert (told["--address"], told["--instance-type"]) == ("10.0.0.7", "g6.xlarge")
     assert arguments[-1] == "--watch-imds"
     assert found.environment()["AWS_REGION"] == "eu-west-1"
+    metadata.tags["shunt:kms-key"] = "alias/team"
+    store = read_instance(Imds(metadata.url)).arguments()[1]
+    assert StoreConfig.model_validate_json(store).kms_key_id == "alias/team"
     metadata.tags["shunt:recheck"] = "true"
     assert read_instance(Imds(metadata.url)).arguments()[-1] == "--recheck"
 

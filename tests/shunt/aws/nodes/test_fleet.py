@@ -9,12 +9,14 @@ import pytest
 
 from shunt.aws.api import AwsApi
 from shunt.aws.errors import PermissionRefused
+from shunt.aws.nodes import fleet as fleet_module
 from shunt.aws.nodes.inventory import list_nodes
 from shunt.aws.nodes.pool import Pool, SlotSpec
 from shunt.fleet.protocol import NotLaunched
 from shunt.fleet.reconcile import Reconciler
 from shunt.run.event import Event
 from shunt.run.node_status import NodeState, NodeStatus, write_status
+from shunt.store.opening import kms_key_of, open_store
 from shunt.testing.ec2.faults import ControllerKilled, FailFirst, Phase, kill_at, unauthorised
 from tests.shunt.aws.conftest import RUN, ZONES, Account, Clients, any_zone
 
@@ -59,6 +61,19 @@ def test_a_node_is_tagged_and_hardened_in_the_call_that_launches_it(
         assert instance.instance_profile == "shunt-worker"
         assert instance.shutdown_behaviour == "terminate"
     assert account.double.calls == ["CreateFleet", "RunInstances"]
+
+
+def test_a_node_is_told_the_key_of_its_store(
+    account: Account, specs: Specs, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A store on S3 says its key; the double's account keeps its state in memory."""
+    keyed = open_store("s3://bucket/runs", kms_key_id="alias/team")
+    stores = (account.store, None), (keyed, "alias/team")
+    for slot, (store, told) in zip(specs, stores, strict=False):
+        key = kms_key_of(store)
+        monkeypatch.setattr(fleet_module, "kms_key_of", lambda _store, key=key: key)
+        instance = account.double.instances[account.fleet(specs).launch(slot)]
+        assert instance.tags.get("shunt:kms-key") == told
 
 
 @pytest.mark.parametrize("phase", ["before", "after"])
