@@ -158,6 +158,7 @@ def _options(argv: Sequence[str]) -> argparse.Namespace:
     parser.add_argument(
         "--engines-per-device", type=int, default=0, help="workers that share this one's GPU"
     )
+    parser.add_argument("--replicas", type=int, default=1, help="workers of each node")
     parser.add_argument("--cores", default="", help="cores to stay on, as 0,1")
     parser.add_argument("--watch-parent", action="store_true", help="drain when stdin closes")
     parser.add_argument("--watch-imds", action="store_true", help="drain at a notice of EC2")
@@ -187,6 +188,7 @@ async def _run(
         partners=partners,
         warm=warm,
         log_stats=metrics_port is not None,
+        replicas=options.replicas,
     )
     if metrics_port is not None:
         serve_metrics(worker, int(metrics_port))

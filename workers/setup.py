@@ -52,10 +52,11 @@ def worker_of(
     partners: Partners | None = None,
     warm: WarmSource | None = None,
     log_stats: bool = False,
+    replicas: int = 1,
 ) -> Worker:
     """The worker of one node for one run. `owner` is unique to this process. `partners`: where its
     engine has stages on other nodes. `warm`: what its engine cores are forked from. `log_stats`:
-    whether vLLM registers metrics of its own in this process."""
+    whether vLLM registers metrics of its own in this process. `replicas`: workers of each node."""
     job = manifest.settled_job
     settings = WorkerSettings(
         run_id=manifest.run_id,
@@ -63,7 +64,7 @@ def worker_of(
         checkpoint_interval_s=job.checkpoint_interval_s,
         checkpoint_tokens=job.checkpoint_tokens,
         lease_term_s=job.lease_term_s,
-        num_workers=job.fleet.workers if job.plan is None else None,
+        num_workers=job.fleet.workers * replicas if job.plan is None else None,
         max_deaths=job.errors.max_engine_deaths_per_prompt,
     )
 
@@ -142,7 +143,7 @@ def engine_config(job: Job) -> EngineConfig:
 
 
 def _engines_a_device(job: Job) -> int:
-    """Local workers share the machine; a node of EC2 has one worker."""
+    """Local workers share the machine; those of a node of EC2 have GPUs of their own."""
     return job.fleet.workers if job.fleet.kind == "local" else 1
 
 

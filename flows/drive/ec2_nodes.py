@@ -130,6 +130,7 @@ def _held(
         settings=settings,
         limits=job.limits,
         specs=specs,
+        workers_a_node=workers_a_node(job, settings),
         monotonic=around.monotonic,
         now=clock.now,
         tell=tell,
@@ -207,29 +208,31 @@ def _pool_specs(job: Job, settings: Ec2) -> dict[str, SlotSpec]:
     return {slot: SlotSpec(slot, pools) for slot in slots}
 
 
-def gpus_of_worker(job: Job) -> int:
-    """That one worker's engine runs on."""
-    engine = job.model.engine
-    if engine.pipeline is not None:
-        return sum(stage.tp for stage in engine.pipeline.stages)
-    return engine.tensor_parallel_size * engine.pipeline_parallel_size
-
-
 def require_whole_nodes(job: Job, settings: Ec2) -> None:
-    """Raises `JobError` for a type of which the one worker of a node would not use all GPUs, or
-    would miss some: the others would idle at full price."""
-    if job.model.engine_kind != "vllm":
-        return
-    used, known = gpus_of_worker(job), load_catalogue().instances
-    counts = {name: known[name].gpu_count for name in settings.instance_types if name in known}
-    for name, count in counts.items():
-        if count != used:
+    """Raises `JobError` for a type whose GPUs the workers of a node would not all use, or of which
+    one would miss some: the others would idle at full price."""
+    used = job.model.engine.num_gpus
+    for name, count in _gpu_counts(settings).items():
+        if count % used:
+            idle = f"leaves {count % used} of them idle" if count > used else "has too few"
             raise JobError(
-                f"fleet.ec2.instance_types: {name} has {count} GPUs, and the worker of a node uses "
-                f"{used}. Set model.engine.tensor_parallel_size so that it uses {count}, name "
-                f"types that have {used}, or leave instance_types empty and let the job's plan "
-                "split the model over them"
+                f"fleet.ec2.instance_types: {name} has {count} GPUs, and a worker uses {used}, "
+                f"which {idle}. Set model.engine.tensor_parallel_size to a divisor of {count}, "
+                f"name types with a multiple of {used}, or leave instance_types empty and let the "
+                "job's plan split the model over them"
             )
+
+
+def workers_a_node(job: Job, settings: Ec2) -> int:
+    """Of the smallest type that a node may have: what the fleet can be counted on for."""
+    counts = _gpu_counts(settings).values()
+    return max(1, min(counts, default=1) // job.model.engine.num_gpus)
+
+
+def _gpu_counts(settings: Ec2) -> dict[str, int]:
+    """By type, of those that the catalogue knows."""
+    known = load_catalogue().instances
+    return {name: known[name].gpu_count for name in settings.instance_types if name in known}
 
 
 def counted_prices(

@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from datetime import datetime
 from typing import Protocol
 
-from flows.drive.ec2_nodes import ec2_specs, gpus_of_worker, hold_ec2
+from flows.drive.ec2_nodes import ec2_specs, hold_ec2
 from flows.surroundings import Surroundings
 from shunt.checkpoint.gone import teller_of_gone
 from shunt.errors import JobError
@@ -129,7 +129,7 @@ def require_devices(job: Job, num_devices: int) -> None:
     Machines without any run on their cores."""
     if not num_devices or job.model.engine_kind != "vllm":
         return
-    needed, share = gpus_of_worker(job), max(1, num_devices // job.fleet.workers)
+    needed, share = job.model.engine.num_gpus, max(1, num_devices // job.fleet.workers)
     if needed > share:
         raise JobError(
             f"each worker's engine needs {needed} GPUs (tensor_parallel_size times "

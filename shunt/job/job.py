@@ -53,6 +53,13 @@ class EngineOptions(_Section):
     extra: dict[str, JsonValue] = {}
     """Any other field of vLLM's AsyncEngineArgs, under its own name."""
 
+    @property
+    def num_gpus(self) -> int:
+        """That one worker's engine runs on."""
+        if self.pipeline is not None:
+            return sum(stage.tp for stage in self.pipeline.stages)
+        return self.tensor_parallel_size * self.pipeline_parallel_size
+
     @model_validator(mode="after")
     def _one_layout(self) -> Self:
         sizes = self.tensor_parallel_size, self.pipeline_parallel_size
@@ -244,7 +251,7 @@ class Fleet(_Section):
     kind: Literal["local", "ec2"] = "local"
     """`local`: processes of this machine; `ec2`: nodes that cost money, described by `ec2`."""
     workers: Annotated[int, Field(ge=1, le=256)] = 1
-    """Workers; each has an engine of its own, and on EC2 a node of its own."""
+    """Workers with an engine each; on EC2 nodes, which have a worker for each GPU that it needs."""
     max_crashes: Annotated[int, Field(ge=0)] = 3
     """Failures of a worker in a row, without progress of the run, before its place is given up."""
     worker_python: str | None = None

@@ -102,10 +102,13 @@ def ec2_site(
     nodes_store: dict[str, Any] | None = None,
     rest_of_aws: str = "",
     job: dict[str, Any] | None = None,
+    types: dict[str, int] | None = None,
+    tensor_parallel_size: int = 1,
+    workers: int = 2,
     **settings: Any,
 ) -> Generator[Site]:
     """A job of sixty rows on two nodes, or those of `plan`. `settings` are keys of `fleet.ec2`,
-    `job` other keys of the job.
+    `job` other keys of the job, `types` the instance types with their GPUs.
 
     `nodes_store`: by which way the nodes reach the store, where it is not the directory's.
     """
@@ -113,15 +116,18 @@ def ec2_site(
     ec2: dict[str, Any] = {
         "region": "us-east-1",
         "subnets": {zone: f"subnet-{zone}" for zone in ZONES},
-        "instance_types": [TYPE],
+        "instance_types": list(types or [TYPE]),
         "observe_interval_s": 0.5,
         "role_per_run": False,
         "on_demand_usd_per_hour": {TYPE: 36},
         **settings,
     }
-    fleet: dict[str, Any] = {"kind": "ec2", "workers": 2, "ec2": ec2}
+    fleet: dict[str, Any] = {"kind": "ec2", "workers": workers, "ec2": ec2}
     whole = desk.job | {"fleet": fleet, "limits": limits or {}, "sampling": SHORT} | (job or {})
-    whole["model"]["engine"] = {"max_num_seqs": 10}  # neither node takes all of the work
+    whole["model"]["engine"] = {
+        "max_num_seqs": 10,  # neither node takes all of the work
+        "tensor_parallel_size": tensor_parallel_size,
+    }
     if store is not None:
         whole["store"] = store
     if plan is not None:
@@ -138,6 +144,7 @@ def ec2_site(
         skew_s=skew_s,
         stop_timeout_s=20.0,
         rest_of_aws=rest_of_aws,
+        gpus_by_type=types,
     ) as account:
         try:
             yield Site(desk, account)

@@ -1,4 +1,5 @@
-"""`python -m workers.node`: a node's parts of the run's plan; without a plan, one worker.
+"""`python -m workers.node`: a node's parts of the run's plan; without a plan, a worker for
+each GPU, or for as many as its engine needs.
 
 Takes the options of `python -m workers`, and some of its own. With `--instance` it is told all of
 them by the EC2 instance that it runs on, and looks first whether the machine can do the work.
@@ -18,6 +19,7 @@ from datetime import UTC, datetime
 from shunt.aws.imds import IMDS_URL, Imds
 from shunt.errors import ShuntError
 from shunt.fleet.worker_exit import WorkerExit
+from shunt.job.job import Job
 from shunt.plan.kept_plan import newest_version, read_plan
 from shunt.plan.seat import Seat
 from shunt.run.kept_job import current_job
@@ -27,10 +29,11 @@ from shunt.store.protocol import Store
 from workers.ending import ending_told
 from workers.interruption import leave_at_the_latest, watch_notices, watch_pipe
 from workers.model_fetch import ModelFetch
-from workers.node.fitness import Needed, needed_of_plan, require_fit, this_machine
+from workers.node.fitness import Needed, needed_of_plan, num_gpus_here, require_fit, this_machine
 from workers.node.instance import InstanceUnknown, read_instance
 from workers.node.node import Node
 from workers.node.part_process import NodeSetting, process_of
+from workers.node.replicas import Replica, replicas_of
 from workers.patience import driver_watch, once_reached
 from workers.settings import DRAIN_LIMIT_S
 
@@ -60,10 +63,11 @@ def main(argv: Sequence[str]) -> int:
         plan_version = once_reached(lambda: newest_version(store, options.run))
         if options.check:
             _require_fit(store, options, plan_version)
-        if not plan_version:
-            _become_worker(worker, options)
         manifest = once_reached(lambda: read_manifest(store, options.run))
         manifest = manifest.model_copy(update={"job": current_job(store, manifest)})
+        replicas = [] if plan_version else _replicas(manifest.job, options)
+        if not plan_version and not replicas:
+            _become_worker(worker, options)
         bringing = ModelFetch(store, config, options.run, options.node, os.environ, options.slot)
         setting = NodeSetting(
             store=store,
@@ -75,7 +79,7 @@ def main(argv: Sequence[str]) -> int:
             cores=len(os.sched_getaffinity(0)),
             monotonic=time.monotonic,
         )
-        ending.code = _run(setting, options)
+        ending.code = _run(setting, options, replicas)
     log.info("node ends exit=%d (%s)", ending.code, ending.code.name.lower())
     return ending.code
 
@@ -107,8 +111,7 @@ def _require_fit(store: Store, options: argparse.Namespace, plan_version: int) -
     elif plan_version:
         needed = needed_of_plan(read_plan(store, options.run, plan_version), options.slot)
     else:
-        engine = job.model.engine
-        needed = Needed(engine.tensor_parallel_size * engine.pipeline_parallel_size)
+        needed = Needed(job.model.engine.num_gpus)
     require_fit(machine, needed)
 
 
@@ -123,6 +126,7 @@ def _options(argv: Sequence[str]) -> tuple[argparse.Namespace, list[str]]:
     parser.add_argument("--address", required=True, help="IPv4 by which other nodes reach it")
     parser.add_argument("--instance", action="store_true", help="all of it from EC2's metadata")
     parser.add_argument("--instance-type", default="", help="of EC2")
+    parser.add_argument("--gpus", type=int, help="of this machine; unset: as the driver says")
     parser.add_argument("--check", action="store_true", help="look at the machine first")
     parser.add_argument("--watch-parent", action="store_true", help="drain when stdin closes")
     parser.add_argument("--watch-imds", action="store_true", help="drain at a notice of EC2")
@@ -131,20 +135,29 @@ def _options(argv: Sequence[str]) -> tuple[argparse.Namespace, list[str]]:
 
 
 def _become_worker(worker: list[str], options: argparse.Namespace) -> None:
-    """A run without a plan has one worker per node."""
+    """Of a run without a plan, on a node that one worker fills."""
     command = [sys.executable, "-m", "workers", *worker, "--node", options.node]
     command += ["--watch-parent"] if options.watch_parent else []
     command += ["--watch-imds", "--imds-url", options.imds_url] if options.watch_imds else []
     os.execv(sys.executable, command)
 
 
-def _run(setting: NodeSetting, options: argparse.Namespace) -> WorkerExit:
+def _replicas(job: Job, options: argparse.Namespace) -> list[Replica]:
+    """Of a node that has GPUs for several workers; otherwise none."""
+    num_gpus = num_gpus_here() if options.gpus is None else options.gpus
+    return replicas_of(num_gpus, job.model.engine.num_gpus, os.environ)
+
+
+def _run(
+    setting: NodeSetting, options: argparse.Namespace, replicas: Sequence[Replica]
+) -> WorkerExit:
     node = Node(
         setting=setting,
         process_of=lambda part: process_of(part, setting),
         now=lambda: datetime.now(UTC),
         monotonic=time.monotonic,
         sleep=time.sleep,
+        replicas=replicas,
         driver=driver_watch(setting.store, setting.run_id, setting.job)
         if options.watch_imds
         else None,

@@ -242,6 +242,11 @@ def _plain(name: str) -> str:
     return re.sub(r"[^a-z0-9]", "", name.lower())
 
 
+def num_gpus_here() -> int:
+    """As the driver says."""
+    return len(_gpus() or ())
+
+
 def _gpus() -> tuple[Gpu, ...] | None:
     asked = [
         "nvidia-smi",

@@ -1,8 +1,8 @@
-"""A node of a plan: it runs its parts of the newest plan, and says that it lives."""
+"""A node: it runs its parts of the newest plan, or its replicas, and says that it lives."""
 
 import logging
 import os
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from datetime import datetime
 
@@ -13,8 +13,10 @@ from shunt.run.cancellation import is_cancelled
 from shunt.run.driver import DRIVER_SILENT_S, DriverWatch
 from shunt.run.node_status import HEARTBEAT_S, NodeState, NodeStatus, write_status
 from shunt.store.patience import AWAY
+from shunt.store.protocol import Store
 from workers.node.part_process import NodeSetting, PartProcess
 from workers.node.parts import Part, parts_of
+from workers.node.replicas import Replica
 
 TICK_S = 0.5
 PLAN_POLL_S = 5.0
@@ -27,17 +29,19 @@ class Node:
     """One thread runs it; `told_to_leave` may be called from any."""
 
     setting: NodeSetting
-    process_of: Callable[[Part], PartProcess]
+    process_of: Callable[[Part | Replica], PartProcess]
     now: Callable[[], datetime]
     monotonic: Callable[[], float]
     sleep: Callable[[float], None]
+    replicas: Sequence[Replica] = ()
+    """What it runs where the run has no plan."""
     driver: DriverWatch | None = None
     """Of a node that costs money, in a run with a limit to what it may cost."""
     leaving: str = ""
     """Why it leaves, once it does."""
     _started_at: datetime = field(init=False)
     _version: int = 0
-    _wanted: list[Part] = field(default_factory=list[Part])
+    _wanted: list[Part | Replica] = field(default_factory=list[Part | Replica])
     _processes: list[PartProcess] = field(default_factory=list[PartProcess])
     _state: NodeState = NodeState.STARTING
     _next_beat_s: float = 0.0
@@ -46,6 +50,7 @@ class Node:
 
     def __post_init__(self) -> None:
         self._started_at = self.now()
+        self._wanted = list(self.replicas)
 
     def told_to_leave(self, reason: str) -> None:
         """Drain from now on. May be called more than once."""
@@ -93,18 +98,22 @@ class Node:
             return
         self._next_plan_s = self.monotonic() + PLAN_POLL_S
         store, run_id = self.setting.store, self.setting.run_id
+        if not self.replicas:
+            self._follow_plan(store, run_id)
+        if is_cancelled(store, run_id):
+            self.told_to_leave("the run was cancelled")
+        if self.driver is not None and self.driver.silent_s() >= DRIVER_SILENT_S:
+            self.told_to_leave("the run's driver, who keeps its cost limit, is silent")
+
+    def _follow_plan(self, store: Store, run_id: str) -> None:
         if not self._seated:
             take_seat(store, run_id, self.setting.own)
             self._seated = True
         version = newest_version(store, run_id)
         if version > self._version:
-            self._wanted = parts_of(read_plan(store, run_id, version), self.setting.own.slot)
+            self._wanted = [*parts_of(read_plan(store, run_id, version), self._slot)]
             self._version = version
             log.info("plan %d has %d parts for %s", version, len(self._wanted), self._slot)
-        if is_cancelled(store, run_id):
-            self.told_to_leave("the run was cancelled")
-        if self.driver is not None and self.driver.silent_s() >= DRIVER_SILENT_S:
-            self.told_to_leave("the run's driver, who keeps its cost limit, is silent")
 
     def _settle_parts(self) -> None:
         """Parts that the plan no longer has go first: they hold the devices of the new ones."""

@@ -18,6 +18,7 @@ from shunt.run.node_status import NodeState, read_status, worker_id
 from shunt.store.protocol import Store
 from workers.engine.config import engine_environment
 from workers.node.parts import Part
+from workers.node.replicas import Replica
 from workers.pipeline.checks import PipelineRefused
 from workers.pipeline.follower_spec import FollowerSpec
 from workers.pipeline.launch import stage_map
@@ -38,11 +39,13 @@ Process = subprocess.Popen[bytes]
 class PartProcess(Protocol):
     """What serves one part of a node."""
 
-    part: Part
     done: bool
     """Nothing of the run is left to do."""
     crash: int
     """How its process failed by an error of ours; 0 while none has."""
+
+    @property
+    def part(self) -> Part | Replica: ...
 
     @property
     def lives(self) -> bool: ...
@@ -77,10 +80,10 @@ class NodeSetting:
 
 @dataclass(slots=True)
 class HeadProcess:
-    """A worker that heads a pipeline. Started again where it drained without being told by us: a
-    partner was lost, and it waits for another."""
+    """A worker that heads a pipeline, or is a replica. Started again where it drained without being
+    told by us: a partner was lost, and it waits for another."""
 
-    part: Part
+    part: Part | Replica
     setting: NodeSetting
     done: bool = False
     crash: int = 0
@@ -143,13 +146,21 @@ class HeadProcess:
                 *setting.worker_options,
                 "--node",
                 name,
-                "--seat",
-                setting.own.model_dump_json(),
-                "--pipeline",
-                self.part.pipeline.model_dump_json(),
+                *self._own_options(),
             ],
-            setting.environment,
+            {**setting.environment, **self._own_environment()},
         )
+
+    def _own_options(self) -> list[str]:
+        if isinstance(self.part, Replica):
+            return ["--replicas", str(self.part.of_node)]
+        seat, pipeline = self.setting.own, self.part.pipeline
+        return ["--seat", seat.model_dump_json(), "--pipeline", pipeline.model_dump_json()]
+
+    def _own_environment(self) -> dict[str, str]:
+        if isinstance(self.part, Replica):
+            return {"CUDA_VISIBLE_DEVICES": ",".join(self.part.devices)}
+        return {}
 
 
 @dataclass(slots=True)
@@ -241,9 +252,10 @@ class FollowerProcess:
         return False
 
 
-def process_of(part: Part, setting: NodeSetting) -> PartProcess:
-    kind = HeadProcess if part.heads else FollowerProcess
-    return kind(part, setting)
+def process_of(part: Part | Replica, setting: NodeSetting) -> PartProcess:
+    if isinstance(part, Replica) or part.heads:
+        return HeadProcess(part, setting)
+    return FollowerProcess(part, setting)
 
 
 def _spawn(arguments: list[str], environment: Mapping[str, str]) -> Process:

@@ -22,9 +22,9 @@ class Part:
         """The part's first GPU on the node: no two parts have the same."""
         return next(s.first_gpu for s in self.pipeline.stages if s.slot == self.slot)
 
-    def like(self, other: "Part") -> bool:
+    def like(self, other: object) -> bool:
         """Whether a process of the one serves for the other: names and predictions may differ."""
-        return self._layout == other._layout
+        return isinstance(other, Part) and self._layout == other._layout
 
     @property
     def _layout(self) -> tuple[object, ...]:

@@ -67,6 +67,8 @@ class HeldFleet:
     now: Callable[[], datetime]
     """EC2's clock."""
     tell: Callable[[Event], None]
+    workers_a_node: int = 1
+    """Of a fleet without a plan."""
     planner: Planner | None = None
     role: RunRole | None = None
     """None: nodes have the rights of the job's launch template."""
@@ -119,7 +121,9 @@ class HeldFleet:
     @property
     def num_workers(self) -> int:
         """Of the fleet as wanted."""
-        return len(self.specs) if self.planner is None else self.planner.num_workers
+        if self.planner is not None:
+            return self.planner.num_workers
+        return len(self.specs) * self.workers_a_node
 
     def step(self, status: RunStatus, left_s: float | None) -> None:
         """One look, when it is time for it. An EC2 that does not answer is asked again later: the

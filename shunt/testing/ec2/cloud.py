@@ -8,7 +8,7 @@ with cloud(worker_python=..., store='{"uri": "/tmp/runs"}', log_directory=...) a
 
 import os
 import threading
-from collections.abc import Generator
+from collections.abc import Generator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from datetime import UTC, datetime, timedelta
@@ -93,6 +93,7 @@ def cloud(
     skew_s: float = 0.0,
     stop_timeout_s: float = 95.0,
     rest_of_aws: str = "",
+    gpus_by_type: Mapping[str, int] | None = None,
 ) -> Generator[Cloud]:
     """Serve an account until left. `skew_s`: how far EC2's clock is ahead of this machine's.
     `rest_of_aws`: URL of a moto server for all other calls and services."""
@@ -110,6 +111,7 @@ def cloud(
         log_directory=log_directory,
         power_off=lambda instance: double.end(instance.instance_id),
         stop_timeout_s=stop_timeout_s,
+        gpus_by_type=gpus_by_type or {},
     )
 
     def ended(instance: Instance) -> None:

@@ -46,6 +46,8 @@ class Machines:
     power_off: Callable[[Instance], None]
     """Called when a worker's end ends its machine."""
     stop_timeout_s: float = 95.0
+    gpus_by_type: Mapping[str, int] = field(default_factory=dict[str, int])
+    """What the machines' drivers list; one where the type is not named."""
     _machines: dict[str, _Machine] = field(default_factory=dict[str, _Machine])
 
     def boot(self, instance: Instance) -> None:
@@ -114,6 +116,7 @@ class Machines:
         argv += ["--store", self.store, "--run", instance.tags[tags.RUN]]
         argv += ["--node", instance.instance_id, "--slot", instance.tags[tags.SLOT]]
         argv += ["--address", "127.0.0.1", "--watch-imds", "--imds-url", url]
+        argv += ["--gpus", str(self.gpus_by_type.get(instance.pool.instance_type, 1))]
         argv += ["--recheck"] if tags.RECHECK in instance.tags else []
         argv += ["--watch-parent"]  # no worker survives the double
         self.log_directory.mkdir(parents=True, exist_ok=True)

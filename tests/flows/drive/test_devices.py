@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 
-from flows.drive.ec2_nodes import require_whole_nodes
+from flows.drive.ec2_nodes import require_whole_nodes, workers_a_node
 from flows.drive.nodes import require_devices
 from flows.surroundings import _devices  # pyright: ignore[reportPrivateUsage]
 from shunt.errors import JobError
@@ -67,15 +67,29 @@ def test_engines_that_need_more_gpus_than_their_share_are_refused() -> None:
         require_devices(job_of(workers=8, tp=4), 8)
 
 
+def test_a_fleet_is_counted_on_for_the_workers_of_its_smallest_type() -> None:
+    job = job_of(tp=2, types=("p5.48xlarge", "g6.12xlarge"))
+    assert job.fleet.ec2 is not None
+    assert workers_a_node(job, job.fleet.ec2) == 2
+
+
 def test_a_node_with_gpus_that_would_idle_is_refused_in_words() -> None:
-    for tp, types in ((1, ("g6.xlarge",)), (4, ("g6.12xlarge",)), (8, ("p5.48xlarge",))):
+    for tp, types in (
+        (1, ("g6.xlarge", "p5.48xlarge")),
+        (2, ("g6.12xlarge",)),
+        (8, ("p5.48xlarge",)),
+    ):
         job = job_of(tp=tp, types=types)
         assert job.fleet.ec2 is not None
         require_whole_nodes(job, job.fleet.ec2)
-    job = job_of(types=("g6.xlarge", "p5.48xlarge"))
-    assert job.fleet.ec2 is not None
-    with pytest.raises(JobError, match=r"p5\.48xlarge has 8 GPUs, and the worker of a node uses 1"):
-        require_whole_nodes(job, job.fleet.ec2)
+    for tp, types, what in (
+        (3, ("p5.48xlarge",), r"p5\.48xlarge has 8 GPUs, and a worker uses 3, which leaves 2"),
+        (2, ("p5.48xlarge", "g6.xlarge"), r"g6\.xlarge has 1 GPUs, and a worker uses 2, .*too few"),
+    ):
+        job = job_of(tp=tp, types=types)
+        assert job.fleet.ec2 is not None
+        with pytest.raises(JobError, match=what):
+            require_whole_nodes(job, job.fleet.ec2)
 
 
 def test_the_gpus_of_this_process_are_those_it_was_given_or_all(tmp_path: Path) -> None:
