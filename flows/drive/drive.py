@@ -75,6 +75,8 @@ class Ending:
     """The command that goes on with a run that was stopped early."""
     partial: str = ""
     """The command that writes what such a run has finished."""
+    look_at_errors: str = ""
+    """The command that lists rows without an answer, where there are any."""
     spend: Spend | None = None
     """None where no node cost money."""
 
@@ -295,11 +297,15 @@ def _ended(manifest: Manifest, summary: ResultSummary, num_lost: int) -> Ending:
     if allowed is None:
         allowed = int(policy.max_error_fraction * summary.num_rows)
     cut = _cut_rows_that_count(policy, summary)
+    look = run_command("errors", manifest) if summary.num_errors else ""
+    ending = Ending(
+        ExitCode.OK, manifest.run_id, "", summary, num_lost=num_lost, look_at_errors=look
+    )
     if summary.num_errors + cut <= allowed:
-        return Ending(ExitCode.OK, manifest.run_id, "", summary, num_lost)
+        return ending
     cut_too = f" and {cut} cut ones" if cut else ""
     reason = f"{summary.num_errors} error rows{cut_too}, {allowed} allowed"
-    return Ending(ExitCode.ROW_ERRORS, manifest.run_id, reason, summary, num_lost)
+    return replace(ending, code=ExitCode.ROW_ERRORS, reason=reason)
 
 
 def _cut_rows_that_count(policy: ErrorPolicy, summary: ResultSummary) -> int:

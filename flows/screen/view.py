@@ -204,6 +204,8 @@ def show_ending(console: Console, ending: Ending) -> None:
         soft_wrap=True,
     )
     _show_codes(console, summary.errors)
+    if ending.look_at_errors:
+        console.print(f"  which and why: {ending.look_at_errors}", highlight=False, soft_wrap=True)
     if summary.num_cut_rows:
         console.print(f"  {_cut_line(summary)}", highlight=False)
     if ending.reason:

@@ -8,7 +8,7 @@ from shunt.checkpoint.done import ShardDone
 from shunt.checkpoint.progress import replay
 from shunt.dataset.shard import prompts_of, read_shard_table
 from shunt.report.report import BadRow
-from shunt.run.collect import checked_outcome
+from shunt.run.collect import checked_outcome, origins
 from shunt.run.manifest import Manifest, ShardEntry
 from shunt.store.protocol import Store
 
@@ -19,16 +19,17 @@ MOST_SHOWN = 200
 def read_bad_rows(
     store: Store, manifest: Manifest, done: Mapping[str, ShardDone], *, most: int = MOST_SHOWN
 ) -> tuple[BadRow, ...]:
-    """The first of them in the order of the input. Only shards that have some are read.
+    """The first of them; see `bad_rows`."""
+    return tuple(islice(bad_rows(store, manifest, done), most))
+
+
+def bad_rows(store: Store, manifest: Manifest, done: Mapping[str, ShardDone]) -> Iterator[BadRow]:
+    """All of them in the order of the input. Only shards that have some are read.
 
     Of a shard that is not done, those that preflight refused. Raises `CorruptSegment`.
     """
-    found = (
-        row
-        for entry in manifest.shards
-        for row in _of_shard(store, manifest, entry, done.get(entry.shard_id))
-    )
-    return tuple(islice(found, most))
+    for entry in manifest.shards:
+        yield from _of_shard(store, manifest, entry, done.get(entry.shard_id))
 
 
 def _of_shard(
@@ -41,9 +42,15 @@ def _of_shard(
     prompts = prompts_of(table, defaults=manifest.settled_job.sampling)
     generated = expected > entry.num_error_rows
     progress = replay(store, manifest.run_id, entry.shard_id) if generated else None
-    for prompt in prompts:
+    for prompt, (file, line) in zip(prompts, origins(table, manifest), strict=True):
         error = prompt.error
         if error is None and progress is not None:
             error = checked_outcome(prompt, progress, manifest).error
         if error is not None:
-            yield BadRow(row_id=prompt.prompt_id, code=error.code.value, message=error.message)
+            yield BadRow(
+                row_id=prompt.prompt_id,
+                code=error.code.value,
+                message=error.message,
+                file=file,
+                line=line,
+            )

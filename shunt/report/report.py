@@ -153,6 +153,9 @@ class BadRow(_Record):
     code: str
     message: str
     """With file and line, where preflight found it."""
+    file: str | None = None
+    line: int | None = None
+    """Where the row came from; None in runs of earlier versions."""
 
 
 class RunReport(_Record):

@@ -8,10 +8,9 @@ from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import replace
 from datetime import datetime
-from itertools import repeat
 from pathlib import Path
 from tempfile import TemporaryDirectory
-from typing import Literal, TypeVar
+from typing import Any, Literal, TypeVar
 
 import pyarrow as pa
 from pydantic import BaseModel, ConfigDict
@@ -21,7 +20,7 @@ from shunt.checkpoint.generation import Generation
 from shunt.checkpoint.progress import ShardProgress, replay
 from shunt.dataset.prompt import Prompt
 from shunt.dataset.row_error import RowError, RowErrorCode
-from shunt.dataset.shard import BESIDE, prompts_of, read_shard_table
+from shunt.dataset.shard import prompts_of, read_shard_table
 from shunt.errors import CorruptSegment, JobError, RunIncomplete
 from shunt.job.job import Job, bare_place
 from shunt.job.sampling import StructuredOutput
@@ -256,13 +255,21 @@ def _with_origins(
     table: pa.Table, outcomes: Sequence[Outcome], manifest: Manifest
 ) -> Iterator[Outcome]:
     """The outcomes with what the shard says of their rows beside the prompts."""
-    columns = [
-        table.column(name).to_pylist() if name in table.column_names else repeat(None)
-        for name in BESIDE.names
-    ]
-    for outcome, number, line, raw in zip(outcomes, *columns, strict=False):
-        file = None if number is None else manifest.files[number].uri
+    raws = _beside(table, "malformed")
+    for outcome, (file, line), raw in zip(outcomes, origins(table, manifest), raws, strict=True):
         yield replace(outcome, raw=raw, file=file, line=line)
+
+
+def origins(table: pa.Table, manifest: Manifest) -> Iterator[tuple[str | None, int | None]]:
+    """File and line of each row of a shard; None where a shard of an earlier version has none."""
+    for number, line in zip(_beside(table, "file"), _beside(table, "line"), strict=True):
+        yield None if number is None else manifest.files[number].uri, line
+
+
+def _beside(table: pa.Table, name: str) -> Sequence[Any]:
+    if name in table.column_names:
+        return table.column(name).to_pylist()
+    return [None] * table.num_rows
 
 
 def run_layout(

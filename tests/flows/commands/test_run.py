@@ -1,6 +1,7 @@
 """`shunt run`: to the end, twice, with bad rows, out of time, and how it says so."""
 
 import json
+import re
 from pathlib import Path
 
 import pytest
@@ -58,6 +59,15 @@ def test_bad_rows_over_the_limit_end_with_3_and_become_error_rows(desk: Desk) ->
 
     allowed = desk.shunt("run", "job.yaml", "--no-prefect", "--set", "errors.max_error_rows=3")
     assert allowed.returncode == 0
+    (command,) = re.findall(r"which and why: shunt (errors .*)", allowed.stdout)
+    listed = desk.shunt(*command.split()).stdout
+    assert re.search(r"empty_prompt +1 +prompts.jsonl:62 +the prompt is empty", listed)
+    of_one = desk.shunt(*command.split(), "--code", "duplicate_id", "--json")
+    (row,) = json.loads(of_one.stdout)["rows"]
+    assert (row["row_id"], row["line"]) == ("row-3", 63)
+    unknown = desk.shunt(*command.split(), "--code", "nonsense")
+    assert unknown.returncode == 2
+    assert "(there: malformed_row, empty_prompt, duplicate_id)" in unknown.stderr
 
 
 def test_cut_answers_are_told_and_may_count_as_errors(desk: Desk) -> None:
