@@ -31,13 +31,13 @@ from flows.surroundings import surroundings
 from shunt.dataset.preflight import PreflightReport
 from shunt.errors import JobError
 from shunt.job.job import Job
-from shunt.job.job_file import job_schema, load_job, override_job
+from shunt.job.job_file import Tree, job_schema, load_job, override_job
 from shunt.results.summary import read_summary
 from shunt.run.cancellation import cancel as cancel_run
+from shunt.run.decisive import decisive
 from shunt.run.event import Event, EventKind, record
 from shunt.run.listing import RunLine, read_lines
 from shunt.run.manifest import Manifest
-from shunt.run.model_identity import HARMLESS_EXTRA
 from shunt.run.prepare import preflight as preflight_job
 from shunt.run.showing import read_showings
 from shunt.run.status import StatusReader, status_tree
@@ -63,11 +63,6 @@ Plainly = Annotated[
 ]
 
 _errors = console_of(stderr=True)
-_DECISIVE = ("name", "input", "sampling", "shard_prompts", "errors.broken_structure",
-             "model.dtype", "model.revision", "model.generation_config",
-             "model.max_model_len", "model.adapters", "model.engine_kind",
-             "model.engine.extra")  # fmt: skip
-_HARMLESS = tuple(f"model.engine.extra.{name}=" for name in HARMLESS_EXTRA)
 _RUN_STOPS = "stopping: workers save what they have and leave"
 
 
@@ -243,15 +238,25 @@ def overridden(
 
     Raises `JobError` for a key that decides results: with another value it is another run.
     """
-    for override in overrides or []:
-        if override.startswith(_DECISIVE) and not override.startswith(_HARMLESS):
-            raise JobError(
-                f"--set {override}: this decides results, so it makes another run; use `shunt run`"
-            )
     tree = manifest.job.model_dump(mode="json", by_alias=True, exclude_unset=True)
     if manifest.job.store.uri != uri:
         tree["store"] = {"uri": uri, "endpoint_url": endpoint_url}
-    return manifest.model_copy(update={"job": override_job(tree, overrides or [])})
+    job = override_job(tree, overrides or [])
+    if decisive(job) != decisive(manifest.job):
+        others = [o for o in overrides or [] if _decides(tree, o, manifest.job)]
+        raise JobError(
+            f"--set {' --set '.join(others or overrides or [])}: this decides results, so it makes "
+            "another run; use `shunt run`"
+        )
+    return manifest.model_copy(update={"job": job})
+
+
+def _decides(tree: Tree, override: str, job: Job) -> bool:
+    """Whether it does by itself: some keys are only valid together."""
+    try:
+        return decisive(override_job(tree, [override])) != decisive(job)
+    except JobError:
+        return False
 
 
 @contextmanager

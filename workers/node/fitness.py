@@ -208,7 +208,7 @@ def _devices(machine: Machine, needed: Needed) -> Iterator[str]:
             "tensor_parallel_size, or name a larger type"
         )
     for gpu in machine.gpus[:1]:
-        if needed.gpu and _plain(needed.gpu) not in _plain(gpu.name):
+        if needed.gpu and not _is_a(gpu.name, needed.gpu):
             yield f"the GPU is a {gpu.name}, and the slot is planned for {needed.gpu}"
         if gpu.memory_bytes < needed.weight_bytes_per_gpu:
             yield (
@@ -238,8 +238,21 @@ def _major(text: str) -> int:
     return int(text.split(".", 1)[0])
 
 
-def _plain(name: str) -> str:
-    return re.sub(r"[^a-z0-9]", "", name.lower())
+def _is_a(told: str, planned: str) -> bool:
+    """Whether the driver's name of a card (NVIDIA A100-SXM4-40GB) may be that of the planned one
+    (A100-40GB-SXM): by the words up to the first with a digit in it, as form and memory are written
+    in many ways. A card beside a Grace has a G in front."""
+    words = _words(told)
+    chip: list[str] = []
+    for word in _words(planned):
+        chip.append(word)
+        if re.search(r"\d", word):
+            break
+    return all(word in words or f"g{word}" in words for word in chip)
+
+
+def _words(name: str) -> list[str]:
+    return re.findall(r"[a-z0-9]+", name.lower())
 
 
 def num_gpus_here() -> int:

@@ -77,3 +77,39 @@ def test_this_very_machine_can_be_looked_at() -> None:
     assert machine.shm_bytes > 0
     assert machine.num_files > 0
     assert cuda_of_lock(lambda name: f"{name} 13.0") == "nvidia-cuda-runtime 13.0"
+
+
+@pytest.mark.parametrize(
+    ("told", "planned"),
+    [
+        ("Tesla T4", "T4"),
+        ("Tesla V100-SXM2-16GB", "V100-SXM2-16GB"),
+        ("NVIDIA A10G", "A10G"),
+        ("NVIDIA L4", "L4"),
+        ("NVIDIA L40S", "L40S"),
+        ("NVIDIA A100-SXM4-40GB", "A100-40GB-SXM"),
+        ("NVIDIA A100 80GB PCIe", "A100-80GB-PCIe"),
+        ("NVIDIA H100 80GB HBM3", "H100-SXM"),
+        ("NVIDIA H100 NVL", "H100-NVL"),
+        ("NVIDIA H200", "H200-SXM"),
+        ("NVIDIA B200", "B200-SXM"),
+        ("NVIDIA GB200", "B200-SXM"),
+        ("NVIDIA GH200 480GB", "GH200-96GB"),
+        ("NVIDIA RTX PRO 6000 Blackwell Server Edition", "RTX-PRO-6000-BSE"),
+    ],
+)
+def test_drivers_and_catalogue_name_the_same_cards(told: str, planned: str) -> None:
+    """Names as nvidia-smi writes them, and as the catalogue does."""
+    card = replace(L4, name=told, memory_bytes=200 << 30)
+    assert faults(replace(FIT, gpus=(card,)), replace(NEEDED, gpu=planned)) == []
+
+
+@pytest.mark.parametrize(
+    ("told", "planned"),
+    [("NVIDIA L40S", "L4"), ("NVIDIA A10G", "A10"), ("NVIDIA A100-SXM4-40GB", "H100-SXM"),
+     ("NVIDIA RTX 6000 Ada Generation", "RTX-PRO-6000-BSE")],
+)  # fmt: skip
+def test_a_card_of_another_name_is_another_card(told: str, planned: str) -> None:
+    card = replace(L4, name=told, memory_bytes=200 << 30)
+    (fault,) = faults(replace(FIT, gpus=(card,)), replace(NEEDED, gpu=planned))
+    assert f"the GPU is a {told}, and the slot is planned for {planned}" in fault
