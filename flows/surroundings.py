@@ -20,7 +20,6 @@ from shunt.structure.worker_compiler import WorkerCompiler
 REPOSITORY = Path(__file__).resolve().parent.parent
 WORKER_PYTHON = "SHUNT_WORKER_PYTHON"
 """Environment variable: interpreter of the worker environment."""
-_DRIVER = Path("/proc/driver/nvidia/gpus")
 EC2_ENDPOINT = "AWS_ENDPOINT_URL_EC2"
 """Boto3's environment variable for an EC2 that is not AWS: the double, whose nodes are here."""
 

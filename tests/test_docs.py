@@ -12,6 +12,7 @@ from typer.main import get_command
 
 from benchmarks import tables
 from flows.cli import app
+from shunt.dataset.row_error import RowErrorCode
 from shunt.job.job import Job
 from shunt.job.mistakes import section_of
 
@@ -51,6 +52,14 @@ def test_every_command_and_option_exists(page: Path) -> None:
         named = re.findall(r"(?<![\w-])--[a-z][a-z-]*", rest)
         wrong += [f"shunt {' '.join(words)} {o}" for o in named if o not in options]
     assert not wrong
+
+
+def test_the_page_of_job_files_has_every_error_code() -> None:
+    page = (ROOT / "docs/jobs.md").read_text()
+    table = page.partition("## Error codes")[2].partition("\n## ")[0]
+    cells = re.findall(r"^\| (`.+?) \|", table, re.MULTILINE)
+    named = [code for cell in cells for code in re.findall(r"`([a-z_]+)`", cell)]
+    assert sorted(named) == sorted(code.value for code in RowErrorCode)
 
 
 def test_the_page_of_job_files_has_all_keys_and_no_others() -> None:

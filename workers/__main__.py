@@ -17,7 +17,7 @@ from pathlib import Path
 
 from shunt.aws.imds import IMDS_URL, Imds
 from shunt.checkpoint.gone import owner_name
-from shunt.fleet.worker_exit import WorkerExit
+from shunt.fleet.worker_exit import DRAIN_LIMIT_S, WorkerExit
 from shunt.job.job import Job
 from shunt.model.fetching import Interrupted
 from shunt.plan.plan import Pipeline
@@ -40,7 +40,6 @@ from workers.metrics import PORT_VARIABLE, serve_metrics
 from workers.model_fetch import ModelFetch
 from workers.node.partners import Partners
 from workers.patience import driver_watch, once_reached
-from workers.settings import DRAIN_LIMIT_S
 from workers.setup import sharing_device, threads_per_rank, with_pipeline, worker_of
 from workers.warm.warm_process import WarmDoor, WarmProcess, WarmSource
 

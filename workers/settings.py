@@ -5,9 +5,6 @@ from dataclasses import dataclass
 from shunt.run.node_status import HEARTBEAT_S
 from shunt.store.patience import STORE_PATIENCE_S
 
-DRAIN_LIMIT_S = 90.0
-"""A drain that takes longer has hung: inside the two minutes of a spot notice."""
-
 
 @dataclass(frozen=True, slots=True)
 class WorkerSettings:

@@ -1,4 +1,4 @@
-"""The commands about nodes that cost money: offers, nodes, reap, drill, aws."""
+"""The commands about nodes that cost money: offers, nodes, reap, drill."""
 
 import os
 from collections.abc import Callable

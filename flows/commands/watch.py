@@ -23,13 +23,14 @@ from shunt.aws.nodes.bought import BoughtNodes
 from shunt.errors import JobError
 from shunt.run.effort import answer_tokens
 from shunt.run.manifest import Manifest
+from shunt.run.node_status import HEARTBEAT_S
 from shunt.run.outlook import outlook_of
 from shunt.run.status import RunState, RunStatus, StatusReader, status_tree
 from shunt.store.patience import AWAY
 from shunt.store.protocol import Store
 
-_EVERY_S = 2.0
-"""A heartbeat's time: nothing is news sooner."""
+_EVERY_S = HEARTBEAT_S
+"""Nothing is news sooner."""
 _READS_PER_S = 25.0
 """Of nodes, at most: a fleet of hundreds is looked at less often, as each node is a read."""
 _ENDS = "no longer watching; the run goes on"

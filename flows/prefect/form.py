@@ -145,7 +145,7 @@ def form_of(job: Tree) -> dict[str, JsonValue]:
     groups: dict[str, dict[str, JsonValue]] = {
         "what": what, "answers": {}, "places": {}, "machines": {}, "stops": {}
     }  # fmt: skip
-    for group, field, path in _PLAIN:
+    for group, field, path in PLAIN_FIELDS:
         value = _take(rest, path)
         if value is not None:
             groups[group][field] = value
@@ -156,7 +156,7 @@ def form_of(job: Tree) -> dict[str, JsonValue]:
             "more": {"job_text": text}}  # fmt: skip
 
 
-_PLAIN = (
+PLAIN_FIELDS = (
     ("what", "template", "input.template"), ("what", "chat", "input.chat"),
     ("what", "system", "input.system"), ("answers", "max_tokens", "sampling.max_tokens"),
     ("answers", "temperature", "sampling.temperature"), ("answers", "top_p", "sampling.top_p"),
@@ -178,7 +178,7 @@ def _said(
     said: list[tuple[str, JsonValue]] = [("name", what.name), ("model.path", what.model)]
     if what.input != _AS_TEXT:
         said.append(("input.path", what.input))
-    for group, field, path in _PLAIN:
+    for group, field, path in PLAIN_FIELDS:
         form = groups[group]
         value = getattr(form, field)
         if value != type(form).model_fields[field].default:

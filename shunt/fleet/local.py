@@ -12,6 +12,10 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 from shunt.fleet.protocol import FleetNode, NotLaunched, one_after_another
+from shunt.fleet.worker_exit import DRAIN_LIMIT_S
+
+_GRACE_S = 5.0
+"""For a worker that ends itself at the limit to be gone."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -65,7 +69,8 @@ class LocalFleet:
     num_slots: int
     devices: tuple[str, ...] = ()
     """GPUs of this machine, as CUDA_VISIBLE_DEVICES names them; none: workers get no say of any."""
-    drain_timeout_s: float = 30.0
+    drain_timeout_s: float = DRAIN_LIMIT_S + _GRACE_S
+    """Workers end themselves before."""
     _processes: dict[str, _Process] = field(default_factory=dict[str, _Process])
     _counter: "itertools.count[int]" = field(default_factory=itertools.count)
 

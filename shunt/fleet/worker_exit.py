@@ -2,6 +2,10 @@
 
 from enum import IntEnum
 
+DRAIN_LIMIT_S = 90.0
+"""A worker that was told to leave has left by then: a drain that takes longer has hung, and two
+minutes are what a spot notice gives."""
+
 
 class WorkerExit(IntEnum):
     """Fleets, the unit file of a node and the reconciler read these and nothing else.

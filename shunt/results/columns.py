@@ -37,6 +37,11 @@ RAW_ROW = "raw_row"
 ORIGIN = ("input_file", "input_line")
 """Stand in results that were asked to say where each row came from."""
 LAYOUT_VERSION = 2
+_ADDED_IN_LAYOUT_1 = (
+    *("id", "generated_text", "finish_reason", "num_prompt_tokens", "num_output_tokens"),
+    *("generations", "logprobs", "prompt_logprobs", "error_code", "error_message"),
+    *("resumption", "resume_reason", "num_resumes"),
+)
 
 LOWEST_LOGPROB = -9999.0
 
@@ -86,7 +91,8 @@ class AddedColumns:
                 name = f"shunt_{name}"
             return name
 
-        return cls({name: free(name) for name in ADDED if not (name == "id" and has_ids)}, {})
+        added = [name for name in _ADDED_IN_LAYOUT_1 if not (name == "id" and has_ids)]
+        return cls({name: free(name) for name in added}, {})
 
     @property
     def id(self) -> str:

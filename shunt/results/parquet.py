@@ -27,7 +27,7 @@ _LOGPROBS = pa.list_(
         ]
     )
 )
-_ADDED_TYPES: Mapping[str, pa.DataType] = {
+ADDED_TYPES: Mapping[str, pa.DataType] = {
     "id": pa.string(),
     "generated_text": pa.string(),
     "finish_reason": pa.string(),
@@ -148,7 +148,7 @@ def _table(shard: ShardOutcomes, added: AddedColumns, types: ColumnTypes | pa.Sc
     columns = {added.moved.get(name, name): values for name, values in carried.items()}
     values = [added.values(outcome) for outcome in shard.outcomes]
     for column, name in added.names.items():  # ids take the place of the input's own
-        columns[name] = pa.array([row[name] for row in values], _ADDED_TYPES[column])
+        columns[name] = pa.array([row[name] for row in values], ADDED_TYPES[column])
     return pa.table(columns)
 
 

@@ -74,5 +74,6 @@ class Store(Protocol):
         ...
 
     def delete(self, key: str) -> None:
-        """Remove an object; it need not exist. For tests and for a purge the user asked for."""
+        """Remove an object; it need not exist. No object of a run is ever deleted: this is for
+        what stands beside results, for tests, and for a purge that the user asked for."""
         ...

@@ -6,6 +6,7 @@ import urllib.request
 
 from prometheus_client import REGISTRY
 
+from shunt.run.node_status import NodeStatus
 from shunt.testing.memory_store import MemoryStore
 from tests.workers.bench import Bench
 from tests.workers.test_worker import long_prompts
@@ -36,3 +37,7 @@ async def test_the_endpoint_serves_the_workers_counts_on_the_first_free_port() -
     assert "shunt_worker_output_tokens_total 1200.0" in text
     assert "shunt_worker_requests_running 0.0" in text
     assert all(f"shunt_worker_{name}" in text for name in Tally.__dataclass_fields__)
+
+
+def test_what_a_worker_counts_is_in_its_status() -> None:
+    assert Tally.__dataclass_fields__.keys() <= NodeStatus.model_fields.keys()

@@ -18,7 +18,7 @@ from datetime import UTC, datetime
 
 from shunt.aws.imds import IMDS_URL, Imds
 from shunt.errors import ShuntError
-from shunt.fleet.worker_exit import WorkerExit
+from shunt.fleet.worker_exit import DRAIN_LIMIT_S, WorkerExit
 from shunt.job.job import Job
 from shunt.plan.kept_plan import newest_version, read_plan
 from shunt.plan.seat import Seat
@@ -35,7 +35,6 @@ from workers.node.node import Node
 from workers.node.part_process import NodeSetting, process_of
 from workers.node.replicas import Replica, replicas_of
 from workers.patience import driver_watch, once_reached
-from workers.settings import DRAIN_LIMIT_S
 
 log = logging.getLogger("workers.node")
 

@@ -9,7 +9,7 @@ import pytest
 from prefect.utilities.callables import parameter_schema
 
 from flows.prefect.deployment_file import load_deployments
-from flows.prefect.form import form_of, job_of_parameters
+from flows.prefect.form import PLAIN_FIELDS, form_of, job_of_parameters
 from flows.prefect.generate_form import generate
 from flows.surroundings import REPOSITORY
 from shunt.errors import JobError
@@ -17,6 +17,7 @@ from shunt.job.job import Job
 from shunt.job.job_file import load_job
 
 SCHEMA: dict[str, Any] = parameter_schema(generate).model_dump_for_openapi()
+GROUPS = ("what", "answers", "places", "machines", "stops", "more")
 FORM: dict[str, Any] = {"what": {"name": "a", "model": "m", "input": "/data/in.jsonl"}}
 
 
@@ -29,6 +30,23 @@ def test_the_form_has_some_twenty_fields_each_with_a_type_and_a_word_of_help() -
     ]
     assert 15 <= len(fields) <= 24
     assert all(field["type"] and field["description"] for field in fields)
+
+
+SPECIAL = {
+    "what": {"name", "model", "input", "first_rows"},
+    "places": {"format"},
+    "machines": {"fleet"},
+    "more": {"job_file", "job_text"},
+}
+"""Fields that are more, or less, than the value of one key of the job."""
+
+
+def test_no_field_of_the_form_is_without_a_meaning() -> None:
+    """A field that nobody reads would be ignored silently."""
+    plain = {(group, field) for group, field, _ in PLAIN_FIELDS}
+    special = {(group, field) for group, fields in SPECIAL.items() for field in fields}
+    groups = {name: SCHEMA["definitions"][name.capitalize()]["properties"] for name in GROUPS}
+    assert plain | special == {(group, f) for group, fields in groups.items() for f in fields}
 
 
 @pytest.mark.parametrize("path", sorted(REPOSITORY.glob("examples/*.yaml")), ids=lambda p: p.name)

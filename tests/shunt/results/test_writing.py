@@ -11,8 +11,10 @@ import pyarrow.parquet as pq
 import pytest
 
 from shunt.checkpoint.generation import Finish, Generation, TokenLogprobs
+from shunt.results.columns import ADDED, OF_STRUCTURE, ORIGIN, RAW_ROW
 from shunt.results.openai_lines import BatchFile
 from shunt.results.outcome import Outcome, ShardOutcomes
+from shunt.results.parquet import ADDED_TYPES
 from shunt.results.writing import learn_layout, write_results
 
 INFINITE = (TokenLogprobs((1, 2), (-0.5, float("-inf")), 1),)
@@ -131,3 +133,7 @@ def test_completions_have_the_logprobs_of_completions(tmp_path: Path) -> None:
         "top_logprobs": [{"token_id:1": -0.5, "token_id:2": -9999.0}],
         "text_offset": [0],
     }
+
+
+def test_every_column_of_ours_has_a_type_in_parquet() -> None:
+    assert {*ADDED, *OF_STRUCTURE, RAW_ROW, *ORIGIN} == ADDED_TYPES.keys()
