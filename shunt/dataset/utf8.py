@@ -60,9 +60,15 @@ def _refuse_others(source: SourceFile, head: bytes, *, marked: bool) -> None:
     for begin, what in _OTHERS.items():
         if head.startswith(begin):
             raise InputError(f"{source.uri}: {what}")
-    if not marked and any(head) and (head[::2] == b"\0\0" or head[1::2] == b"\0\0"):
+    if not marked and (_is_wide(head[::2], head[1::2]) or _is_wide(head[1::2], head[::2])):
         why = "seems to be UTF-16 or UTF-32 without a byte order mark; save it as UTF-8"
         raise InputError(f"{source.uri}: {why}")
+
+
+def _is_wide(high: bytes, low: bytes) -> bool:
+    """Whether these halves of a head look like two characters of a row, or one of four bytes."""
+    text = low.replace(b"\0", b"").decode("latin-1")
+    return high == b"\0\0" and text != "" and text.isprintable()
 
 
 class _Blocks(io.RawIOBase):

@@ -150,6 +150,11 @@ def test_an_array_that_was_cut_ends_in_a_bad_row(tmp_path: Path) -> None:
     assert second.error is not None
 
 
+def test_lines_of_null_bytes_are_bad_rows_and_no_encoding(tmp_path: Path) -> None:
+    rows = _written(tmp_path, b"\0\n\0\n")
+    assert [row.error is not None for row in rows] == [True, True]
+
+
 @pytest.mark.parametrize("encoding", ["utf-16", "utf-32", "utf-8-sig"])
 def test_text_with_a_byte_order_mark_is_read_in_its_encoding(tmp_path: Path, encoding: str) -> None:
     rows = _written(tmp_path, '{"a": "é\U0001f600"}\r\n{"a": 2}\r\n'.encode(encoding))
@@ -160,6 +165,8 @@ def test_text_with_a_byte_order_mark_is_read_in_its_encoding(tmp_path: Path, enc
     ("data", "message"),
     [
         ('{"a": 1}\n'.encode("utf-16-le"), "UTF-16 or UTF-32 without a byte order mark"),
+        ('{"a": 1}\n'.encode("utf-16-be"), "UTF-16 or UTF-32 without a byte order mark"),
+        ('{"a": 1}\n'.encode("utf-32-be"), "UTF-16 or UTF-32 without a byte order mark"),
         (b'{\n  "a": 1\n}\n', "an object over several lines"),
         (b"PAR1\x15\x04", "is a Parquet file"),
         (gzip.compress(b"{}"), "should end in .gz"),

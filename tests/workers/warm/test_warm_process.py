@@ -1,6 +1,7 @@
 """A warm process and its forks; without vLLM, which it then has not imported."""
 
 import os
+import re
 import signal
 import subprocess
 import sys
@@ -78,7 +79,8 @@ def test_forks_outlive_it_and_the_next_process_is_started_cold(
     cold.join()
     assert cold.exitcode == 3
     assert len(told) == 1
-    assert "nobody answers" in told[0]
+    # Its socket is not there any more, or still held by the process that it forked.
+    assert re.match("nobody answers|the other end says nothing", told[0])
     running.kill()
     running.join()
     assert running.exitcode is not None
