@@ -66,10 +66,14 @@ fix: $(CONTROL)/installed ## repair what ruff can repair
 bench: environments model ## run every benchmark and write benchmarks/results/ (30 min)
 	@$(CONTROL)/bin/python -m benchmarks
 
+# Property tests of the default suite, on examples that nobody has seen.
+DRAWN := --hypothesis-profile=drawn
+DRAWING = $(shell grep -rl "^from hypothesis" tests --include='test_*.py')
 soak: environments model ## kill workers and driver at random, over and over (1 h or more)
 	@status=0; \
-	$(CONTROL)/bin/python $(PYTEST) -m "soak and not vllm" || status=1; \
-	$(WORKER)/bin/python $(PYTEST) $(WORKER_TESTS) -m "soak and vllm and not gpu" || status=1; \
+	$(CONTROL)/bin/python $(PYTEST) $(DRAWN) -m "soak and not vllm" || status=1; \
+	$(WORKER)/bin/python $(PYTEST) $(DRAWN) $(WORKER_TESTS) -m "soak and vllm and not gpu" || status=1; \
+	$(CONTROL)/bin/python $(PYTEST) $(DRAWN) -q $(DRAWING) || status=1; \
 	exit $$status
 
 ui: environments model ## start Prefect's server and worker with the deployments; says where to look
