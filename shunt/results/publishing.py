@@ -142,13 +142,12 @@ def _check_bucket(place: Store) -> None:
 
 
 def _withdraw(store: Store, names: Sequence[str]) -> None:
-    """Remove what is there of these: not everybody who may write may delete."""
+    """Remove what is there of these. Who may write and not delete leaves it: files that are written
+    again have the same rows, and partial ones have a name of their own."""
     for name in names:
-        try:
+        with suppress(ObjectMissing, StoreDenied):
             store.size_bytes(name)
-        except ObjectMissing:
-            continue
-        store.delete(name)
+            store.delete(name)
 
 
 def _move_in(path: Path, target: Path) -> None:

@@ -2,6 +2,7 @@
 
 import json
 import logging
+import os
 import signal
 import subprocess
 import sys
@@ -153,7 +154,8 @@ class HeadProcess:
 
     def _own_options(self) -> list[str]:
         if isinstance(self.part, Replica):
-            return ["--replicas", str(self.part.of_node)]
+            cores = ",".join(map(str, self.part.cores(sorted(os.sched_getaffinity(0)))))
+            return ["--replicas", str(self.part.of_node), "--cores", cores]
         seat, pipeline = self.setting.own, self.part.pipeline
         return ["--seat", seat.model_dump_json(), "--pipeline", pipeline.model_dump_json()]
 

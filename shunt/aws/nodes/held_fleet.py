@@ -1,6 +1,7 @@
 """An EC2 fleet held at a run's work: notices heeded, nodes bought and given back, nothing left."""
 
 import logging
+import math
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from datetime import datetime, timedelta
@@ -320,7 +321,7 @@ class HeldFleet:
         specs = self.fleet.specs
         if self._open_shards is not None:
             units = {specs[slot].group or slot for slot in self.reconciler.holding}
-            room = self._open_shards - len(units)
+            room = math.ceil(self._open_shards / self.workers_a_node) - len(units)
             empty = dict.fromkeys(specs[slot].group or slot for slot in slots)
             wanted = {*[unit for unit in empty if unit not in units][: max(0, room)], *units}
             slots = [slot for slot in slots if (specs[slot].group or slot) in wanted]

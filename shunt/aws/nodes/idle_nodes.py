@@ -41,9 +41,9 @@ class IdleNodes:
 
 
 def _idle(status: RunStatus) -> set[str]:
-    """Machines all of whose workers idle; a node of a plan has several."""
+    """Machines all of whose workers idle; a node may have several. A worker that was killed says
+    nothing any more, and its successor has another name."""
     states: dict[str, set[NodeState]] = {}
-    for node in status.nodes:
-        if not node.slot and node.state is not NodeState.ENDED:
-            states.setdefault(keys.machine_of(node.node_id), set()).add(node.state)
+    for node in status.living:
+        states.setdefault(keys.machine_of(node.node_id), set()).add(node.state)
     return {machine for machine, found in states.items() if found == {NodeState.IDLE}}

@@ -2,6 +2,7 @@
 
 import logging
 from collections.abc import Callable
+from contextlib import ExitStack
 from datetime import datetime
 from typing import Protocol
 
@@ -59,15 +60,23 @@ def end_run(
     if hold is Hold.UNKNOWN:
         _end_known(fleet, error)
         return
-    if fleet.ever_launched:
-        _end_nodes(fleet, error)
-        _clear(fleet)
-        _tell_bill(meter, tell)
-    if role is not None:
-        try:
-            role.remove()
-        except ShuntError as left:
-            log.warning("role of the run not removed; shunt aws teardown does it: %s", left)
+    with ExitStack() as last:
+        if fleet.ever_launched:
+            _end_nodes(fleet, error)
+            last.callback(_remove, role)  # whatever becomes of the bill
+            _clear(fleet)
+            _tell_bill(meter, tell)
+        else:
+            _remove(role)
+
+
+def _remove(role: RunRole | None) -> None:
+    if role is None:
+        return
+    try:
+        role.remove()
+    except ShuntError as left:
+        log.warning("role of the run not removed; shunt aws teardown does it: %s", left)
 
 
 def _end_nodes(fleet: Ec2Fleet, error: BaseException | None) -> None:

@@ -12,7 +12,7 @@ from pydantic import ValidationError
 from shunt.errors import JobError
 from shunt.job.job import Job
 from shunt.results.place import access_to, reach_of
-from shunt.results.publishing import check_writable
+from shunt.results.publishing import check_writable, publish, remove_partial
 from shunt.results.summary import SUMMARY_NAME
 from shunt.run.collect import collect
 from shunt.run.verify import verify
@@ -110,9 +110,16 @@ def test_an_output_that_cannot_be_written_is_known_before_the_first_token(s3: S3
         check_writable(missing.output.path, reach_of(missing, ENVIRONMENT))
 
 
-def test_who_may_write_and_not_delete_can_publish() -> None:
+def test_who_may_write_and_not_delete_can_publish(tmp_path: Path) -> None:
     class WriteOnly(MemoryStore):
         def delete(self, key: str) -> None:
             raise StoreDenied("s3:DeleteObject is not granted", key=key)
 
-    check_writable("s3://b/out", lambda _uri: WriteOnly())
+    store = WriteOnly()
+    check_writable("s3://b/out", lambda _uri: store)
+    store.put("results.partial.jsonl", b"{}")
+    (tmp_path / "results.jsonl").write_text("{}")
+    for told in ("{}", '{"again": 1}'):
+        publish([tmp_path / "results.jsonl"], SUMMARY_NAME, told, "s3://b/out", lambda _uri: store)
+        remove_partial("s3://b/out", lambda _uri: store)
+        assert store.get(SUMMARY_NAME) == told.encode()

@@ -9,6 +9,7 @@ from shunt.aws import tags
 from shunt.aws.errors import OutcomeUnknown
 from shunt.aws.nodes.pool import Pool
 from shunt.job.job import Limits
+from shunt.run.node_status import NodeState
 from shunt.run.status import ShardStatus
 from shunt.testing.ec2.faults import FailFirst, unauthorised
 from tests.shunt.aws.conftest import START, ZONES, Account
@@ -140,6 +141,18 @@ def test_no_more_nodes_are_bought_than_shards_are_open(account: Account, num_sha
     assert len(stand.living()) == num_shards
 
 
+@pytest.mark.parametrize(("num_shards", "num_nodes"), [(1, 1), (4, 1), (5, 2)])
+def test_a_node_of_several_workers_takes_as_many_shards(
+    account: Account, num_shards: int, num_nodes: int
+) -> None:
+    stand = stand_of(account)
+    stand.held.workers_a_node = 4
+    stand.shards = tuple(map(shard, "abcde"[:num_shards]))
+    for _ in range(3):
+        stand.look()
+    assert len(stand.living()) == num_nodes
+
+
 def tail(account: Account) -> tuple[Stand, Callable[[], None]]:
     """Two nodes; the first holds the only shard that is left."""
     stand = stand_of(account)
@@ -163,6 +176,15 @@ def test_a_node_that_finds_no_shard_is_released_and_not_replaced(account: Accoun
     account.double.end(first, "Server.SpotInstanceTermination")
     looks()
     assert len(stand.living()) == 1, "the last shard still needs one"
+
+
+def test_a_worker_that_was_killed_keeps_no_idle_node(account: Account) -> None:
+    """It says for ever that it runs; the one that was started in its place has another name."""
+    stand, looks = tail(account)
+    first, second = stand.nodes()
+    stand.say(f"{second}.0-dead01", NodeState.RUNNING)
+    looks()
+    assert stand.living() == [first]
 
 
 def test_idle_nodes_stay_while_a_shard_is_free(account: Account) -> None:

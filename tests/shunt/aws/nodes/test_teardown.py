@@ -6,10 +6,12 @@ from datetime import timedelta
 
 import pytest
 
+from shunt.aws.money.meter import Meter
 from shunt.aws.nodes.pool import Blocklist, Pool
 from shunt.aws.nodes.replanning import Found, Remaining, Replanning
 from shunt.errors import RunError
 from shunt.run.driver import DrivenElsewhere, DriverLease, Place, take_drive
+from shunt.run.spend import Spend
 from shunt.run.status import RunState, RunStatus
 from shunt.store.errors import StoreUnavailable
 from tests.shunt.aws.conftest import RUN, START, ZONES, Account
@@ -101,7 +103,7 @@ def left(stand: Stand, meanwhile: Callable[[], object]) -> None:
         raise RunError(RUN, "every worker failed")
 
 
-@pytest.mark.parametrize("what", ["store", "price", "bug"])
+@pytest.mark.parametrize("what", ["store", "price"])
 def test_an_error_on_the_way_out_hides_no_error_and_leaks_no_role(
     account: Account, monkeypatch: pytest.MonkeyPatch, what: str
 ) -> None:
@@ -118,6 +120,22 @@ def test_an_error_on_the_way_out_hides_no_error_and_leaks_no_role(
 
     with pytest.raises(RunError, match="every worker failed"):
         left(stand, meanwhile)
+    assert stand.living() == []
+    assert not role.there
+
+
+def test_a_bug_on_the_way_out_leaks_no_role_and_names_the_first_error(
+    account: Account, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    role = Role()
+    stand = stand_of(account, role=role)
+
+    def broken(_: Meter) -> Spend:
+        raise KeyError("a price")
+
+    with pytest.raises(KeyError, match="a price") as raised:
+        left(stand, lambda: monkeypatch.setattr(Meter, "read", broken))
+    assert isinstance(raised.value.__context__, RunError)
     assert stand.living() == []
     assert not role.there
 
