@@ -5,7 +5,6 @@ import asyncio
 import logging
 import os
 import random
-import signal
 import sys
 import threading
 import time
@@ -13,31 +12,29 @@ import uuid
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from datetime import UTC, datetime
+from functools import partial
 from pathlib import Path
 
 from shunt.aws.imds import IMDS_URL, Imds
 from shunt.checkpoint.gone import owner_name
 from shunt.fleet.worker_exit import DRAIN_LIMIT_S, WorkerExit
 from shunt.job.job import Job
-from shunt.model.fetching import Interrupted
 from shunt.plan.plan import Pipeline
 from shunt.plan.seat import Seat
 from shunt.run.kept_job import current_job
 from shunt.run.manifest import Manifest, read_manifest
 from shunt.store.config import StoreConfig, open_configured_store
 from shunt.store.protocol import Store
-from workers.ending import ending_told, write_end
+from workers.ending import ending_told
 from workers.engine.config import engine_environment
 from workers.interruption import (
     leave_at_the_latest,
     on_parent_gone,
     on_provider_notice,
     on_signals,
-    watch_notices,
-    watch_pipe,
 )
 from workers.metrics import PORT_VARIABLE, serve_metrics
-from workers.model_fetch import ModelFetch
+from workers.model_fetch import ModelFetch, bring_watched
 from workers.node.partners import Partners
 from workers.patience import driver_watch, once_reached
 from workers.setup import sharing_device, threads_per_rank, with_pipeline, worker_of
@@ -67,12 +64,13 @@ def main(argv: Sequence[str]) -> int:
             )
         )
         with _warm(manifest.job, options) as warm:
-            try:
-                manifest = _with_model(store, store_config, manifest, options)
-            except Interrupted as told:
-                log.info("%s", told)
-                write_end(store, options.run, options.node, WorkerExit.DRAINED)
-                return WorkerExit.DRAINED
+            bringing = ModelFetch(store, store_config, options.run, options.node, os.environ)
+            manifest = bring_watched(
+                bringing,
+                manifest,
+                watch_parent=options.watch_parent,
+                imds_url=options.imds_url if options.watch_imds else None,
+            )
             ending.code = asyncio.run(_run(store, manifest, options, warm))
     log.info("worker ends exit=%d (%s)", ending.code, ending.code.name.lower())
     return ending.code
@@ -81,7 +79,10 @@ def main(argv: Sequence[str]) -> int:
 def _manifest(store: Store, options: argparse.Namespace) -> Manifest:
     """The run's manifest, with this invocation's job where it says one, and split as planned."""
     manifest = once_reached(lambda: read_manifest(store, options.run))
-    job = Job.model_validate_json(options.job) if options.job else current_job(store, manifest)
+    if options.job:
+        job = Job.model_validate_json(options.job)
+    else:
+        job = once_reached(partial(current_job, store, manifest))
     if options.engines_per_device:
         job = sharing_device(job, options.engines_per_device)
     if options.pipeline:
@@ -103,32 +104,6 @@ def _warm(job: Job, options: argparse.Namespace) -> Iterator[WarmSource | None]:
             yield own
         finally:
             own.close()
-
-
-def _with_model(
-    store: Store, store_config: StoreConfig, manifest: Manifest, options: argparse.Namespace
-) -> Manifest:
-    """The manifest with the model on this machine. Raises `Interrupted`, when we are told to leave
-    meanwhile, and `ModelError`."""
-    if manifest.model is None:
-        return manifest
-    bringing = ModelFetch(store, store_config, options.run, options.node, os.environ)
-
-    def told_to_leave(reason: str) -> None:
-        log.info("leaving reason=%s", reason)
-        bringing.stop.set()
-
-    for number in (signal.SIGTERM, signal.SIGINT):  # the event loop sets its own after this
-        signal.signal(number, lambda number, _frame: told_to_leave(signal.Signals(number).name))
-    if options.watch_parent:
-        watch_pipe(sys.stdin.fileno(), told_to_leave)
-    arrived = threading.Event()
-    if options.watch_imds:
-        watch_notices(Imds(options.imds_url), told_to_leave, stopped=arrived)
-    try:
-        return bringing.bring(manifest)
-    finally:
-        arrived.set()
 
 
 def _partners(store: Store, manifest: Manifest, options: argparse.Namespace) -> Partners | None:

@@ -10,6 +10,7 @@ from datetime import UTC, datetime
 from shunt.errors import ShuntError
 from shunt.fleet.worker_exit import WorkerExit
 from shunt.model.errors import ModelError, ModelUnavailable
+from shunt.model.fetching import Interrupted
 from shunt.run.node_status import write_failure
 from shunt.store.errors import StoreError
 from shunt.store.protocol import Store
@@ -28,10 +29,15 @@ class Ending:
 @contextmanager
 def ending_told(store: Store, run_id: str, node_id: str) -> Generator[Ending]:
     """At a process edge: an error ends the block, is logged, and is told in the node's status, so
-    that `shunt status` says why the node failed without a look into its journal."""
+    that `shunt status` says why the node failed without a look into its journal. One that was told
+    to leave before it had its model has not failed."""
     ending = Ending()
     try:
         yield ending
+    except Interrupted as told:
+        log.info("%s", told)
+        ending.code = WorkerExit.DRAINED
+        _tell(store, run_id, node_id, ending.code, "")
     except ShuntError as error:
         log.error("%s: %s", type(error).__name__, error)
         ending.code = _code_of(error)
@@ -40,11 +46,6 @@ def ending_told(store: Store, run_id: str, node_id: str) -> Generator[Ending]:
         log.exception("the worker failed")
         ending.code = WorkerExit.BUG
         _tell(store, run_id, node_id, ending.code, f"{type(error).__name__}: {error}")
-
-
-def write_end(store: Store, run_id: str, node_id: str, code: WorkerExit) -> None:
-    """The last word of a process that was told to leave before it had a worker."""
-    _tell(store, run_id, node_id, code, "")
 
 
 def _code_of(error: ShuntError) -> WorkerExit:

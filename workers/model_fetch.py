@@ -2,12 +2,15 @@
 
 import logging
 import os
+import signal
+import sys
 import threading
 import time
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
 
+from shunt.aws.imds import Imds
 from shunt.model.fetching import FetchProgress, fetch
 from shunt.run.cancellation import is_cancelled
 from shunt.run.fetched_model import model_cache, source_of, with_directory
@@ -16,6 +19,7 @@ from shunt.run.node_status import NodeState, NodeStatus, write_status
 from shunt.store.config import StoreConfig
 from shunt.store.errors import StoreError
 from shunt.store.protocol import Store
+from workers.interruption import watch_notices, watch_pipe
 
 _TELL_S = 2.0
 
@@ -70,3 +74,28 @@ class ModelFetch:
                 self.stop.set()
         except StoreError as error:
             log.warning("status not stored: %s", error)
+
+
+def bring_watched(
+    bringing: ModelFetch, manifest: Manifest, *, watch_parent: bool, imds_url: str | None
+) -> Manifest:
+    """The manifest with the model on this machine. SIGTERM, SIGINT, the end of the parent and a
+    notice of the provider end it with `Interrupted`. Raises `ModelError`."""
+    if manifest.model is None:
+        return manifest
+
+    def told_to_leave(reason: str) -> None:
+        log.info("leaving reason=%s", reason)
+        bringing.stop.set()
+
+    for number in (signal.SIGTERM, signal.SIGINT):  # whoever works next sets its own after this
+        signal.signal(number, lambda number, _frame: told_to_leave(signal.Signals(number).name))
+    if watch_parent:
+        watch_pipe(sys.stdin.fileno(), told_to_leave)
+    arrived = threading.Event()
+    if imds_url is not None:
+        watch_notices(Imds(imds_url), told_to_leave, stopped=arrived)
+    try:
+        return bringing.bring(manifest)
+    finally:
+        arrived.set()

@@ -15,6 +15,7 @@ import time
 from collections.abc import Sequence
 from contextlib import suppress
 from datetime import UTC, datetime
+from functools import partial
 
 from shunt.aws.imds import IMDS_URL, Imds
 from shunt.errors import ShuntError
@@ -28,7 +29,7 @@ from shunt.store.config import StoreConfig, open_configured_store
 from shunt.store.protocol import Store
 from workers.ending import ending_told
 from workers.interruption import leave_at_the_latest, watch_notices, watch_pipe
-from workers.model_fetch import ModelFetch
+from workers.model_fetch import ModelFetch, bring_watched
 from workers.node.fitness import Needed, needed_of_plan, num_gpus_here, require_fit, this_machine
 from workers.node.instance import InstanceUnknown, read_instance
 from workers.node.node import Node
@@ -63,15 +64,21 @@ def main(argv: Sequence[str]) -> int:
         if options.check:
             _require_fit(store, options, plan_version)
         manifest = once_reached(lambda: read_manifest(store, options.run))
-        manifest = manifest.model_copy(update={"job": current_job(store, manifest)})
+        job = once_reached(partial(current_job, store, manifest))
+        manifest = manifest.model_copy(update={"job": job})
         replicas = [] if plan_version else _replicas(manifest.job, options)
         if not plan_version and not replicas:
             _become_worker(worker, options)
-        bringing = ModelFetch(store, config, options.run, options.node, os.environ, options.slot)
+        manifest = bring_watched(
+            ModelFetch(store, config, options.run, options.node, os.environ, options.slot),
+            manifest,
+            watch_parent=options.watch_parent,
+            imds_url=options.imds_url if options.watch_imds else None,
+        )
         setting = NodeSetting(
             store=store,
             run_id=options.run,
-            job=bringing.bring(manifest).settled_job,
+            job=manifest.settled_job,
             own=Seat(slot=options.slot, node_id=options.node, address=options.address),
             worker_options=worker,
             environment=dict(os.environ),
@@ -104,11 +111,12 @@ def _require_fit(store: Store, options: argparse.Namespace, plan_version: int) -
         imds.get("meta-data/instance-id")  # for the date of its reply
     machine = this_machine(os.environ, options.instance_type, imds.clock_offset_s)
     manifest = once_reached(lambda: read_manifest(store, options.run))
-    job = current_job(store, manifest)
+    job = once_reached(lambda: current_job(store, manifest))
     if job.model.engine_kind == "fake":
         needed = Needed(num_gpus=0)
     elif plan_version:
-        needed = needed_of_plan(read_plan(store, options.run, plan_version), options.slot)
+        plan = once_reached(lambda: read_plan(store, options.run, plan_version))
+        needed = needed_of_plan(plan, options.slot)
     else:
         needed = Needed(job.model.engine.num_gpus)
     require_fit(machine, needed)
