@@ -30,8 +30,9 @@ test: environments model chromium ## all tests that need neither a GPU nor AWS (
 	@echo "Four suites at once: whole runs are shown here, the other reports follow."
 	@mkdir -p $(REPORTS); $(MAKE) -j4 -k suite-runs suite-prefect suite-library suite-engine; status=$$?; \
 	cat $(REPORTS)/{prefect,library,engine}.txt; exit $$status
-# Whole runs wait more than they compute, so the four together keep two cores busy. Each report ends
-# with the ten slowest tests, the counts and the seconds.
+# Whole runs wait more than they compute, so the four together keep two cores busy; real engines, which
+# compute all the time, take what the others leave. Each report ends with the ten slowest tests, the
+# counts and the seconds.
 REPORTS := .cache/test-reports
 PREFECT := tests/flows/prefect tests/end_to_end
 suite-runs:
@@ -45,7 +46,7 @@ suite-library:
 	>$(REPORTS)/library.txt 2>&1
 suite-engine:
 	@(echo "The worker with real vLLM:"; \
-	$(WORKER)/bin/python $(PYTEST) --durations=10 $(WORKER_TESTS) \
+	nice -n 10 $(WORKER)/bin/python $(PYTEST) --durations=10 $(WORKER_TESTS) \
 	-m "vllm and not soak and not gpu") >$(REPORTS)/engine.txt 2>&1
 # Files that import in the worker's environment, which has no Prefect and no boto3.
 WORKER_TESTS := tests/workers $(wildcard tests/contracts/test_engine*.py)
