@@ -6,10 +6,10 @@ from typing import Annotated
 import typer
 
 from flows.commands.finding import find_run
+from flows.commands.output_file import writing
 from flows.commands.run import Endpoint, RunId, StoreUri
 from flows.screen.words import counted, size
 from shunt.aws.nodes.intent import pools_of
-from shunt.errors import JobError
 from shunt.report.receipts import write_receipts
 from shunt.run.spend import read_spend
 
@@ -29,15 +29,8 @@ def receipts(
     opened, manifest = find_run(run_id, store, endpoint_url)
     path = Path(output or f"{manifest.run_id}.receipts.parquet")
     spend = read_spend(opened, manifest.run_id)
-    try:
-        num_rows = write_receipts(
-            opened,
-            manifest,
-            path,
-            bought=pools_of(opened, manifest.run_id),
-            spend=spend,
-        )
-    except OSError as error:
-        raise JobError(f"{path}: cannot be written: {error.strerror}; name another file") from error
+    bought = pools_of(opened, manifest.run_id)
+    with writing(path):
+        num_rows = write_receipts(opened, manifest, path, bought=bought, spend=spend)
     cost = "" if spend is None else f", {spend.usd} USD in all"
     typer.echo(f"{path} ({counted(num_rows, 'row')}{cost}, {size(path.stat().st_size)})", err=True)

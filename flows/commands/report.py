@@ -7,9 +7,9 @@ from typing import Annotated
 import typer
 
 from flows.commands.finding import find_run
+from flows.commands.output_file import writing
 from flows.commands.run import Endpoint, RunId, StoreUri, print_lines
 from flows.screen.words import size
-from shunt.errors import JobError
 from shunt.report.reading import read_report
 
 STDOUT = "-"
@@ -48,10 +48,6 @@ def _write(target: str, text: str) -> None:
         print_lines([text])
         return
     path = Path(target)
-    try:
+    with writing(path):
         path.write_text(text, encoding="utf-8")
-    except OSError as error:
-        raise JobError(
-            f"{target}: cannot be written: {error.strerror}; name another file"
-        ) from error
     typer.echo(f"{path} ({size(len(text.encode()))})", err=True)

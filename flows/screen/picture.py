@@ -84,10 +84,5 @@ def _cells(node: NodeStatus, look: Look) -> list[RenderableType]:
     state = Text(node.detail or node.state.value, style=style)
     pool = [look.pools.get(keys.machine_of(node.node_id), "")] if look.pools else []
     rate = look.outlook.by_worker.get(node.node_id, 0.0)
-    counts = (
-        node.running,
-        len(node.shards),
-        node.rows_finished,
-        node.output_tokens + node.unsaved_tokens,
-    )
+    counts = (node.running, len(node.shards), node.rows_finished, node.tokens_made)
     return [node.node_id, *pool, state, f"{rate:,.0f}", *(f"{count:,}" for count in counts)]

@@ -61,7 +61,7 @@ def show_status(console: Console, status: RunStatus) -> None:
         if len(open_shards) > _SHOWN_SHARDS:
             console.print(f"  and {len(open_shards) - _SHOWN_SHARDS} more open shards")
     for node in status.living:
-        tokens = counted(node.output_tokens + node.unsaved_tokens, "token")
+        tokens = counted(node.tokens_made, "token")
         busy = node.detail or f"{node.running} in flight, {tokens}"
         console.print(f"worker {node.node_id}: {node.state.value}, {busy}", highlight=False)
     for node in status.failed[-_SHOWN_FAILURES:]:

@@ -90,7 +90,7 @@ class LocalFleet:
         node_id = f"{self.run_tag}-{slot}-{next(self._counter)}"
         self.command.log_directory.mkdir(parents=True, exist_ok=True)
         number = int(slot.rsplit("-", 1)[-1])
-        cores = _cores_of(number, self.num_slots)
+        cores = cores_of(number, self.num_slots, sorted(os.sched_getaffinity(0)))
         environment = {**self.command.environment, "OMP_NUM_THREADS": str(len(cores))}
         sharing: list[str] = []
         if self.devices:
@@ -164,12 +164,11 @@ def engines_per_device(num_slots: int, num_devices: int) -> int:
     return -(-num_slots // num_devices)
 
 
-def _cores_of(slot: int, num_slots: int) -> list[int]:
-    """The slot's share of this process's cores: disjoint shares while there are enough cores."""
-    cores = sorted(os.sched_getaffinity(0))
+def cores_of(slot: int, num_slots: int, cores: Sequence[int]) -> list[int]:
+    """The slot's share of the cores, in one piece: disjoint shares while there are enough."""
     if num_slots > len(cores):
         return [cores[slot % len(cores)]]
-    return cores[slot * len(cores) // num_slots : (slot + 1) * len(cores) // num_slots]
+    return list(cores[slot * len(cores) // num_slots : (slot + 1) * len(cores) // num_slots])
 
 
 def _joined(cores: list[int]) -> str:

@@ -3,12 +3,11 @@
 from collections.abc import Iterator, Mapping
 from itertools import islice
 
-from shunt import keys
 from shunt.checkpoint.done import ShardDone
 from shunt.checkpoint.progress import replay
-from shunt.dataset.shard import prompts_of, read_shard_table
+from shunt.dataset.shard import prompts_of
 from shunt.report.report import BadRow
-from shunt.run.collect import checked_outcome, origins
+from shunt.run.collect import checked_outcome, origins, shard_table
 from shunt.run.manifest import Manifest, ShardEntry
 from shunt.store.protocol import Store
 
@@ -38,7 +37,7 @@ def _of_shard(
     expected = entry.num_error_rows if done is None else done.num_error_rows
     if not expected:
         return
-    table = read_shard_table(store.get(keys.shard_prompts(manifest.run_id, entry.shard_id)))
+    table = shard_table(store, manifest, entry)
     prompts = prompts_of(table, defaults=manifest.settled_job.sampling)
     generated = expected > entry.num_error_rows
     progress = replay(store, manifest.run_id, entry.shard_id) if generated else None

@@ -25,7 +25,7 @@ import pyarrow.parquet as pq
 from shunt import keys
 from shunt.checkpoint.gone import node_of
 from shunt.checkpoint.progress import read_log
-from shunt.dataset.shard import read_shard_table
+from shunt.run.collect import shard_table
 from shunt.run.manifest import Manifest, ShardEntry
 from shunt.run.spend import Spend
 from shunt.store.protocol import Store
@@ -129,7 +129,7 @@ def _turns(store: Store, manifest: Manifest, entry: ShardEntry) -> dict[int, _Tu
 def _rows_of(
     store: Store, manifest: Manifest, entry: ShardEntry, bought: Mapping[str, Bought]
 ) -> list[dict[str, Any]]:
-    table = read_shard_table(store.get(keys.shard_prompts(manifest.run_id, entry.shard_id)))
+    table = shard_table(store, manifest, entry)
     turns = _turns(store, manifest, entry)
     listing = manifest.model
     revision = "" if listing is None else listing.commit or listing.identity

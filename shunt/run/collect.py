@@ -182,7 +182,7 @@ def find_cuts(store: Store, manifest: Manifest) -> dict[str, dict[int, int]]:
 
     def look(entry: ShardEntry, progress: ShardProgress) -> tuple[dict[int, int], bool]:
         prompts = prompts_of(
-            _shard_table(store, manifest, entry), defaults=manifest.settled_job.sampling
+            shard_table(store, manifest, entry), defaults=manifest.settled_job.sampling
         )
         return dict(progress.cut), all(_terminal(p, progress) for p in prompts)
 
@@ -236,11 +236,12 @@ def _read_shard(
     store: Store, manifest: Manifest, entry: ShardEntry, cuts: Cuts
 ) -> tuple[pa.Table, list[Prompt], ShardProgress]:
     progress = replay(store, manifest.run_id, entry.shard_id, cut=cuts[entry.shard_id])
-    table = _shard_table(store, manifest, entry)
+    table = shard_table(store, manifest, entry)
     return table, prompts_of(table, defaults=manifest.settled_job.sampling), progress
 
 
-def _shard_table(store: Store, manifest: Manifest, entry: ShardEntry) -> pa.Table:
+def shard_table(store: Store, manifest: Manifest, entry: ShardEntry) -> pa.Table:
+    """The prompts of the shard, as they were prepared."""
     return read_shard_table(store.get(keys.shard_prompts(manifest.run_id, entry.shard_id)))
 
 
@@ -277,7 +278,7 @@ def run_layout(
 ) -> Layout:
     """The result columns of the run; see `learn_layout`."""
     own = manifest.job.input.columns.id
-    tables = (_shard_table(store, manifest, entry) for entry in manifest.shards)
+    tables = (shard_table(store, manifest, entry) for entry in manifest.shards)
     return learn_layout(
         (ShardOutcomes(table, ()) for table in tables),
         id_columns=[own] if own else ["custom_id", "id"],

@@ -1,7 +1,7 @@
 """What of a job's own words decides results: a run that stands goes on with the same only."""
 
 from shunt.job.job import Job
-from shunt.run.model_identity import HARMLESS_EXTRA
+from shunt.run.model_identity import deciding_extra
 
 
 def decisive(job: Job) -> dict[str, object]:
@@ -11,7 +11,6 @@ def decisive(job: Job) -> dict[str, object]:
     counts, as a run that stands does not look at it again.
     """
     model = job.model
-    extra = model.engine.extra
     return {
         "name": job.name,
         "input": job.input,
@@ -25,5 +24,5 @@ def decisive(job: Job) -> dict[str, object]:
         "adapters": model.adapters,
         "engine_kind": model.engine_kind,
         "tool_call_parser": model.tool_call_parser,
-        "extra": {key: extra[key] for key in extra if key not in HARMLESS_EXTRA},
+        "extra": deciding_extra(model),
     }

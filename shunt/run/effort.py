@@ -37,7 +37,7 @@ class Effort:
 
     def saw(self, now_s: float, status: RunStatus) -> None:
         """The counts at this instant of one monotonic clock."""
-        tokens = sum(n.output_tokens + n.unsaved_tokens for n in _workers(status.nodes))
+        tokens = sum(n.tokens_made for n in _workers(status.nodes))
         if self._last_s is not None:
             busy_s = (now_s - self._last_s) * num_busy(status)
             kept = math.exp(-busy_s / (MEMORY_S * max(1, num_busy(status))))
@@ -58,7 +58,7 @@ class Effort:
         whole = sum(shard.num_output_tokens for shard in ended)
         a_row = whole / rows if rows and whole else self._of_ended_rows(status)
         open_rows = status.rows_left
-        began = sum(n.output_tokens + n.unsaved_tokens for n in _workers(status.nodes)) - whole
+        began = sum(n.tokens_made for n in _workers(status.nodes)) - whole
         return max(open_rows * a_row - max(0, began), open_rows * 1.0)
 
     def _of_ended_rows(self, status: RunStatus) -> float:

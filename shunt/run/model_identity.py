@@ -2,6 +2,8 @@
 
 from pathlib import Path
 
+from pydantic import JsonValue
+
 from shunt.errors import RunError
 from shunt.job.job import Job, Model
 from shunt.model.fingerprint import directory_fingerprint
@@ -46,7 +48,6 @@ def model_identity(job: Job, listing: ModelListing | None = None) -> dict[str, o
     model that nodes fetch; it stands for the revision, which may move."""
     model, files = job.model, model_files(job.model)
     fetched = {"listing": listing.identity, "revision": None} if listing is not None else {}
-    extra = model.engine.extra
     # Left out where there is none: older ids stay as they are.
     parser = {"tool_call_parser": model.tool_call_parser} if model.tool_call_parser else {}
     return {
@@ -57,10 +58,16 @@ def model_identity(job: Job, listing: ModelListing | None = None) -> dict[str, o
         "max_model_len_tokens": model.max_model_len_tokens,
         "adapters": sorted(model.adapters),
         "engine_kind": model.engine_kind,
-        "extra": {key: extra[key] for key in sorted(extra) if key not in HARMLESS_EXTRA},
+        "extra": deciding_extra(model),
         **parser,
         **fetched,
     }
+
+
+def deciding_extra(model: Model) -> dict[str, JsonValue]:
+    """Of `model.engine.extra`, in the order of its keys."""
+    extra = model.engine.extra
+    return {key: extra[key] for key in sorted(extra) if key not in HARMLESS_EXTRA}
 
 
 def require_same_model(manifest: Manifest) -> None:

@@ -69,6 +69,11 @@ class NodeStatus(BaseModel):
     course: NodeCourse = NodeCourse()
     """What it has been through since it started."""
 
+    @property
+    def tokens_made(self) -> int:
+        """Here, with those that are not saved yet."""
+        return self.output_tokens + self.unsaved_tokens
+
     def silent(self, now: datetime) -> bool:
         """Whether it has not been heard of for a while: for display, as clocks may differ."""
         limit_s = STARTING_S if self.state is NodeState.STARTING else SILENT_S

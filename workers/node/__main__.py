@@ -61,10 +61,10 @@ def main(argv: Sequence[str]) -> int:
         return WorkerExit.BUG
     with ending_told(store, options.run, options.node) as ending:
         plan_version = once_reached(lambda: newest_version(store, options.run))
-        if options.check:
-            _require_fit(store, options, plan_version)
         manifest = once_reached(lambda: read_manifest(store, options.run))
         job = once_reached(partial(current_job, store, manifest))
+        if options.check:
+            _require_fit(store, options, job, plan_version)
         manifest = manifest.model_copy(update={"job": job})
         replicas = [] if plan_version else _replicas(manifest.job, options)
         if not plan_version and not replicas:
@@ -104,14 +104,12 @@ def _told_by_instance(argv: Sequence[str]) -> list[str]:
     return [*instance.arguments(), "--check", "--imds-url", options.imds_url, *rest]
 
 
-def _require_fit(store: Store, options: argparse.Namespace, plan_version: int) -> None:
+def _require_fit(store: Store, options: argparse.Namespace, job: Job, plan_version: int) -> None:
     """Raises `NodeUnfit`."""
     imds = Imds(options.imds_url)
     with suppress(OSError):
         imds.get("meta-data/instance-id")  # for the date of its reply
     machine = this_machine(os.environ, options.instance_type, imds.clock_offset_s)
-    manifest = once_reached(lambda: read_manifest(store, options.run))
-    job = once_reached(lambda: current_job(store, manifest))
     if job.model.engine_kind == "fake":
         needed = Needed(num_gpus=0)
     elif plan_version:

@@ -3,6 +3,8 @@
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
+from shunt.fleet.local import cores_of
+
 
 @dataclass(frozen=True, slots=True)
 class Replica:
@@ -19,11 +21,7 @@ class Replica:
 
     def cores(self, of_node: Sequence[int]) -> Sequence[int]:
         """Its share of the node's cores, in one piece: GPUs and cores of a socket lie together."""
-        first = self.number // len(self.devices)
-        count = len(of_node)
-        if count < self.of_node:
-            return [of_node[first % count]]
-        return of_node[first * count // self.of_node : (first + 1) * count // self.of_node]
+        return cores_of(self.number // len(self.devices), self.of_node, of_node)
 
     def like(self, other: object) -> bool:
         """Whether a process of the one serves for the other."""

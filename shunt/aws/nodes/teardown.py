@@ -2,7 +2,6 @@
 
 import logging
 from collections.abc import Callable
-from contextlib import ExitStack
 from datetime import datetime
 from typing import Protocol
 
@@ -60,14 +59,14 @@ def end_run(
     if hold is Hold.UNKNOWN:
         _end_known(fleet, error)
         return
-    with ExitStack() as last:
+    if fleet.ever_launched:
+        _end_nodes(fleet, error)
+    try:
         if fleet.ever_launched:
-            _end_nodes(fleet, error)
-            last.callback(_remove, role)  # whatever becomes of the bill
             _clear(fleet)
             _tell_bill(meter, tell)
-        else:
-            _remove(role)
+    finally:  # whatever becomes of the bill
+        _remove(role)
 
 
 def _remove(role: RunRole | None) -> None:
