@@ -7,7 +7,7 @@ from shunt.run.model_identity import deciding_extra
 def decisive(job: Job) -> dict[str, object]:
     """Equal for jobs that are one run over the same files and model.
 
-    `shunt.run.prepare.run_id_of` hashes the same, with what the files hold. Here the whole input
+    `shunt.run.run_id.run_id_of` hashes the same, with what the files hold. Here the whole input
     counts, as a run that stands does not look at it again.
     """
     model = job.model

@@ -7,7 +7,7 @@ import pytest
 from shunt.job.job import Job
 from shunt.job.job_file import override_job
 from shunt.run.decisive import decisive
-from shunt.run.prepare import find_dataset, run_id_of
+from shunt.run.run_id import find_dataset, run_id_of
 
 
 @pytest.fixture

@@ -15,7 +15,8 @@ from shunt.errors import JobError
 from shunt.job.job import Job
 from shunt.job.sampling import Sampling
 from shunt.run.manifest import Manifest
-from shunt.run.prepare import find_dataset, prepare, run_id_of
+from shunt.run.prepare import prepare
+from shunt.run.run_id import find_dataset, run_id_of
 from shunt.testing.memory_store import MemoryStore
 
 NOW = datetime(2026, 1, 1, tzinfo=UTC)

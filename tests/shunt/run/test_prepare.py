@@ -17,7 +17,8 @@ from shunt.errors import InputError, RunMissing
 from shunt.job.job import Job
 from shunt.job.job_file import load_job
 from shunt.run.manifest import Manifest, read_manifest
-from shunt.run.prepare import find_dataset, preflight, prepare, run_id_of
+from shunt.run.prepare import preflight, prepare
+from shunt.run.run_id import find_dataset, run_id_of
 from shunt.store.errors import StoreUnavailable
 from shunt.store.protocol import Store
 from shunt.testing.faulty_store import FaultyStore, When, fail_call

@@ -18,7 +18,8 @@ from shunt.job.job import Job
 from shunt.results.summary import ResultSummary
 from shunt.run.collect import collect
 from shunt.run.manifest import Manifest
-from shunt.run.prepare import find_dataset, prepare, run_id_of
+from shunt.run.prepare import prepare
+from shunt.run.run_id import find_dataset, run_id_of
 from shunt.run.verify import verify
 from shunt.testing.memory_store import MemoryStore
 
