@@ -18,6 +18,7 @@ from flows.commands.model import model
 from flows.commands.plan import calibrate, plan
 from flows.commands.receipts import receipts
 from flows.commands.report import report
+from flows.commands.retry import retry
 from flows.commands.watch import watch
 from flows.exit_code import ExitCode
 from flows.surroundings import keep_quiet
@@ -70,6 +71,7 @@ _OTHERS = {
     "watch": watch,
     "report": report,
     "receipts": receipts,
+    "retry": retry,
     "audit": audit,
     "plan": plan,
     "calibrate": calibrate,

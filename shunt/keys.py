@@ -25,6 +25,9 @@ runs/{run_id}/shown/{flow_run_id}.json                    overwritten by the flo
 runs/{run_id}/spend.json                                  overwritten by the run's controller alone
 runs/{run_id}/report.html                                 overwritten: made anew of the same facts
 runs/{run_id}/results/...                                 written once by collect
+runs/{run_id}/reuse.json                                  created if absent, before the shards
+runs/known/{name}/{run_id}/{part}-of-{parts}.keys         created if absent, after the shards
+runs/known/{name}/{run_id}/unanswered                     created if absent by collect
 ```
 
 Numbers are padded with zeros, so that a sorted listing is in numeric order.
@@ -222,3 +225,22 @@ def report(run_id: str) -> str:
 
 def result(run_id: str, name: str) -> str:
     return f"runs/{run_id}/results/{name}"
+
+
+def reuse(run_id: str) -> str:
+    """What the run takes answers from, settled when it is prepared."""
+    return f"runs/{run_id}/reuse.json"
+
+
+def known_prefix(name: str) -> str:
+    """Of the keys of all rows that runs of this name have generated."""
+    return f"runs/known/{name}/"
+
+
+def known_part(name: str, run_id: str, part: int, num_parts: int) -> str:
+    return f"{known_prefix(name)}{run_id}/{part:05d}-of-{num_parts:05d}.keys"
+
+
+def unanswered(name: str, run_id: str) -> str:
+    """Says that the run is finished, and which rows of it have no answer."""
+    return f"{known_prefix(name)}{run_id}/unanswered"

@@ -18,7 +18,7 @@ from shunt.dataset.rendering import renderer_of
 from shunt.dataset.shard import prompts_of
 from shunt.errors import RunIncomplete
 from shunt.results.summary import read_summary
-from shunt.run.collect import read_outcomes
+from shunt.run.collect import reading_outcomes
 from shunt.run.manifest import Manifest, read_manifest
 from shunt.store.config import StoreConfig, open_configured_store
 from shunt.store.protocol import Store
@@ -63,19 +63,20 @@ def resumed_requests(store: Store, manifest: Manifest) -> Iterator[Moved]:
     if summary is None:
         raise RunIncomplete(manifest.run_id, "is not collected yet; audit it when it is")
     renderer = renderer_of(manifest.job, clock=manifest.created_at)
-    for shard in read_outcomes(store, manifest, summary.cuts):
-        prompts = prompts_of(shard.table, defaults=manifest.settled_job.sampling)
-        for prompt, outcome in zip(prompts, shard.outcomes, strict=True):
-            for choice, generation in enumerate(outcome.generations):
-                if outcome.error is None and generation.num_resumes:
-                    token_ids = renderer.render(prompt)
-                    room = renderer.max_model_len - len(token_ids)
-                    sampling = choice_sampling(manifest.run_id, prompt, choice, room)
-                    request_id = f"{prompt.index}.{choice}"
-                    yield (
-                        Request(request_id, token_ids, sampling, calls_of=prompt.calls_of),
-                        generation,
-                    )
+    with reading_outcomes(store, manifest, summary.cuts) as outcomes:
+        for shard in outcomes():
+            prompts = prompts_of(shard.table, defaults=manifest.settled_job.sampling)
+            for prompt, outcome in zip(prompts, shard.outcomes, strict=True):
+                if outcome.error is not None or outcome.reused_from is not None:
+                    continue
+                for choice, generation in enumerate(outcome.generations):
+                    if generation.num_resumes:
+                        token_ids = renderer.render(prompt)
+                        room = renderer.max_model_len - len(token_ids)
+                        sampling = choice_sampling(manifest.run_id, prompt, choice, room)
+                        name = f"{prompt.index}.{choice}"
+                        calls_of = prompt.calls_of
+                        yield Request(name, token_ids, sampling, calls_of=calls_of), generation
 
 
 def sample(items: Sequence[Moved], fraction: float, rng: random.Random) -> list[Moved]:

@@ -63,7 +63,7 @@ Plainly = Annotated[
 ]
 
 _errors = console_of(stderr=True)
-_RUN_STOPS = "stopping: workers save what they have and leave"
+RUN_STOPS = "stopping: workers save what they have and leave"
 
 
 def run(
@@ -74,6 +74,10 @@ def run(
     dry_run: Annotated[
         bool, typer.Option("--dry-run", help="Preflight only; start nothing.")
     ] = False,
+    no_reuse: Annotated[
+        bool,
+        typer.Option("--no-reuse", help="Generate also what finished runs have answered."),
+    ] = False,
     no_prefect: Plainly = False,
     as_json: AsJson = False,
 ) -> None:
@@ -83,12 +87,14 @@ def run(
     than allowed; 4 deadline or budget reached; 75 interrupted, run again.
     """
     loaded = _load(job, overrides, strict)
+    if no_reuse:
+        loaded = loaded.model_copy(update={"reuse": False})
     if dry_run:
         _preflight(loaded, as_json=as_json)
         return
     check_job(loaded)
     store = reached(loaded.store)
-    with stop_on_signals(_RUN_STOPS) as stop, view_of(as_json=as_json) as watcher:
+    with stop_on_signals(RUN_STOPS) as stop, view_of(as_json=as_json) as watcher:
         around = surroundings(loaded, stop)
         if no_prefect:
             ending = drive(loaded, store, around, watcher, sample=sample, checked=True)
@@ -110,7 +116,7 @@ def resume_command(
     """Go on with a run, from its store alone."""
     opened, manifest = find_run(run_id, store, endpoint_url)
     manifest = overridden(manifest, store, endpoint_url, overrides)
-    with stop_on_signals(_RUN_STOPS) as stop, view_of(as_json=as_json) as watcher:
+    with stop_on_signals(RUN_STOPS) as stop, view_of(as_json=as_json) as watcher:
         watcher.prepared(manifest)
         ending = resume(manifest, opened, surroundings(manifest.job, stop), watcher)
     end(ending, as_json=as_json)
@@ -238,17 +244,29 @@ def overridden(
 
     Raises `JobError` for a key that decides results: with another value it is another run.
     """
-    tree = manifest.job.model_dump(mode="json", by_alias=True, exclude_unset=True)
-    if manifest.job.store.uri != uri:
-        tree["store"] = {"uri": uri, "endpoint_url": endpoint_url}
-    job = override_job(tree, overrides or [])
+    job = retold(manifest, uri, endpoint_url, overrides)
     if decisive(job) != decisive(manifest.job):
+        tree = _told(manifest, uri, endpoint_url)
         others = [o for o in overrides or [] if _decides(tree, o, manifest.job)]
         raise JobError(
             f"--set {' --set '.join(others or overrides or [])}: this decides results, so it makes "
             "another run; use `shunt run`"
         )
     return manifest.model_copy(update={"job": job})
+
+
+def retold(
+    manifest: Manifest, uri: str, endpoint_url: str | None, overrides: list[str] | None
+) -> Job:
+    """The same of another run's job, which may decide other results. Raises `JobError`."""
+    return override_job(_told(manifest, uri, endpoint_url), overrides or [])
+
+
+def _told(manifest: Manifest, uri: str, endpoint_url: str | None) -> Tree:
+    tree = manifest.job.model_dump(mode="json", by_alias=True, exclude_unset=True)
+    if manifest.job.store.uri != uri:
+        tree["store"] = {"uri": uri, "endpoint_url": endpoint_url}
+    return tree
 
 
 def _decides(tree: Tree, override: str, job: Job) -> bool:

@@ -32,7 +32,8 @@ from shunt.run.fetched_model import is_used_as_it_is
 from shunt.run.manifest import Manifest
 from shunt.run.model_identity import require_same_model
 from shunt.run.outlook import Outlook, outlook_of
-from shunt.run.prepare import prepare
+from shunt.run.prepare import prepare, prepare_retry
+from shunt.run.retry import Where
 from shunt.run.spend import Spend, read_spend
 from shunt.run.status import RunState, RunStatus, StatusReader
 from shunt.run.timeline import Timeline
@@ -147,6 +148,36 @@ def prepare_run(
     manifest = manifest.model_copy(update={"job": job})
     watcher.prepared(manifest)
     return manifest
+
+
+def retry(
+    origin: Manifest,
+    job: Job,
+    where: Where,
+    store: Store,
+    around: Surroundings,
+    watcher: Watcher,
+) -> Ending:
+    """Generate rows of a finished run again, under this job. Raises as `drive` does."""
+    check_job(job)
+    now = around.now()
+    with known_model(job, around.environment, clock=now) as model:
+        manifest = prepare_retry(
+            job,
+            store,
+            model.renderer,
+            origin=origin,
+            where=where,
+            now=now,
+            model=model.listing,
+            card=model.card,
+            compiler=model.compiler,
+            saw=watcher.preflighted,
+        )
+    require_exclusive(store)
+    manifest = manifest.model_copy(update={"job": job})
+    watcher.prepared(manifest)
+    return resume(manifest, store, around, watcher)
 
 
 def resume(manifest: Manifest, store: Store, around: Surroundings, watcher: Watcher) -> Ending:

@@ -104,8 +104,9 @@ class LiveView(PlainView):
 
 def opening_line(manifest: Manifest) -> str:
     bad = f", {manifest.num_error_rows} refused by preflight" if manifest.num_error_rows else ""
+    reused = f", {manifest.num_reused_rows:,} reused" if manifest.num_reused_rows else ""
     return (
-        f"run [bold]{manifest.run_id}[/]: {counted(manifest.num_rows, 'row')}{bad}, "
+        f"run [bold]{manifest.run_id}[/]: {counted(manifest.num_rows, 'row')}{bad}{reused}, "
         f"{counted(len(manifest.shards), 'shard')}, {_workers_of(manifest.job.fleet)}"
     )
 
@@ -203,6 +204,9 @@ def show_ending(console: Console, ending: Ending) -> None:
         highlight=False,
         soft_wrap=True,
     )
+    if summary.num_reused_rows:
+        reused = counted(summary.num_reused_rows, "row")
+        console.print(f"  reused: {reused} took the answer of another row", highlight=False)
     _show_codes(console, summary.errors)
     if ending.look_at_errors:
         console.print(f"  which and why: {ending.look_at_errors}", highlight=False, soft_wrap=True)

@@ -81,6 +81,10 @@ class ChatTemplate:
             },
         )
 
+    @property
+    def asks_for_time(self) -> bool:
+        return "strftime_now" in self._source
+
     def _strftime_now(self, form: str) -> str:
         if self._clock is None:
             raise jinja2.TemplateError("it asks for the time, and no clock was given")

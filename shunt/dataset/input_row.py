@@ -62,6 +62,10 @@ class Chunk(Protocol):
         """The first `count` rows."""
         ...
 
+    def take(self, positions: Sequence[int]) -> "Chunk":
+        """The rows at these positions, ascending."""
+        ...
+
 
 @dataclass(frozen=True, slots=True)
 class TableChunk:
@@ -95,6 +99,11 @@ class TableChunk:
     def first(self, count: int) -> "TableChunk":
         carried = None if self.carried is None else self.carried.slice(0, count)
         return replace(self, rows=self.rows[:count], carried=carried, numbers=self.numbers[:count])
+
+    def take(self, positions: Sequence[int]) -> "TableChunk":
+        carried = None if self.carried is None else self.carried.take(positions)
+        rows, numbers = ([values[p] for p in positions] for values in (self.rows, self.numbers))
+        return replace(self, rows=rows, carried=carried, numbers=numbers)
 
 
 @dataclass(frozen=True, slots=True)
@@ -130,3 +139,7 @@ class LineChunk:
 
     def first(self, count: int) -> "LineChunk":
         return replace(self, lines=self.lines[:count], numbers=self.numbers[:count])
+
+    def take(self, positions: Sequence[int]) -> "LineChunk":
+        lines, numbers = ([values[p] for p in positions] for values in (self.lines, self.numbers))
+        return replace(self, lines=lines, numbers=numbers)

@@ -13,7 +13,7 @@ from shunt.job.sampling import Sampling
 class Prompt:
     """A prompt with its sampling parameters; exactly one of text, messages, token_ids is set.
 
-    A prompt with `error` is terminal already: preflight refused it.
+    A prompt with `error` is terminal already: preflight refused it. So is one that is reused.
     """
 
     index: int
@@ -27,7 +27,14 @@ class Prompt:
     reads_calls: bool = False
     """Whether calls of the `tools` of its template are to be read from the answer."""
     token_ids: tuple[int, ...] | None = None
+    is_reused: bool = False
+    """It takes the answer of another row, of an earlier run or of its own."""
     error: RowError | None = None
+
+    @property
+    def needs_no_engine(self) -> bool:
+        """Whether its end is settled before any engine sees it."""
+        return self.error is not None or self.is_reused
 
     @property
     def calls_of(self) -> Mapping[str, JsonValue] | None:

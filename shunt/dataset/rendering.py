@@ -43,6 +43,11 @@ class Tokenizer(Protocol):
         """The text of the token that `encode` puts before every prompt; empty: none."""
         ...
 
+    @property
+    def day(self) -> str:
+        """What its chat template is told of the time; empty where it does not ask."""
+        ...
+
 
 @dataclass(frozen=True, slots=True)
 class Renderer:
@@ -138,6 +143,14 @@ class HuggingFaceTokenizer:
         first = self.encode("a")[:1]
         return str(self._tokenizer.bos_token) if bos is not None and first == [bos] else ""
 
+    @property
+    def day(self) -> str:
+        try:
+            asks = self._chat_template.asks_for_time
+        except jinja2.TemplateError:
+            return ""
+        return self._clock.date().isoformat() if asks and self._clock else ""
+
     @cached_property
     def _chat_template(self) -> ChatTemplate:
         try:
@@ -173,6 +186,10 @@ class ByteTokenizer:
 
     @property
     def begins_with(self) -> str:
+        return ""
+
+    @property
+    def day(self) -> str:
         return ""
 
 

@@ -31,9 +31,12 @@ BESIDE = pa.schema(
         ("file", pa.int32()),  # which of the manifest's files, from 0
         ("line", pa.int64()),  # or the number of the row in its file, from 1
         ("malformed", pa.string()),  # the text of a row that could not be read
+        ("from_run", pa.int32()),  # whose answer it takes: 0 this run, k the manifest's k-th
+        ("from_index", pa.int64()),  # the index of the row there
     ]
 )
-"""Columns that shards of earlier versions lack, and `malformed` where every row could be read."""
+"""Columns that shards of earlier versions lack; `malformed` and `from_...` only where a row has
+something in them."""
 CARRIED_PREFIX = "column."
 """Columns of tabular inputs are carried beside these under their name with this prefix."""
 
@@ -60,7 +63,8 @@ def read_shard(data: bytes, *, defaults: Sampling) -> list[Prompt]:
 
 def prompts_of(table: pa.Table, *, defaults: Sampling) -> list[Prompt]:
     """The prompts of a shard table."""
-    return [_prompt(row, defaults) for row in table.select(SCHEMA.names[:-1]).to_pylist()]
+    names = SCHEMA.names[:-1] + (["from_run"] if "from_run" in table.column_names else [])
+    return [_prompt(row, defaults) for row in table.select(names).to_pylist()]
 
 
 def merged(defaults: Sampling, own: dict[str, Any]) -> Sampling:
@@ -77,7 +81,7 @@ def _prompt(row: dict[str, Any], defaults: Sampling) -> Prompt:
     if row["error_code"] is not None:
         error = RowError(RowErrorCode(row["error_code"]), row["error_message"])
     messages, template, reads_calls = _chat(row["messages"])
-    own = json.loads(row["sampling"]) if row["sampling"] and error is None else {}
+    own = sampling_of_row(row["sampling"]) if error is None else {}
     return Prompt(
         index=row["index"],
         prompt_id=row["prompt_id"],
@@ -87,8 +91,14 @@ def _prompt(row: dict[str, Any], defaults: Sampling) -> Prompt:
         template=template,
         reads_calls=reads_calls,
         token_ids=None if row["token_ids"] is None else tuple(row["token_ids"]),
+        is_reused=row.get("from_run") is not None,
         error=error,
     )
+
+
+def sampling_of_row(text: str | None) -> dict[str, Any]:
+    """The row's own parameters, as its shard holds them."""
+    return json.loads(text) if text else {}
 
 
 def chat_text(prompt: Prompt) -> str | None:
@@ -121,3 +131,9 @@ def shard_name(number: int) -> str:
 
 def num_error_rows(table: pa.Table) -> int:
     return table.num_rows - table.column("error_code").null_count
+
+
+def num_reused_rows(table: pa.Table) -> int:
+    if "from_run" not in table.column_names:
+        return 0
+    return table.num_rows - table.column("from_run").null_count

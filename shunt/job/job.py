@@ -332,6 +332,9 @@ class Job(_Section):
     """A worker that has not been heard of for so long loses its shards."""
     shard_prompts: Annotated[int, Field(ge=1, le=100_000)] = 256
     """Prompts per shard: the unit that one worker takes at a time."""
+    reuse: bool = True
+    """Generate only what is new: a row that a finished run of this name and store has answered
+    takes that answer, and equal rows of a dataset are generated once."""
     errors: ErrorPolicy = ErrorPolicy()
     limits: Limits = Limits()
     plan: dict[str, JsonValue] | None = None

@@ -7,6 +7,7 @@ from shunt.checkpoint.done import ShardDone
 from shunt.checkpoint.progress import replay
 from shunt.dataset.shard import prompts_of
 from shunt.report.report import BadRow
+from shunt.run.borrowed import references_of
 from shunt.run.collect import checked_outcome, origins, shard_table
 from shunt.run.manifest import Manifest, ShardEntry
 from shunt.store.protocol import Store
@@ -27,13 +28,32 @@ def bad_rows(store: Store, manifest: Manifest, done: Mapping[str, ShardDone]) ->
 
     Of a shard that is not done, those that preflight refused. Raises `CorruptSegment`.
     """
+    generated: dict[int, BadRow] = {}
+    """Equal rows share their fate, and the one that was generated comes first."""
     for entry in manifest.shards:
-        yield from _of_shard(store, manifest, entry, done.get(entry.shard_id))
+        for index, row in _of_shard(store, manifest, entry, done.get(entry.shard_id)):
+            if manifest.num_reused_rows:
+                generated[index] = row
+            yield row
+        if entry.num_reused_rows and generated:
+            yield from _of_equals(store, manifest, entry, generated)
+
+
+def _of_equals(
+    store: Store, manifest: Manifest, entry: ShardEntry, generated: Mapping[int, BadRow]
+) -> Iterator[BadRow]:
+    table = shard_table(store, manifest, entry)
+    ids = table.column("prompt_id").to_pylist()
+    runs, indexes = references_of(table)
+    rows = zip(ids, runs.tolist(), indexes.tolist(), origins(table, manifest), strict=True)
+    for prompt_id, run, index, (file, line) in rows:
+        if run == 0 and (bad := generated.get(index)) is not None:
+            yield bad.model_copy(update={"row_id": prompt_id, "file": file, "line": line})
 
 
 def _of_shard(
     store: Store, manifest: Manifest, entry: ShardEntry, done: ShardDone | None
-) -> Iterator[BadRow]:
+) -> Iterator[tuple[int, BadRow]]:
     expected = entry.num_error_rows if done is None else done.num_error_rows
     if not expected:
         return
@@ -46,10 +66,13 @@ def _of_shard(
         if error is None and progress is not None:
             error = checked_outcome(prompt, progress, manifest).error
         if error is not None:
-            yield BadRow(
-                row_id=prompt.prompt_id,
-                code=error.code.value,
-                message=error.message,
-                file=file,
-                line=line,
+            yield (
+                prompt.index,
+                BadRow(
+                    row_id=prompt.prompt_id,
+                    code=error.code.value,
+                    message=error.message,
+                    file=file,
+                    line=line,
+                ),
             )

@@ -36,6 +36,9 @@ RAW_ROW = "raw_row"
 """Stands in results with a row that could not be read: its text."""
 ORIGIN = ("input_file", "input_line")
 """Stand in results that were asked to say where each row came from."""
+REUSE = ("reused_from", "reused_index")
+"""Only in runs with rows that take the answer of another one: the run that generated it, and the
+number of that row there, from 0."""
 LAYOUT_VERSION = 2
 _ADDED_IN_LAYOUT_1 = (
     *("id", "generated_text", "finish_reason", "num_prompt_tokens", "num_output_tokens"),
@@ -69,7 +72,7 @@ class AddedColumns:
         beside: Sequence[str] = (),
     ) -> "AddedColumns":
         """`id_columns`: those that may hold ids, the first that the input has does. `beside`: those
-        of `OF_STRUCTURE`, `RAW_ROW` and `ORIGIN` that are wanted."""
+        of `OF_STRUCTURE`, `RAW_ROW`, `ORIGIN` and `REUSE` that are wanted."""
         own_id = next((name for name in id_columns if name in input_columns), "id")
         names = {name: name for name in (*ADDED, *beside)} | {"id": own_id}
         taken = {*input_columns, *names.values()}
@@ -129,6 +132,7 @@ def added_values(outcome: Outcome) -> dict[str, JsonValue]:
         "structure_problem": (whole_text(outcome.kept.why) or None) if outcome.kept else None,
         RAW_ROW: outcome.raw,
         **dict(zip(ORIGIN, (outcome.file, outcome.line), strict=True)),
+        **dict(zip(REUSE, (outcome.reused_from, outcome.reused_index), strict=True)),
     }
 
 

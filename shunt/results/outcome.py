@@ -29,6 +29,10 @@ class Outcome:
     line: int | None = None
     """Where the row came from; the line, or the number of the row in a table. None where shards of
     an earlier version do not say it."""
+    reused_from: str | None = None
+    """The run that generated the answer, where it is another row's."""
+    reused_index: int | None = None
+    """The index of that row there."""
 
     @property
     def is_cut(self) -> bool:

@@ -14,7 +14,7 @@ import pyarrow.parquet as pq
 
 from shunt.dataset.shard import CARRIED_PREFIX
 from shunt.dataset.whole_text import is_whole, whole_text
-from shunt.results.columns import ORIGIN, RAW_ROW, AddedColumns
+from shunt.results.columns import ORIGIN, RAW_ROW, REUSE, AddedColumns
 from shunt.results.json_lines import carried_rows
 from shunt.results.outcome import ShardOutcomes
 
@@ -54,6 +54,7 @@ ADDED_TYPES: Mapping[str, pa.DataType] = {
     "structure_problem": pa.string(),
     RAW_ROW: pa.string(),
     **dict(zip(ORIGIN, (pa.string(), pa.int64()), strict=True)),
+    **dict(zip(REUSE, (pa.string(), pa.int64()), strict=True)),
 }
 _SCALARS: Mapping[type, pa.DataType] = {
     bool: pa.bool_(),

@@ -48,6 +48,9 @@ class ResultSummary(BaseModel):
     summaries of earlier versions, as below."""
     num_cut_structured_rows: int | None = None
     """Those of them whose answer was to keep to a schema, a pattern or a grammar."""
+    num_reused_rows: int = 0
+    """Rows that take the answer of another one; their tokens are counted above, though nobody
+    generated them again."""
     layout_version: int = 1
     """Of the names of the result columns."""
     has_origin: bool = False

@@ -4,6 +4,7 @@
 # pyright: reportUnknownMemberType=false, reportUnknownVariableType=false
 # pyright: reportUnknownArgumentType=false, reportUnknownLambdaType=false
 
+from array import array
 from collections import Counter
 from collections.abc import Callable, Collection, Iterable, Sequence
 from contextlib import ExitStack
@@ -20,6 +21,7 @@ from shunt.results.columns import (
     OF_STRUCTURE,
     ORIGIN,
     RAW_ROW,
+    REUSE,
     AddedColumns,
     weakest_resumption,
 )
@@ -55,10 +57,14 @@ class ResultCounts:
     num_restarted_rows: int = 0
     num_cut_rows: int = 0
     num_cut_structured_rows: int = 0
+    num_reused_rows: int = 0
+    unanswered: "array[int]" = field(default_factory=lambda: array("q"))
+    """Indexes of the rows that this run could not answer."""
     errors: Counter[str] = field(default_factory=Counter[str])
 
     def count(self, outcome: Outcome) -> None:
         self.num_rows += 1
+        self.num_reused_rows += outcome.reused_from is not None
         generations = outcome.generations
         self.num_prompt_tokens += generations[0].num_prompt_tokens if generations else 0
         self.num_output_tokens += sum(len(g.token_ids) for g in generations)
@@ -68,6 +74,7 @@ class ResultCounts:
         self.num_cut_structured_rows += outcome.is_cut and outcome.structured
         if outcome.error is not None:
             self.errors[outcome.error.code.value] += 1
+            self.unanswered.append(outcome.index)
 
 
 def learn_layout(
@@ -76,12 +83,13 @@ def learn_layout(
     id_columns: Sequence[str],
     structured: bool = False,
     with_origin: bool = False,
+    with_reuse: bool = False,
     version: int = LAYOUT_VERSION,
 ) -> Layout:
     """One pass over the prompts alone: outcomes may be missing.
 
     `structured`: results have the columns about structured outputs. `with_origin`: they say where
-    each row came from. `version`: of the columns' names.
+    each row came from. `with_reuse`: and whose answer it takes. `version`: of the columns' names.
     """
     names: set[str] = set()
     types = ColumnTypes()
@@ -106,6 +114,7 @@ def learn_layout(
         *(OF_STRUCTURE if structured else ()),
         *([RAW_ROW] if has_raw_rows else ()),
         *(ORIGIN if with_origin else ()),
+        *(REUSE if with_reuse else ()),
     ]
     added = AddedColumns.beside(names, id_columns=id_columns, beside=beside)
     return Layout(added, carried if tabular else types)

@@ -4,10 +4,12 @@
 # pyright: reportUnknownMemberType=false, reportUnknownVariableType=false
 # pyright: reportUnknownArgumentType=false, reportUnknownLambdaType=false
 
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Generator, Iterable, Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import contextmanager
 from dataclasses import replace
 from datetime import datetime
+from functools import partial
 from pathlib import Path
 from tempfile import TemporaryDirectory
 from typing import Any, Literal, TypeVar
@@ -31,6 +33,8 @@ from shunt.results.publishing import is_whole, publish, remove_partial
 from shunt.results.summary import SUMMARY_NAME, ResultSummary, read_summary, result_file
 from shunt.results.writing import Layout, ResultCounts, learn_layout, write_results
 from shunt.run.batch_file import batch_file_of
+from shunt.run.borrowed import Borrowed, Cuts, borrow, reused_run
+from shunt.run.known_answers import mark_answered
 from shunt.run.manifest import Manifest, ShardEntry
 from shunt.store.errors import ObjectMissing
 from shunt.store.opening import open_store
@@ -42,7 +46,7 @@ _SHOWN = 8
 _REPLAY_THREADS = 8
 _CUTS_NAME = "cuts.json"
 
-Cuts = Mapping[str, Mapping[int, int]]
+ReadOutcomes = Callable[[], Iterator[ShardOutcomes]]
 Seen = TypeVar("Seen")
 
 
@@ -99,10 +103,11 @@ def collect(
     if standing is not None and _is_as_asked(standing, manifest, directory, reach):
         return standing
     cuts = kept_cuts(store, manifest) if standing is None else standing.cuts
-    with TemporaryDirectory(prefix="shunt-collect-") as made_in:
-        counts, paths = write_run(
-            store, manifest, lambda: read_outcomes(store, manifest, cuts), Path(made_in)
-        )
+    with (
+        TemporaryDirectory(prefix="shunt-collect-") as made_in,
+        reading_outcomes(store, manifest, cuts) as outcomes,
+    ):
+        counts, paths = write_run(store, manifest, outcomes, Path(made_in))
         summary = ResultSummary(
             run_id=run_id,
             collected_at=now,
@@ -116,6 +121,7 @@ def collect(
             num_restarted_rows=counts.num_restarted_rows,
             num_cut_rows=counts.num_cut_rows,
             num_cut_structured_rows=counts.num_cut_structured_rows,
+            num_reused_rows=counts.num_reused_rows,
             layout_version=LAYOUT_VERSION,
             has_origin=manifest.job.output.origin,
             directory=directory,
@@ -127,6 +133,8 @@ def collect(
         remove_partial(directory, reach)
     # Written again where files were written again: every writer says the same of the same log.
     store.put(keys.result(run_id, SUMMARY_NAME), summary.model_dump_json().encode())
+    if manifest.job.reuse and manifest.follows is None:
+        mark_answered(store, manifest.job.name, run_id, counts.unanswered)
     return summary
 
 
@@ -215,27 +223,45 @@ def replay_all(
     return dict(filter(None, found)), dict(sorted(wrong.items()))
 
 
-def read_outcomes(store: Store, manifest: Manifest, cuts: Cuts) -> Iterator[ShardOutcomes]:
-    """Every shard's outcomes at these cuts, in input order, one shard at a time."""
-    for entry in manifest.shards:
-        yield _shard_outcomes(*_read_shard(store, manifest, entry, cuts), manifest)
+@contextmanager
+def reading_outcomes(store: Store, manifest: Manifest, cuts: Cuts) -> Generator[ReadOutcomes]:
+    """Gives every shard's outcomes at these cuts, in input order, one shard at a time, as often as
+    it is asked. Raises `RunIncomplete` when a run that rows take answers from is gone."""
+
+    def read(borrowed: Borrowed) -> Iterator[ShardOutcomes]:
+        for entry in manifest.shards:
+            yield _shard_outcomes(*_read_shard(store, manifest, entry, cuts, borrowed), manifest)
+
+    with TemporaryDirectory(prefix="shunt-borrowed-") as directory:
+        yield partial(read, borrow(store, manifest, cuts, Path(directory)))
 
 
-def read_finished(store: Store, manifest: Manifest, cuts: Cuts) -> Iterator[ShardOutcomes]:
+@contextmanager
+def reading_finished(store: Store, manifest: Manifest, cuts: Cuts) -> Generator[ReadOutcomes]:
     """The same of the rows that are terminal, and of the shards that have a cut."""
-    for entry in manifest.shards:
-        if entry.shard_id not in cuts:
-            continue
-        table, prompts, progress = _read_shard(store, manifest, entry, cuts)
-        finished = [row for row, prompt in enumerate(prompts) if _terminal(prompt, progress)]
-        table = table.take(pa.array(finished, pa.int64()))
-        yield _shard_outcomes(table, [prompts[row] for row in finished], progress, manifest)
+
+    def read(borrowed: Borrowed) -> Iterator[ShardOutcomes]:
+        for entry in manifest.shards:
+            if entry.shard_id not in cuts:
+                continue
+            table, prompts, progress = _read_shard(store, manifest, entry, cuts, borrowed)
+            finished = [
+                row
+                for row, prompt in enumerate(prompts)
+                if prompt.error is not None or _finished(prompt, progress)
+            ]
+            table = table.take(pa.array(finished, pa.int64()))
+            yield _shard_outcomes(table, [prompts[row] for row in finished], progress, manifest)
+
+    with TemporaryDirectory(prefix="shunt-borrowed-") as directory:
+        yield partial(read, borrow(store, manifest, cuts, Path(directory)))
 
 
 def _read_shard(
-    store: Store, manifest: Manifest, entry: ShardEntry, cuts: Cuts
+    store: Store, manifest: Manifest, entry: ShardEntry, cuts: Cuts, borrowed: Borrowed
 ) -> tuple[pa.Table, list[Prompt], ShardProgress]:
     progress = replay(store, manifest.run_id, entry.shard_id, cut=cuts[entry.shard_id])
+    progress = borrowed.added_to(progress, entry.shard_id)
     table = shard_table(store, manifest, entry)
     return table, prompts_of(table, defaults=manifest.settled_job.sampling), progress
 
@@ -256,9 +282,14 @@ def _with_origins(
     table: pa.Table, outcomes: Sequence[Outcome], manifest: Manifest
 ) -> Iterator[Outcome]:
     """The outcomes with what the shard says of their rows beside the prompts."""
-    raws = _beside(table, "malformed")
-    for outcome, (file, line), raw in zip(outcomes, origins(table, manifest), raws, strict=True):
-        yield replace(outcome, raw=raw, file=file, line=line)
+    columns = (_beside(table, name) for name in ("malformed", "from_run", "from_index"))
+    rows = zip(outcomes, origins(table, manifest), *columns, strict=True)
+    for outcome, (file, line), raw, number, index in rows:
+        outcome = replace(outcome, raw=raw, file=file, line=line)
+        if number is not None:
+            run_id = reused_run(manifest, number)
+            outcome = replace(outcome, reused_from=run_id, reused_index=index)
+        yield outcome
 
 
 def origins(table: pa.Table, manifest: Manifest) -> Iterator[tuple[str | None, int | None]]:
@@ -284,6 +315,7 @@ def run_layout(
         id_columns=[own] if own else ["custom_id", "id"],
         structured=manifest.structured,
         with_origin=with_origin,
+        with_reuse=manifest.num_reused_rows > 0,
         version=version,
     )
 
@@ -334,4 +366,8 @@ def _kept(structure: StructuredOutput, generation: Generation, *, reasons: bool)
 
 
 def _terminal(prompt: Prompt, progress: ShardProgress) -> bool:
-    return prompt.error is not None or progress.finished(prompt.index, prompt.sampling.n)
+    return prompt.needs_no_engine or _finished(prompt, progress)
+
+
+def _finished(prompt: Prompt, progress: ShardProgress) -> bool:
+    return progress.finished(prompt.index, prompt.sampling.n)

@@ -16,6 +16,7 @@ def decisive(job: Job) -> dict[str, object]:
         "input": job.input,
         "sampling": job.sampling,
         "shard_prompts": job.shard_prompts,
+        "reuse": job.reuse,
         "broken_structure": job.errors.broken_structure,
         "dtype": model.dtype,
         "revision": model.revision,

@@ -54,7 +54,7 @@ class Effort:
     def tokens_left(self, status: RunStatus) -> float:
         """Of the rows that are not terminal, without what is generated of them."""
         ended = [shard for shard in status.shards if shard.done]
-        rows = sum(shard.num_rows - shard.num_error_rows for shard in ended)
+        rows = sum(s.num_rows - s.num_error_rows - s.num_reused_rows for s in ended)
         whole = sum(shard.num_output_tokens for shard in ended)
         a_row = whole / rows if rows and whole else self._of_ended_rows(status)
         open_rows = status.rows_left

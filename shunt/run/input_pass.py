@@ -5,7 +5,10 @@ from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass, field
 from itertools import count
 from pathlib import Path
+from typing import Any
 
+import numpy as np
+import numpy.typing as npt
 import pyarrow as pa
 from pydantic import JsonValue
 
@@ -22,6 +25,7 @@ from shunt.errors import InputError
 from shunt.job.job import Job
 from shunt.job.model_defaults import told, with_model_defaults
 from shunt.run.manifest import ShardEntry
+from shunt.run.reuse import KeySpool
 from shunt.run.run_id import Dataset, taken_defaults
 from shunt.structure.backend import Compiler, NoCompiler, candidates_of
 from shunt.structure.grammars import Grammars
@@ -37,14 +41,15 @@ class InputPass:
     spool: Path | None
     compiler: Compiler | None = None
     card: Mapping[str, JsonValue] = field(default_factory=dict[str, JsonValue])
+    key_spool: KeySpool | None = None
+    """Takes the keys of the rows, where answers may be reused."""
+    only: npt.NDArray[Any] | None = None
+    """Of each row of the input, whether it is read; the others do not count. None: all are."""
     entries: list[ShardEntry] = field(default_factory=list[ShardEntry])
+    refused: set[int] = field(default_factory=set[int])
+    """Rows that were refused after they were cut, by index."""
     _register: IdRegister = field(default_factory=IdRegister)
     _notes: list[str] = field(default_factory=list[str])
-
-    @property
-    def spooled(self) -> dict[str, Path]:
-        assert self.spool is not None
-        return {entry.shard_id: self.spool / entry.shard_id for entry in self.entries}
 
     def run(self, sample: int | None) -> PreflightReport:
         job, dataset = self.job, self.dataset
@@ -82,9 +87,7 @@ class InputPass:
     def _chunks(self, sample: int | None) -> Iterator[Chunk]:
         """The input, or its first rows."""
         left = sample
-        job_input, sources = self.job.input, self.dataset.sources
-        note = self._notes.append
-        for chunk in read_chunks(job_input, sources, self.dataset.input_format, note):
+        for chunk in self._chosen():
             if left is None:
                 yield chunk
                 continue
@@ -92,6 +95,19 @@ class InputPass:
             left -= min(left, len(chunk))
             if left == 0:
                 return
+
+    def _chosen(self) -> Iterator[Chunk]:
+        job_input, sources = self.job.input, self.dataset.sources
+        note = self._notes.append
+        first = 0
+        for chunk in read_chunks(job_input, sources, self.dataset.input_format, note):
+            if self.only is None:
+                yield chunk
+                continue
+            positions = np.flatnonzero(self.only[first : first + len(chunk)]).tolist()
+            first += len(chunk)
+            if positions:
+                yield chunk.take(positions)
 
     def _keep(self, table: pa.Table, spool: "_Spool") -> None:
         entry = ShardEntry(
@@ -101,6 +117,8 @@ class InputPass:
             num_error_rows=num_error_rows(table),
         )
         self.entries.append(entry)
+        if self.key_spool is not None:
+            self.key_spool.add(table)
         spool.write(entry.shard_id, table)
 
     def _mark(self, report: PreflightReport, found: Iterable[tuple[int, RowError | str]]) -> None:
@@ -153,6 +171,7 @@ class InputPass:
         """Rewrite a spooled shard with these rows as error rows, and these under other ids."""
         for error in changes.refused.values():
             report.count_error(error)
+        self.refused.update(changes.refused)
         if self.spool is None or not (changes.refused or changes.renamed):
             return
         entry = self.entries[position]

@@ -35,6 +35,22 @@ class ShardEntry(BaseModel):
     num_prompts: int
     num_error_rows: int
     """Rows that preflight refused."""
+    num_reused_rows: int = 0
+    """Rows that take the answer of another one."""
+
+    @property
+    def needs_no_engine(self) -> bool:
+        return self.num_error_rows + self.num_reused_rows == self.num_prompts
+
+
+class Follows(BaseModel):
+    """A run that generates some rows of another one again, and takes the others from it."""
+
+    model_config = ConfigDict(extra="forbid", frozen=True)
+
+    run_id: str
+    where: tuple[str, ...]
+    """Which rows, as `shunt retry` was told."""
 
 
 class Manifest(BaseModel):
@@ -65,6 +81,11 @@ class Manifest(BaseModel):
     """Some rows have structured outputs, and results say whether the answers keep them. False in
     manifests of earlier versions, whose results stay as they are."""
 
+    reused_runs: tuple[str, ...] = ()
+    """Finished runs whose answers rows take; their shards name them by number, from 1."""
+    follows: Follows | None = None
+    """The run of which this one is a retry."""
+
     @property
     def settled_job(self) -> Job:
         """The job with what was settled when the run was prepared: what engines and readers of
@@ -79,6 +100,10 @@ class Manifest(BaseModel):
     @property
     def num_error_rows(self) -> int:
         return sum(shard.num_error_rows for shard in self.shards)
+
+    @property
+    def num_reused_rows(self) -> int:
+        return sum(shard.num_reused_rows for shard in self.shards)
 
 
 def write_manifest(store: Store, manifest: Manifest) -> Manifest:

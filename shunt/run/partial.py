@@ -4,7 +4,6 @@ Only reads the run: nothing of it is settled, so it may go on meanwhile, and `co
 know nothing of these files.
 """
 
-from collections.abc import Iterator
 from datetime import datetime
 from pathlib import Path
 from tempfile import TemporaryDirectory
@@ -12,11 +11,10 @@ from typing import Literal
 
 from pydantic import AwareDatetime, BaseModel, ConfigDict
 
-from shunt.results.outcome import ShardOutcomes
 from shunt.results.place import Reach
 from shunt.results.publishing import PARTIAL_SUMMARY_NAME, partial_name, publish
 from shunt.results.summary import ResultFile, result_file
-from shunt.run.collect import output_directory, read_finished, replay_all, write_run
+from shunt.run.collect import output_directory, reading_finished, replay_all, write_run
 from shunt.run.manifest import Manifest
 from shunt.store.opening import open_store
 from shunt.store.protocol import Store
@@ -62,12 +60,11 @@ def collect_partial(
     # The log positions at one look, so that all files hold the same rows.
     cuts, unreadable = replay_all(store, manifest, lambda _, progress: dict(progress.cut))
     directory = output_directory(manifest.job, manifest.run_id, output)
-
-    def shards() -> Iterator[ShardOutcomes]:
-        return read_finished(store, manifest, cuts)
-
-    with TemporaryDirectory(prefix="shunt-collect-") as made_in:
-        counts, written = write_run(store, manifest, shards, Path(made_in))
+    with (
+        TemporaryDirectory(prefix="shunt-collect-") as made_in,
+        reading_finished(store, manifest, cuts) as outcomes,
+    ):
+        counts, written = write_run(store, manifest, outcomes, Path(made_in))
         paths = [path.rename(path.with_name(partial_name(path.name))) for path in written]
         summary = PartialSummary(
             run_id=manifest.run_id,

@@ -1,28 +1,30 @@
 """Prepare: from a job to a run in the store. The same job over the same bytes is the same run."""
 
 from collections.abc import Callable, Mapping
-from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass
 from datetime import datetime
-from itertools import islice
 from pathlib import Path
 from tempfile import TemporaryDirectory
 
 from pydantic import JsonValue
 
-from shunt import keys
+from shunt.dataset.answer_key import AnswerKeys
 from shunt.dataset.preflight import PreflightReport
 from shunt.dataset.rendering import Renderer
 from shunt.errors import RunMissing
 from shunt.job.job import Job
+from shunt.job.model_defaults import with_model_defaults
 from shunt.model.listing import ModelListing
 from shunt.run.input_pass import InputPass
-from shunt.run.manifest import Manifest, read_manifest, write_manifest
+from shunt.run.known_answers import upload_known
+from shunt.run.manifest import Follows, Manifest, ShardEntry, read_manifest, write_manifest
 from shunt.run.model_identity import model_files
-from shunt.run.run_id import find_dataset, run_id_of, taken_defaults
+from shunt.run.retry import Retry, Where
+from shunt.run.reuse import KeySpool, find_reuse, settled_runs
+from shunt.run.run_id import Dataset, answers_basis, find_dataset, run_id_of, taken_defaults
+from shunt.run.uploading import upload_shards
 from shunt.store.protocol import Store
 from shunt.structure.backend import Compiler
-
-_UPLOAD_THREADS = 8
 
 
 def prepare(
@@ -45,35 +47,66 @@ def prepare(
     gets the preflight report when there was a pass.
     Raises `InputError` (a file that cannot be used; bad rows in strict mode) and `StoreError`.
     """
-    dataset = find_dataset(job)
-    run_id = run_id_of(job, dataset, sample=sample, model=model, card=card)
+    work = _Work(job, store, renderer, find_dataset(job), now, model, card or {}, compiler)
+    run_id = run_id_of(job, work.dataset, sample=sample, model=model, card=card)
     try:
         return read_manifest(store, run_id)
     except RunMissing:
         pass  # prepared below
-    with TemporaryDirectory(prefix="shunt-prepare-") as spool:
-        pass_ = InputPass(job, dataset, renderer, Path(spool), compiler, card or {})
-        report = pass_.run(sample)
-        saw(report)
-        if job.errors.strict:
-            report.require_clean()
-        dataset.require_unchanged()
-        _upload(store, run_id, pass_.spooled)
-        shards = tuple(pass_.entries)
-    manifest = Manifest(
-        run_id=run_id,
-        created_at=now,
-        job=job,
-        input_format=dataset.input_format,
-        files=dataset.files,
-        shards=shards,
-        model_files=model_files(job.model),
-        model=model,
-        grammar_backend=report.grammar_backend,
-        sampling_defaults=dict(taken_defaults(job, card)),
-        structured=report.structured,
-    )
-    return write_manifest(store, manifest)
+    with TemporaryDirectory(prefix="shunt-prepare-") as made_in:
+        spool = Path(made_in)
+        read = work.input_pass(spool)
+        if job.reuse:
+            read.key_spool = KeySpool(work.answer_keys(), spool / "keys")
+        report = work.read(read, sample, saw)
+        reuse = None
+        if read.key_spool is not None:
+            row_keys = read.key_spool.mapped(read.refused)
+            run_ids = settled_runs(store, job.name, run_id)
+            reuse = find_reuse(row_keys, report.grammar_backend, store, job.name, run_ids, spool)
+        mark = None if reuse is None or not reuse.num_rows else reuse.mark
+        shards = upload_shards(store, run_id, read.entries, spool, mark)
+        if reuse is None:
+            return work.written(run_id, report, shards)
+        upload_known(store, job.name, run_id, reuse.parts.items(), reuse.num_parts)
+    return work.written(run_id, report, shards, reuse.runs)
+
+
+def prepare_retry(
+    job: Job,
+    store: Store,
+    renderer: Renderer,
+    *,
+    origin: Manifest,
+    where: Where,
+    now: datetime,
+    model: ModelListing | None = None,
+    card: Mapping[str, JsonValue] | None = None,
+    compiler: Compiler | None = None,
+    saw: Callable[[PreflightReport], None] = lambda _report: None,
+) -> Manifest:
+    """The manifest of a run that generates some rows of a finished one again, under this job, and
+    takes all others from it. As idempotent as `prepare`.
+
+    Raises `JobError` where no row is of that kind or the job asks for other rows, `InputError`
+    where the input changed since, and `RunIncomplete` where the run is not collected.
+    """
+    work = _Work(job, store, renderer, find_dataset(job), now, model, card or {}, compiler)
+    with TemporaryDirectory(prefix="shunt-prepare-") as made_in:
+        retry = Retry(origin, where, Path(made_in) / "shards")
+        retry.require_same_rows(job, work.dataset)
+        run_id = run_id_of(job, work.dataset, model=model, card=card, follows=retry.follows)
+        try:
+            return read_manifest(store, run_id)
+        except RunMissing:
+            retry.directory.mkdir()
+        retry.part(store)
+        read = work.input_pass(Path(made_in))
+        read.only = retry.chosen
+        report = work.read(read, None, saw)
+        report.structured |= origin.structured
+        shards = upload_shards(store, run_id, retry.merge(read), retry.directory, None)
+    return work.written(run_id, report, shards, retry.reused_runs, retry.follows)
 
 
 def preflight(
@@ -87,14 +120,59 @@ def preflight(
     return InputPass(job, find_dataset(job), renderer, None, compiler, card or {}).run(None)
 
 
-def _upload(store: Store, run_id: str, shards: dict[str, Path]) -> None:
-    """Create the shard objects that are not there yet; a few at a time, as they are small."""
+@dataclass(frozen=True, slots=True)
+class _Work:
+    """What preparing a run needs at every step."""
 
-    def create(item: tuple[str, Path]) -> None:
-        shard_id, path = item
-        store.put_if_absent(keys.shard_prompts(run_id, shard_id), path.read_bytes())
+    job: Job
+    store: Store
+    renderer: Renderer
+    dataset: Dataset
+    now: datetime
+    model: ModelListing | None
+    card: Mapping[str, JsonValue]
+    compiler: Compiler | None
 
-    items = iter(shards.items())
-    with ThreadPoolExecutor(_UPLOAD_THREADS) as pool:
-        while window := list(islice(items, 4 * _UPLOAD_THREADS)):
-            list(pool.map(create, window))
+    def input_pass(self, spool: Path) -> InputPass:
+        return InputPass(self.job, self.dataset, self.renderer, spool, self.compiler, self.card)
+
+    def answer_keys(self) -> AnswerKeys:
+        defaults = with_model_defaults(self.job, taken_defaults(self.job, self.card)).sampling
+        basis = answers_basis(self.job, self.model)
+        return AnswerKeys(basis, defaults, self.renderer.tokenizer.day)
+
+    def read(
+        self, read: InputPass, sample: int | None, saw: Callable[[PreflightReport], None]
+    ) -> PreflightReport:
+        """Make the pass, and hold what it found against the job's policy."""
+        report = read.run(sample)
+        saw(report)
+        if self.job.errors.strict:
+            report.require_clean()
+        self.dataset.require_unchanged()
+        return report
+
+    def written(
+        self,
+        run_id: str,
+        report: PreflightReport,
+        shards: tuple[ShardEntry, ...],
+        reused_runs: tuple[str, ...] = (),
+        follows: Follows | None = None,
+    ) -> Manifest:
+        manifest = Manifest(
+            run_id=run_id,
+            created_at=self.now,
+            job=self.job,
+            input_format=self.dataset.input_format,
+            files=self.dataset.files,
+            shards=shards,
+            model_files=model_files(self.job.model),
+            model=self.model,
+            grammar_backend=report.grammar_backend,
+            sampling_defaults=dict(taken_defaults(self.job, self.card)),
+            structured=report.structured,
+            reused_runs=reused_runs,
+            follows=follows,
+        )
+        return write_manifest(self.store, manifest)

@@ -12,7 +12,7 @@ from shunt.dataset.reading import InputFormat, input_format, partition_columns
 from shunt.errors import InputError
 from shunt.job.job import Input, Job
 from shunt.model.listing import ModelListing
-from shunt.run.manifest import InputFile
+from shunt.run.manifest import Follows, InputFile
 from shunt.run.model_identity import model_identity
 
 FINGERPRINT_VERSION = 2
@@ -62,6 +62,7 @@ def run_id_of(
     sample: int | None = None,
     model: ModelListing | None = None,
     card: Mapping[str, JsonValue] | None = None,
+    follows: Follows | None = None,
 ) -> str:
     """`{name}-{fingerprint}`: of the input's bytes and of everything that decides results.
 
@@ -84,8 +85,24 @@ def run_id_of(
         decisive["partitions"] = partitions
     if job.errors.broken_structure != "keep":  # left out otherwise: older ids stay as they are
         decisive["broken_structure"] = job.errors.broken_structure
+    if not job.reuse:
+        decisive["reuse"] = False
+    if follows is not None:
+        decisive["follows"] = follows.model_dump(mode="json")
     text = json.dumps(decisive, sort_keys=True, separators=(",", ":"))
     return f"{job.name}-{hashlib.sha256(text.encode()).hexdigest()[:_ID_DIGITS]}"
+
+
+def answers_basis(job: Job, model: ModelListing | None) -> bytes:
+    """What decides the answers of all rows of a job alike, beside what their own parts say."""
+    decisive = {
+        "version": FINGERPRINT_VERSION,
+        "model": model_identity(job, model),
+        "add_special_tokens": job.input.add_special_tokens,
+        "broken_structure": job.errors.broken_structure,
+    }
+    text = json.dumps(decisive, sort_keys=True, separators=(",", ":"))
+    return hashlib.sha256(text.encode()).digest()
 
 
 def _decisive_input(job_input: Input) -> dict[str, object]:

@@ -36,6 +36,7 @@ class ShardStatus:
     num_terminal: int
     num_error_rows: int
     num_output_tokens: int
+    num_reused_rows: int
     holder: str
     """The node that says it holds the shard; empty for a waiting or finished one."""
     done: bool
@@ -156,7 +157,8 @@ def _shard_statuses(
     statuses: list[ShardStatus] = []
     for entry in manifest.shards:
         marker = done.get(entry.shard_id)
-        holder, num_terminal = held.get(entry.shard_id, ("", entry.num_error_rows))
+        settled = entry.num_error_rows + entry.num_reused_rows
+        holder, num_terminal = held.get(entry.shard_id, ("", settled))
         statuses.append(
             ShardStatus(
                 shard_id=entry.shard_id,
@@ -164,6 +166,7 @@ def _shard_statuses(
                 num_terminal=entry.num_prompts if marker else num_terminal,
                 num_error_rows=marker.num_error_rows if marker else entry.num_error_rows,
                 num_output_tokens=marker.num_output_tokens if marker else 0,
+                num_reused_rows=entry.num_reused_rows,
                 holder="" if marker else holder,
                 done=marker is not None,
             )

@@ -26,8 +26,9 @@ from shunt.results.publishing import (
     PARQUET_NAME,
     result_copy,
 )
-from shunt.results.summary import ResultFile, read_summary, result_file
-from shunt.run.collect import Cuts, find_cuts, read_outcomes, run_layout
+from shunt.results.summary import ResultFile, ResultSummary, read_summary, result_file
+from shunt.run.borrowed import Cuts
+from shunt.run.collect import ReadOutcomes, find_cuts, reading_outcomes, run_layout
 from shunt.run.manifest import Manifest
 from shunt.store.opening import open_store
 from shunt.store.protocol import Store
@@ -69,13 +70,25 @@ def verify(
     summary = read_summary(store, manifest.run_id)
     cuts: Cuts = find_cuts(store, manifest) if summary is None else summary.cuts
     report.num_segments = sum(last + 1 for cut in cuts.values() for last in cut.values())
-    expected = _Expected(store, manifest, cuts)
+    with reading_outcomes(store, manifest, cuts) as outcomes:
+        _check(report, _Expected(manifest, outcomes), store, summary, results, reach)
+    return report
+
+
+def _check(
+    report: VerifyReport,
+    expected: "_Expected",
+    store: Store,
+    summary: ResultSummary | None,
+    results: str | None,
+    reach: Reach,
+) -> None:
     _check_rows(report, expected)
     if summary is None:
         report.problem("results are not collected yet: run `shunt collect`")
-        return report
+        return
     added = run_layout(
-        store, manifest, with_origin=summary.has_origin, version=summary.layout_version
+        store, expected.manifest, with_origin=summary.has_origin, version=summary.layout_version
     ).added
     for file in summary.files:
         with result_copy(results or summary.directory, file.name, reach) as path:
@@ -86,19 +99,17 @@ def verify(
                 report.problem(f"{file.name}: is of a format that verify cannot read")
             else:
                 _compare(report, file.name, expected, added, rows_of(path, added))
-    return report
 
 
 @dataclass(frozen=True, slots=True)
 class _Expected:
     """The outcomes that the log gives, again and again."""
 
-    store: Store
     manifest: Manifest
-    cuts: Cuts
+    read: ReadOutcomes
 
     def outcomes(self) -> Iterator[Outcome]:
-        for shard in read_outcomes(self.store, self.manifest, self.cuts):
+        for shard in self.read():
             yield from shard.outcomes
 
 

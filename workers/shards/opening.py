@@ -71,7 +71,7 @@ def _unfinished(
     requests: list[Request] = []
     refused: dict[str, RowError] = {}
     for prompt in prompts:
-        if prompt.error is not None or progress.finished(prompt.index, prompt.sampling.n):
+        if prompt.needs_no_engine or progress.finished(prompt.index, prompt.sampling.n):
             continue
         token_ids, error = _render(prompt, render)
         room = None if context_tokens is None else max(1, context_tokens - len(token_ids))

@@ -11,7 +11,7 @@ import pyarrow.parquet as pq
 import pytest
 
 from shunt.checkpoint.generation import Finish, Generation, TokenLogprobs
-from shunt.results.columns import ADDED, OF_STRUCTURE, ORIGIN, RAW_ROW
+from shunt.results.columns import ADDED, OF_STRUCTURE, ORIGIN, RAW_ROW, REUSE
 from shunt.results.openai_lines import BatchFile
 from shunt.results.outcome import Outcome, ShardOutcomes
 from shunt.results.parquet import ADDED_TYPES
@@ -136,4 +136,4 @@ def test_completions_have_the_logprobs_of_completions(tmp_path: Path) -> None:
 
 
 def test_every_column_of_ours_has_a_type_in_parquet() -> None:
-    assert {*ADDED, *OF_STRUCTURE, RAW_ROW, *ORIGIN} == ADDED_TYPES.keys()
+    assert {*ADDED, *OF_STRUCTURE, RAW_ROW, *ORIGIN, *REUSE} == ADDED_TYPES.keys()

@@ -27,7 +27,7 @@ def node(name: str, tokens: int, *, busy: bool = True, rows: int = 0) -> NodeSta
 def status(*nodes: NodeStatus, done: int = 0, of: int = 10, tokens_a_row: int = 50) -> RunStatus:
     """Ten shards of ten rows."""
     shards = tuple(
-        ShardStatus(str(n), 10, 10 * (n < done), 0, 10 * tokens_a_row * (n < done), "", n < done)
+        ShardStatus(str(n), 10, 10 * (n < done), 0, 10 * tokens_a_row * (n < done), 0, "", n < done)
         for n in range(of)
     )
     return RunStatus("r", AT, RunState.OPEN, 10 * of, 10 * done, 0, 0, shards, nodes)

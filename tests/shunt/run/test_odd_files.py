@@ -37,7 +37,7 @@ def rows_of(path: Path | str, output: Path, **given: Any) -> list[dict[str, Any]
     """The result rows of a run over the file, after both files and their counts were compared."""
     sections = {"input": {"path": str(path), **given}, "output": {"path": str(output)}}
     model = {"path": "fake", "engine_kind": "fake"}
-    job = Job.model_validate({"name": "odd", "model": model, **sections})
+    job = Job.model_validate({"name": "odd", "model": model, "reuse": False, **sections})
     store = MemoryStore()
     reports: list[PreflightReport] = []
     manifest = prepare(job, store, RENDERER, now=NOW, saw=reports.append)

@@ -28,8 +28,8 @@ def node(name: str, rate: float, lasted_s: int, *, slow_before_s: int = 0) -> No
 def status(*nodes: NodeStatus, left: int = 100) -> RunStatus:
     """100 rows of 50 tokens have ended, `left` are open."""
     shards = (
-        ShardStatus("000000", 100, 100, 0, 5_000, "", done=True),
-        ShardStatus("000001", left, 0, 0, 0, "", done=False),
+        ShardStatus("000000", 100, 100, 0, 5_000, 0, "", done=True),
+        ShardStatus("000001", left, 0, 0, 0, 0, "", done=False),
     )
     read_at = max((n.updated_at for n in nodes), default=START)
     return RunStatus("run", read_at, RunState.OPEN, 100 + left, 100, 0, 5_000, shards, nodes)

@@ -37,7 +37,9 @@ FINISHES = [
 
 def job_of(directory: Path, rows: list[dict[str, Any]], **errors: str) -> Job:
     source = directory / "in.jsonl"
-    source.write_text("".join(json.dumps({"prompt": "x", **row}) + "\n" for row in rows))
+    source.write_text(
+        "".join(json.dumps({"prompt": f"x{i}", **row}) + "\n" for i, row in enumerate(rows))
+    )
     return Job.model_validate(
         {
             "name": "small",

@@ -1,7 +1,8 @@
 """A whole small run without engines: prepared, checkpointed, collected, verified."""
 
 import json
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Generator, Iterator
+from contextlib import contextmanager
 from dataclasses import replace
 from datetime import UTC, datetime
 from pathlib import Path
@@ -22,7 +23,7 @@ from shunt.dataset.rendering import renderer_for
 from shunt.job.job import Job, Output
 from shunt.results.outcome import ShardOutcomes
 from shunt.results.summary import result_file
-from shunt.run.collect import ShardsCorrupt, ShardsOpen, collect, find_cuts, kept_cuts
+from shunt.run.collect import ReadOutcomes, ShardsCorrupt, ShardsOpen, collect, find_cuts, kept_cuts
 from shunt.run.manifest import Manifest
 from shunt.run.prepare import prepare
 from shunt.run.verify import verify
@@ -144,14 +145,19 @@ def test_cut_and_missing_files_are_found(tmp_path: Path) -> None:
 def test_an_id_with_two_good_rows_is_found(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """`prepare` never lets it come to that, so the log is made to say it."""
     store, manifest = run(tmp_path)
-    real = shunt.run.verify.read_outcomes
+    real = shunt.run.verify.reading_outcomes
 
-    def doubled(*arguments: Any) -> Iterator[ShardOutcomes]:
-        for shard in real(*arguments):
-            outcomes = (replace(o, prompt_id=f"row-{o.index // 2}") for o in shard.outcomes)
-            yield replace(shard, outcomes=tuple(outcomes))
+    @contextmanager
+    def doubled(*arguments: Any) -> Generator[ReadOutcomes]:
+        def read() -> Iterator[ShardOutcomes]:
+            for shard in outcomes():
+                made = (replace(o, prompt_id=f"row-{o.index // 2}") for o in shard.outcomes)
+                yield replace(shard, outcomes=tuple(made))
 
-    monkeypatch.setattr(shunt.run.verify, "read_outcomes", doubled)
+        with real(*arguments) as outcomes:
+            yield read
+
+    monkeypatch.setattr(shunt.run.verify, "reading_outcomes", doubled)
     assert "id row-0: has 2 good rows" in verify(store, manifest).problems
 
 

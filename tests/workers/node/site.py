@@ -19,7 +19,7 @@ from shunt.job.sampling import Sampling
 from shunt.plan.kept_plan import keep_plan
 from shunt.plan.launch import PipelineLaunch, newest_launch
 from shunt.plan.plan import Certificate, NodeSlot, Pipeline, Plan, Prediction, Range
-from shunt.run.collect import collect, read_outcomes
+from shunt.run.collect import collect, reading_outcomes
 from shunt.run.manifest import Manifest
 from shunt.run.node_status import NodeStatus, read_statuses
 from shunt.run.prepare import prepare
@@ -90,11 +90,8 @@ class Site:
     def generations(self) -> list[Generation]:
         """Of every row in order. Raises where one is missing."""
         summary = collect(self.store, self.manifest, now=datetime.now(UTC))
-        return [
-            outcome.generations[0]
-            for shard in read_outcomes(self.store, self.manifest, summary.cuts)
-            for outcome in shard.outcomes
-        ]
+        with reading_outcomes(self.store, self.manifest, summary.cuts) as outcomes:
+            return [o.generations[0] for shard in outcomes() for o in shard.outcomes]
 
 
 def site_of(directory: Path, model: Model, sampling: Sampling, rows: Sequence[Any]) -> Site:

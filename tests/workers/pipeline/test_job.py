@@ -15,7 +15,7 @@ import pytest
 from shunt.dataset.rendering import renderer_for
 from shunt.job.job import EngineOptions, Input, Job, Model, Output
 from shunt.plan.plan import Pipeline
-from shunt.run.collect import collect, read_outcomes
+from shunt.run.collect import collect, reading_outcomes
 from shunt.run.event import Event, EventKind, read_events
 from shunt.run.prepare import prepare
 from shunt.store.config import StoreConfig
@@ -112,12 +112,9 @@ class _Run:
 
     def told(self) -> Told:
         summary = collect(self.store, self.manifest, now=datetime.now(UTC))
-        outcomes = [
-            outcome
-            for shard in read_outcomes(self.store, self.manifest, summary.cuts)
-            for outcome in shard.outcomes
-        ]
-        return Told([outcome.generations[0] for outcome in outcomes], [])
+        with reading_outcomes(self.store, self.manifest, summary.cuts) as outcomes:
+            made = [o.generations[0] for shard in outcomes() for o in shard.outcomes]
+        return Told(made, [])
 
 
 def _job(model: str, pipeline: Pipeline, directory: Path) -> Job:

@@ -28,7 +28,7 @@ def drought(account: Account, *, ends_after: timedelta | None = None) -> None:
 
 
 def shard(name: str, holder: str = "", *, done: bool = False) -> ShardStatus:
-    return ShardStatus(name, 10, 0, 0, 0, holder, done)
+    return ShardStatus(name, 10, 0, 0, 0, 0, holder, done)
 
 
 def test_nodes_outlive_no_budget_although_nobody_watches_them(account: Account) -> None:
