@@ -108,7 +108,8 @@ def errors(
     elif code is not None:
         show_bad_rows(console_of(), by_code[code])
     else:
-        show_error_codes(console_of(), run_command("errors", manifest), by_code)
+        listing, again = run_command("errors", manifest), run_command("retry", manifest)
+        show_error_codes(console_of(), listing, again, by_code)
 
 
 def _reach(manifest: Manifest, store: str, endpoint_url: str | None) -> Reach:

@@ -13,9 +13,10 @@ _MOST_LISTED = 50
 
 
 def show_error_codes(
-    console: Console, command: str, by_code: Mapping[str, Sequence[BadRow]]
+    console: Console, command: str, again: str, by_code: Mapping[str, Sequence[BadRow]]
 ) -> None:
-    """The commonest code first, each with its first row. `command` is that of the run."""
+    """The commonest code first, each with its first row. `command` and `again` list and retry rows
+    of the run."""
     if not by_code:
         console.print("every row that has ended has an answer")
         return
@@ -24,6 +25,7 @@ def show_error_codes(
         table.add_row(code, f"{len(rows):,}", escape(_place(rows[0])), escape(_why(rows[0])))
     console.print(table)
     console.print(f"the rows of one code: {command} --code CODE", soft_wrap=True)
+    console.print(f"generate them again: {again} --where code=CODE", soft_wrap=True)
 
 
 def show_bad_rows(console: Console, rows: Sequence[BadRow]) -> None:
