@@ -20,6 +20,7 @@ from flows.commands.receipts import receipts
 from flows.commands.report import report
 from flows.commands.retry import retry
 from flows.commands.watch import watch
+from flows.commands.worker import worker
 from flows.exit_code import ExitCode
 from flows.surroundings import keep_quiet
 from placement.errors import BadInput
@@ -72,6 +73,7 @@ _OTHERS = {
     "report": report,
     "receipts": receipts,
     "retry": retry,
+    "worker": worker,
     "audit": audit,
     "plan": plan,
     "calibrate": calibrate,

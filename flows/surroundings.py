@@ -23,8 +23,8 @@ WORKER_PYTHON = "SHUNT_WORKER_PYTHON"
 EC2_ENDPOINT = "AWS_ENDPOINT_URL_EC2"
 """Boto3's environment variable for an EC2 that is not AWS: the double, whose nodes are here."""
 
-
-_CODE = {"PYTHONPATH": str(REPOSITORY)}
+CODE = {"PYTHONPATH": str(REPOSITORY)}
+"""What a process of the worker environment needs to find our packages."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -51,13 +51,10 @@ def surroundings(job: Job, stop: threading.Event) -> Surroundings:
     worker_python = _worker_python(job, os.environ)
     if job.fleet.kind == "ec2":
         _check_reachable(job)
-    elif not worker_python.exists():
-        raise JobError(
-            f"{worker_python}: the worker environment is not there; run `make environments`, or "
-            f"set fleet.worker_python or {WORKER_PYTHON}"
-        )
+    elif job.fleet.kind == "local" and not worker_python.exists():
+        raise no_worker_environment(worker_python)
     return Surroundings(
-        environment={**os.environ, **_CODE},
+        environment={**os.environ, **CODE},
         worker_python=worker_python,
         log_directory=state_directory() / "logs",
         now=lambda: datetime.now(UTC),
@@ -68,8 +65,21 @@ def surroundings(job: Job, stop: threading.Event) -> Surroundings:
 
 
 def _worker_python(job: Job, environment: Mapping[str, str]) -> Path:
-    named = job.fleet.worker_python or environment.get(WORKER_PYTHON)
+    named = job.fleet.worker_python
+    return Path(named) if named else worker_python_in(environment)
+
+
+def worker_python_in(environment: Mapping[str, str]) -> Path:
+    """The interpreter of the worker environment, whether it is there or not."""
+    named = environment.get(WORKER_PYTHON)
     return Path(named) if named else REPOSITORY / ".venv/worker/bin/python"
+
+
+def no_worker_environment(worker_python: Path) -> JobError:
+    return JobError(
+        f"{worker_python}: the worker environment is not there; run `make environments`, or "
+        f"set fleet.worker_python or {WORKER_PYTHON}"
+    )
 
 
 def grammar_compiler(job: Job, environment: Mapping[str, str]) -> AbstractContextManager[Compiler]:
@@ -80,7 +90,7 @@ def grammar_compiler(job: Job, environment: Mapping[str, str]) -> AbstractContex
         return nullcontext(NoCompiler())
     if not python.exists():
         return nullcontext(NoCompiler(NO_WORKER))
-    return WorkerCompiler(python, job.model.path, {**environment, **_CODE})
+    return WorkerCompiler(python, job.model.path, {**environment, **CODE})
 
 
 def _devices(

@@ -140,6 +140,7 @@ def _options(argv: Sequence[str]) -> argparse.Namespace:
     parser.add_argument("--recheck", action="store_true", help="do not trust done markers")
     parser.add_argument("--warm", type=Path, help="socket of the node's warm process")
     parser.add_argument("--cold", action="store_true", help="spawn every process of the engine")
+    parser.add_argument("--drain-limit-s", type=float, default=DRAIN_LIMIT_S)
     parser.add_argument("--log-level", default="info")
     return parser.parse_args(argv)
 
@@ -171,7 +172,7 @@ async def _run(
 
     def told_to_leave(reason: str) -> None:
         if not worker.leave.is_set():
-            leave_at_the_latest(DRAIN_LIMIT_S, WorkerExit.BUG)
+            leave_at_the_latest(options.drain_limit_s, WorkerExit.BUG)
         worker.told_to_leave(reason)
 
     on_signals(told_to_leave)

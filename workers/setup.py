@@ -64,7 +64,7 @@ def worker_of(
         checkpoint_interval_s=job.checkpoint_interval_s,
         checkpoint_tokens=job.checkpoint_tokens,
         lease_term_s=job.lease_term_s,
-        num_workers=job.fleet.workers * replicas if job.plan is None else None,
+        num_workers=_num_workers(job, replicas),
         max_deaths=job.errors.max_engine_deaths_per_prompt,
     )
 
@@ -93,6 +93,13 @@ def worker_of(
     if partners is not None:
         worker.carriers_live = partners.all_live
     return worker
+
+
+def _num_workers(job: Job, replicas: int) -> int | None:
+    """Of the fleet as wanted; None where a plan says it, or whoever joins."""
+    if job.plan is not None or job.fleet.kind == "joined":
+        return None
+    return job.fleet.workers * replicas
 
 
 def _renewal_retry(interval_s: float) -> RetryPolicy:

@@ -3,8 +3,8 @@
 import os
 
 from flows.screen.words import console as console_of
-from shunt.errors import JobError, RunMissing
-from shunt.run.manifest import Manifest, list_runs, read_manifest
+from shunt.errors import JobError
+from shunt.run.manifest import Manifest, find_manifest
 from shunt.store.config import StoreConfig, open_configured_store
 from shunt.store.opening import directory_of
 from shunt.store.protocol import Store
@@ -35,18 +35,4 @@ def opened_store(uri: str, endpoint_url: str | None, *, must_exist: bool = False
 def find_run(run_id: str, uri: str, endpoint_url: str | None) -> tuple[Store, Manifest]:
     """The run of this id, or the only one that begins so. Raises `RunMissing`."""
     store = opened_store(uri, endpoint_url, must_exist=True)
-    try:
-        return store, read_manifest(store, run_id)
-    except RunMissing:
-        matching = [found for found in list_runs(store) if found.startswith(run_id)]
-        if len(matching) > 1:
-            raise JobError(
-                f"{run_id} may be any of: {', '.join(matching)}; write more of it"
-            ) from None
-        if not matching:
-            raise RunMissing(
-                run_id,
-                f"is not in {store.uri}. --store goes by the directory where the command runs, "
-                "store.uri by that of its job file; `shunt status --store URI` lists what is there",
-            ) from None
-        return store, read_manifest(store, matching[0])
+    return store, find_manifest(store, run_id)

@@ -20,6 +20,7 @@ from flows.drive.drive import (
     drive,
     go_on_command,
     partial_command,
+    prepare_run,
     resume,
 )
 from flows.drive.known_model import known_model
@@ -74,6 +75,9 @@ def run(
     dry_run: Annotated[
         bool, typer.Option("--dry-run", help="Preflight only; start nothing.")
     ] = False,
+    prepare_only: Annotated[
+        bool, typer.Option("--prepare", help="Prepare the run, for workers to join; start nothing.")
+    ] = False,
     no_reuse: Annotated[
         bool,
         typer.Option("--no-reuse", help="Generate also what finished runs have answered."),
@@ -96,6 +100,11 @@ def run(
     store = reached(loaded.store)
     with stop_on_signals(RUN_STOPS) as stop, view_of(as_json=as_json) as watcher:
         around = surroundings(loaded, stop)
+        if prepare_only:
+            manifest = prepare_run(loaded, store, around, watcher, sample=sample, checked=True)
+            if as_json:
+                print_json({"run_id": manifest.run_id, "num_rows": manifest.num_rows})
+            return
         if no_prefect:
             ending = drive(loaded, store, around, watcher, sample=sample, checked=True)
         else:

@@ -9,6 +9,7 @@ from datetime import datetime
 from typing import Protocol
 
 from flows.drive.ec2_nodes import ec2_specs, hold_ec2
+from flows.drive.joined_nodes import deadline_passed, hold_joined
 from flows.surroundings import Surroundings
 from shunt.checkpoint.gone import teller_of_gone
 from shunt.errors import JobError
@@ -22,11 +23,33 @@ from shunt.store.credential_server import lent_credentials
 from shunt.store.protocol import Store
 
 
+class Course(Protocol):
+    """How it goes with the nodes."""
+
+    @property
+    def done(self) -> bool:
+        """Every worker has left because nothing is left to do."""
+        ...
+
+    @property
+    def failed(self) -> bool:
+        """None works any more, as all have failed too often."""
+        ...
+
+    @property
+    def fault(self) -> str:
+        """Why nodes end by a fault of ours; empty while none does."""
+        ...
+
+    @property
+    def num_lost(self) -> int: ...
+
+
 class HeldNodes(Protocol):
     """Nodes that are held at a run's work."""
 
     @property
-    def reconciler(self) -> Reconciler: ...
+    def reconciler(self) -> Course: ...
 
     @property
     def limit(self) -> str:
@@ -60,6 +83,8 @@ def hold_nodes(
     """The nodes that the job asks for. Leaving them ends them all."""
     if manifest.job.fleet.kind == "ec2":
         return hold_ec2(manifest, store, around, tell, recheck=recheck)
+    if manifest.job.fleet.kind == "joined":
+        return hold_joined(manifest, store, around, recheck=recheck)
     return _hold_local(manifest, store, around, tell, recheck=recheck)
 
 
@@ -72,9 +97,7 @@ class _LocalNodes:
 
     @property
     def limit(self) -> str:
-        if self.deadline is None or self.now() < self.deadline:
-            return ""
-        return f"the deadline {self.deadline.isoformat()} has passed"
+        return deadline_passed(self.deadline, self.now())
 
     @property
     def num_workers(self) -> int:
@@ -143,6 +166,8 @@ def slots_of(manifest: Manifest, store: Store) -> list[str]:
     """The places that workers fill at first, by name. Raises `JobError` where a plan is wanted and
     there is none."""
     settings = manifest.job.fleet
+    if settings.kind == "joined":
+        return []
     if settings.kind == "ec2":
         return list(ec2_specs(manifest, store))
     return [f"worker-{number}" for number in range(settings.workers)]

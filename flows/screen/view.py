@@ -7,7 +7,7 @@ from rich.live import Live
 from rich.markup import escape
 from rich.text import Text
 
-from flows.drive.drive import Ending
+from flows.drive.drive import Ending, run_command
 from flows.screen.picture import Look, eta_line, picture
 from flows.screen.words import counted, size
 from shunt.dataset.preflight import PreflightReport
@@ -56,6 +56,9 @@ class PlainView:
 
     def prepared(self, manifest: Manifest) -> None:
         self._console.print(opening_line(manifest), highlight=False)
+        if manifest.job.fleet.kind == "joined":
+            command = run_command("worker", manifest)
+            self._console.print(f"join it with: {command}", highlight=False, soft_wrap=True)
 
     def happened(self, event: Event) -> None: ...
 
@@ -112,6 +115,8 @@ def opening_line(manifest: Manifest) -> str:
 
 
 def _workers_of(fleet: Fleet) -> str:
+    if fleet.kind == "joined":
+        return "whoever joins"
     if fleet.kind == "local" or fleet.ec2 is None:
         return counted(fleet.workers, "worker")
     nodes = counted(fleet.workers, "node") if fleet.ec2.instance_types else "nodes by plan"

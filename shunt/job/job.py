@@ -248,8 +248,9 @@ class Ec2(_Section):
 class Fleet(_Section):
     """The nodes."""
 
-    kind: Literal["local", "ec2"] = "local"
-    """`local`: processes of this machine; `ec2`: nodes that cost money, described by `ec2`."""
+    kind: Literal["local", "ec2", "joined"] = "local"
+    """`local`: processes of this machine; `ec2`: nodes that cost money, described by `ec2`;
+    `joined`: workers that others start, by `shunt worker RUN`, and that come and go."""
     workers: Annotated[int, Field(ge=1, le=256)] = 1
     """Workers with an engine each; on EC2 nodes, which have a worker for each GPU that it needs."""
     max_crashes: Annotated[int, Field(ge=0)] = 3
@@ -274,7 +275,7 @@ class Fleet(_Section):
     def _fits_its_kind(self) -> Self:
         if self.kind == "local":
             return self
-        if self.ec2 is None:
+        if self.kind == "ec2" and self.ec2 is None:
             raise ValueError("kind ec2 needs the section fleet.ec2: region, subnets, ...")
         if self.interruptions or self.worker_python:
             raise ValueError(

@@ -5,7 +5,7 @@ from typing import Literal
 from pydantic import AwareDatetime, BaseModel, ConfigDict, JsonValue
 
 from shunt import keys
-from shunt.errors import RunMissing
+from shunt.errors import JobError, RunMissing
 from shunt.job.job import Job
 from shunt.job.model_defaults import with_model_defaults
 from shunt.model.listing import ModelListing
@@ -126,6 +126,26 @@ def read_manifest(store: Store, run_id: str) -> Manifest:
             run_id, f"has no manifest in {store.uri}; check run id and store"
         ) from error
     return Manifest.model_validate_json(data)
+
+
+def find_manifest(store: Store, beginning: str) -> Manifest:
+    """Of the run of this id, or of the only one that begins so. Raises `RunMissing`, and `JobError`
+    where several do."""
+    try:
+        return read_manifest(store, beginning)
+    except RunMissing:
+        matching = [found for found in list_runs(store) if found.startswith(beginning)]
+        if len(matching) > 1:
+            raise JobError(
+                f"{beginning} may be any of: {', '.join(matching)}; write more of it"
+            ) from None
+        if not matching:
+            raise RunMissing(
+                beginning,
+                f"is not in {store.uri}. --store goes by the directory where the command runs, "
+                "store.uri by that of its job file; `shunt status --store URI` lists what is there",
+            ) from None
+        return read_manifest(store, matching[0])
 
 
 def list_runs(store: Store) -> list[str]:
