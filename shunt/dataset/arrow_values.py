@@ -22,20 +22,46 @@ def plain_values(column: Any, bad_bytes: BadBytes) -> list[Any]:
     UTF-8: an escape, or half of a surrogate pair, so that whoever reads the text sees that it is
     none.
     """
-    try:
-        return column.to_pylist()
-    except _NO_VALUE:
-        return [_plain(scalar, bad_bytes) for scalar in column]
+    if not _counts_nanoseconds(column.type):
+        try:
+            return column.to_pylist()
+        except _NO_VALUE:
+            pass  # one by one, below
+    return [_plain(scalar, bad_bytes) for scalar in column]
+
+
+def _counts_nanoseconds(kind: Any) -> bool:
+    """Whether a value of this type, or a part of one, does. Pyarrow gives types of pandas for such
+    where pandas is installed, and none elsewhere."""
+    if isinstance(kind, pa.DictionaryType):
+        return _counts_nanoseconds(kind.value_type)
+    if isinstance(kind, pa.BaseExtensionType):
+        return _counts_nanoseconds(kind.storage_type)
+    if pa.types.is_nested(kind):
+        return any(_counts_nanoseconds(kind.field(n).type) for n in range(kind.num_fields))
+    return getattr(kind, "unit", "") == "ns"
+
+
+def _of_microseconds(scalar: Any) -> Any:
+    """Nanoseconds as microseconds, which Python has; refused where something is lost. Anything else
+    as it is."""
+    kind = scalar.type
+    if getattr(kind, "unit", "") != "ns":
+        return scalar
+    if pa.types.is_timestamp(kind):
+        return scalar.cast(pa.timestamp("us", tz=kind.tz))
+    return scalar.cast(pa.duration("us") if pa.types.is_duration(kind) else pa.time64("us"))
 
 
 def _plain(scalar: Any, bad_bytes: BadBytes) -> Any:
     if not scalar.is_valid:
         return None
-    try:
-        return scalar.as_py()
-    except _NO_VALUE:
-        pass  # told in parts, or as text, below
     kind = scalar.type
+    if not _counts_nanoseconds(kind) or hasattr(kind, "unit"):
+        try:
+            return _of_microseconds(scalar).as_py()
+        except _NO_VALUE:
+            pass  # told in parts, or as text, below
     if pa.types.is_map(kind):
         pairs = (scalar_of.values() for scalar_of in scalar.values)
         return [tuple(_plain(part, bad_bytes) for part in pair) for pair in pairs]

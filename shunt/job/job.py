@@ -177,10 +177,13 @@ class Output(_Section):
     """Directory or `s3://bucket/prefix`; `{run_id}` in it is replaced."""
     endpoint_url: EndpointUrl = None
     """Of an S3 server that is not AWS. Unset: the store's own, for results in its bucket."""
-    formats: Annotated[list[Literal["parquet", "jsonl"]], Field(min_length=1)] = [
+    formats: Annotated[list[Literal["parquet", "jsonl", "dataset"]], Field(min_length=1)] = [
         "parquet",
         "jsonl",
     ]
+    """`dataset`: a folder as the Hugging Face hub has them, of Parquet files of bounded size."""
+    max_file_mb: Annotated[int, Field(ge=1)] = 512
+    """Of each Parquet file of a `dataset`."""
     origin: bool = False
     """Say of each row which file and line it came from, in `input_file` and `input_line`."""
 

@@ -6,6 +6,8 @@
 
 import json
 from collections.abc import Iterable, Iterator, Mapping
+from contextlib import closing
+from itertools import count
 from pathlib import Path
 from typing import Any
 
@@ -62,6 +64,9 @@ _SCALARS: Mapping[type, pa.DataType] = {
     float: pa.float64(),
     str: pa.string(),
 }
+_GROUP_ROWS = 20_000
+_GROUP_BYTES = 64 << 20
+"""In memory, before it is compressed: what one row group of a file has at least, but the last."""
 _INT64 = range(-(2**63), 2**63)
 _EXACT = range(-(2**53), 2**53 + 1)
 
@@ -123,18 +128,75 @@ def write_parquet(
     types: ColumnTypes | pa.Schema,
 ) -> None:
     """Write all shards. `types` are those of JSON rows, or the columns of tabular inputs."""
-    writer: pq.ParquetWriter | None = None
-    schema = pa.schema([])
-    try:
-        for shard in shards:
-            table = _table(shard, added, types)
-            if writer is None:
-                schema = table.schema
-                writer = pq.ParquetWriter(path, schema, compression="zstd")
-            writer.write_table(table.cast(schema))
-    finally:
-        if writer is not None:
-            writer.close()
+    with closing(_Parts(iter([path]))) as parts:
+        for group in _row_groups(shards, added, types):
+            parts.write(group)
+
+
+def write_parts(
+    directory: Path,
+    shards: Iterable[ShardOutcomes],
+    added: AddedColumns,
+    types: ColumnTypes | pa.Schema,
+    *,
+    max_bytes: int,
+) -> list[Path]:
+    """The same in several files of about `max_bytes` at most, in order of their names."""
+    paths = (directory / f"part-{number:05d}.parquet" for number in count())
+    with closing(_Parts(paths, max_bytes)) as parts:
+        for group in _row_groups(shards, added, types):
+            parts.write(group)
+    return parts.written
+
+
+class _Parts:
+    """Row groups into one file after the other."""
+
+    def __init__(self, paths: Iterator[Path], max_bytes: int | None = None) -> None:
+        self._paths = paths
+        self._max_bytes = max_bytes
+        self._schema = pa.schema([])
+        self._writer: pq.ParquetWriter | None = None
+        self.written: list[Path] = []
+
+    def write(self, table: pa.Table) -> None:
+        if not self.written:
+            self._schema = table.schema
+        if self._writer is not None and self._max_bytes is not None:
+            # What comes has about the size of what is there, by row group.
+            size, groups = self.written[-1].stat().st_size, self._groups
+            if size * (groups + 1) > self._max_bytes * groups:
+                self.close()
+        if self._writer is None:
+            self.written.append(next(self._paths))
+            self._writer = pq.ParquetWriter(self.written[-1], self._schema, compression="zstd")
+            self._groups = 0
+        self._writer.write_table(table.cast(self._schema))
+        self._groups += 1
+
+    def close(self) -> None:
+        if self._writer is not None:
+            self._writer.close()
+            self._writer = None
+
+
+def _row_groups(
+    shards: Iterable[ShardOutcomes], added: AddedColumns, types: ColumnTypes | pa.Schema
+) -> Iterator[pa.Table]:
+    """Shards together, until a row group is worth reading by itself."""
+    waiting: list[pa.Table] = []
+    for shard in shards:
+        waiting.append(_table(shard, added, types))
+        rows, size = sum(t.num_rows for t in waiting), sum(t.nbytes for t in waiting)
+        if rows >= _GROUP_ROWS or size >= _GROUP_BYTES:
+            yield _as_one(waiting)
+            waiting = []
+    if waiting:
+        yield _as_one(waiting)
+
+
+def _as_one(tables: list[pa.Table]) -> pa.Table:
+    return pa.concat_tables([table.cast(tables[0].schema) for table in tables])
 
 
 def carried_schema(shard: ShardOutcomes) -> pa.Schema:

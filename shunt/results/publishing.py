@@ -3,7 +3,7 @@
 import os
 import shutil
 import uuid
-from collections.abc import Collection, Generator, Sequence
+from collections.abc import Collection, Generator, Mapping, Sequence
 from contextlib import contextmanager, suppress
 from pathlib import Path
 from tempfile import TemporaryDirectory
@@ -20,6 +20,11 @@ JSONL_NAME = "results.jsonl"
 PARQUET_NAME = "results.parquet"
 BATCH_OUTPUT_NAME = "batch_output.jsonl"
 BATCH_ERRORS_NAME = "batch_errors.jsonl"
+CARD_NAME = "dataset/README.md"
+PARTS_PREFIX = "dataset/data/"
+"""Names of files have slashes, wherever they lie."""
+NAME_OF = {"jsonl": JSONL_NAME, "parquet": PARQUET_NAME, "dataset": CARD_NAME}
+"""Of each format: the file without which it is not there."""
 RESULT_NAMES = (JSONL_NAME, PARQUET_NAME, BATCH_OUTPUT_NAME, BATCH_ERRORS_NAME)
 _PARTIAL = "partial"
 _PROBE = "shunt-write-check"
@@ -28,14 +33,15 @@ PARTIAL_SUMMARY_NAME = "summary.partial.json"
 
 
 def publish(
-    paths: Sequence[Path],
+    files: Mapping[str, Path],
     summary_name: str,
     summary: str,
     directory: str,
     reach: Reach = open_store,
 ) -> None:
-    """Put the files into a local directory or an s3:// prefix; the summary last; an older
-    summary goes first, so that one beside the files means that they are complete.
+    """Put the files, by the names that they are to have, into a local directory or an s3:// prefix;
+    the summary last; an older summary goes first, so that one beside the files means that they are
+    complete.
 
     Each file appears whole. Publishing again writes the same rows again. Raises `JobError` when the
     directory cannot be written, `StoreError` for S3.
@@ -44,20 +50,35 @@ def publish(
     if local is None:
         store = reach(directory)
         _withdraw(store, [summary_name])
-        for path in paths:
-            store.put_file(path.name, path)
+        for name, path in files.items():
+            store.put_file(name, path)
         store.put(summary_name, summary.encode())
         return
     try:
         local.mkdir(parents=True, exist_ok=True)
         (local / summary_name).unlink(missing_ok=True)
-        for path in paths:
-            _move_in(path, local / path.name)
+        for name, path in files.items():
+            (local / name).parent.mkdir(parents=True, exist_ok=True)
+            _move_in(path, local / name)
         beside = _beside(local / summary_name)
         beside.write_text(summary, encoding="utf-8")
         beside.replace(local / summary_name)
     except OSError as error:
         raise JobError(f"output.path: {local} cannot be written: {error.strerror}") from error
+
+
+def remove_others(
+    summary: ResultSummary, names: Collection[str], reach: Reach = open_store
+) -> None:
+    """Remove files of an earlier summary of the same place that have none of these names: parts of
+    a dataset that has fewer now."""
+    others = [file.name for file in summary.files if file.name not in names]
+    local = directory_of(summary.directory)
+    if local is None:
+        return _withdraw(reach(summary.directory), others) if others else None
+    for name in others:
+        (local / name).unlink(missing_ok=True)
+    return None
 
 
 def partial_name(name: str) -> str:
@@ -90,6 +111,7 @@ def result_copy(directory: str, name: str, reach: Reach = open_store) -> Generat
     with TemporaryDirectory(prefix="shunt-verify-") as folder:
         copy: Path | None = Path(folder) / name
         try:
+            (Path(folder) / name).parent.mkdir(parents=True, exist_ok=True)
             reach(directory).download(name, Path(folder) / name)
         except ObjectMissing:
             copy = None
@@ -102,7 +124,7 @@ def is_whole(summary: ResultSummary, formats: Collection[str], reach: Reach = op
     On S3 the summary, which is written last and removed first, stands for them.
     """
     names = {file.name for file in summary.files}
-    if any(f"results.{name}" not in names for name in formats):
+    if any(NAME_OF[name] not in names for name in formats):
         return False
     local = directory_of(summary.directory)
     if local is None:

@@ -69,10 +69,12 @@ def read_summary(store: Store, run_id: str) -> ResultSummary | None:
         return None
 
 
-def result_file(path: Path) -> ResultFile:
-    """Name, size and digest of a file on this machine."""
+def result_file(path: Path, name: str | None = None) -> ResultFile:
+    """Name (its own, if no other is given), size and digest of a file on this machine."""
     digest = hashlib.sha256()
     with path.open("rb") as stream:
         while block := stream.read(_BLOCK_BYTES):
             digest.update(block)
-    return ResultFile(name=path.name, num_bytes=path.stat().st_size, sha256=digest.hexdigest())
+    return ResultFile(
+        name=name or path.name, num_bytes=path.stat().st_size, sha256=digest.hexdigest()
+    )

@@ -28,12 +28,14 @@ from shunt.results.columns import (
 from shunt.results.json_lines import carried_rows, input_columns, json_lines
 from shunt.results.openai_lines import BatchFile
 from shunt.results.outcome import Outcome, ShardOutcomes
-from shunt.results.parquet import ColumnTypes, carried_schema, write_parquet
+from shunt.results.parquet import ColumnTypes, carried_schema, write_parquet, write_parts
 from shunt.results.publishing import (
     BATCH_ERRORS_NAME,
     BATCH_OUTPUT_NAME,
+    CARD_NAME,
     JSONL_NAME,
     PARQUET_NAME,
+    PARTS_PREFIX,
 )
 
 
@@ -44,6 +46,14 @@ class Layout:
     added: AddedColumns
     types: ColumnTypes | pa.Schema
     """Of JSON rows; the columns of all shards, for tabular inputs."""
+
+
+@dataclass(frozen=True, slots=True)
+class DatasetFolder:
+    """What a folder of a dataset says of itself, and how large its files are at most."""
+
+    card: "Callable[[ResultCounts], str]"
+    max_bytes: int
 
 
 @dataclass(slots=True)
@@ -127,11 +137,12 @@ def write_results(
     *,
     formats: Collection[str],
     batch: BatchFile | None,
+    dataset: "DatasetFolder | None" = None,
 ) -> tuple[ResultCounts, list[Path]]:
     """Write the files into `directory`, which should be a fresh one; returns counts and paths.
 
-    `batch`: of an OpenAI batch input. `shards` is iterated once per kind of file, so that memory
-    stays at one shard.
+    `batch`: of an OpenAI batch input. `dataset`: of a run whose results are one. `shards` is
+    iterated once per kind of file, so that memory stays at one shard.
     """
     counts = ResultCounts()
     paths: list[Path] = []
@@ -154,7 +165,24 @@ def write_results(
     if "parquet" in formats:
         paths.append(directory / PARQUET_NAME)
         write_parquet(paths[-1], shards(), layout.added, layout.types)
+    if dataset is not None and "dataset" in formats:
+        paths += _write_dataset(shards(), directory, layout, dataset, counts)
     return counts, paths
+
+
+def _write_dataset(
+    shards: Iterable[ShardOutcomes],
+    directory: Path,
+    layout: Layout,
+    dataset: "DatasetFolder",
+    counts: ResultCounts,
+) -> list[Path]:
+    parts = directory / PARTS_PREFIX
+    parts.mkdir(parents=True)
+    written = write_parts(parts, shards, layout.added, layout.types, max_bytes=dataset.max_bytes)
+    card = directory / CARD_NAME
+    card.write_text(dataset.card(counts), encoding="utf-8")
+    return [card, *written]
 
 
 def _opened(stack: ExitStack, path: Path, paths: list[Path]) -> IO[str]:

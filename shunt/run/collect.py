@@ -4,7 +4,7 @@
 # pyright: reportUnknownMemberType=false, reportUnknownVariableType=false
 # pyright: reportUnknownArgumentType=false, reportUnknownLambdaType=false
 
-from collections.abc import Callable, Generator, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Collection, Generator, Iterable, Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
 from dataclasses import replace
@@ -27,11 +27,12 @@ from shunt.errors import CorruptSegment, JobError, RunIncomplete
 from shunt.job.job import Job, bare_place
 from shunt.job.sampling import StructuredOutput
 from shunt.results.columns import LAYOUT_VERSION
+from shunt.results.dataset_card import dataset_card
 from shunt.results.outcome import Outcome, ShardOutcomes
 from shunt.results.place import Reach
-from shunt.results.publishing import is_whole, publish, remove_partial
+from shunt.results.publishing import is_whole, publish, remove_others, remove_partial
 from shunt.results.summary import SUMMARY_NAME, ResultSummary, read_summary, result_file
-from shunt.results.writing import Layout, ResultCounts, learn_layout, write_results
+from shunt.results.writing import DatasetFolder, Layout, ResultCounts, learn_layout, write_results
 from shunt.run.batch_file import batch_file_of
 from shunt.run.borrowed import Borrowed, Cuts, borrow, reused_run
 from shunt.run.known_answers import mark_answered
@@ -45,6 +46,7 @@ from shunt.structure.backend import reasons_first
 _SHOWN = 8
 _REPLAY_THREADS = 8
 _CUTS_NAME = "cuts.json"
+_MB = 1 << 20
 
 ReadOutcomes = Callable[[], Iterator[ShardOutcomes]]
 Seen = TypeVar("Seen")
@@ -107,7 +109,8 @@ def collect(
         TemporaryDirectory(prefix="shunt-collect-") as made_in,
         reading_outcomes(store, manifest, cuts) as outcomes,
     ):
-        counts, paths = write_run(store, manifest, outcomes, Path(made_in))
+        formats = manifest.job.output.formats
+        counts, files = write_run(store, manifest, outcomes, Path(made_in), formats)
         summary = ResultSummary(
             run_id=run_id,
             collected_at=now,
@@ -125,11 +128,13 @@ def collect(
             layout_version=LAYOUT_VERSION,
             has_origin=manifest.job.output.origin,
             directory=directory,
-            files=tuple(result_file(path) for path in paths),
+            files=tuple(result_file(path, name) for name, path in files.items()),
             cuts=cuts,
         )
         told = summary.model_dump_json(indent=2, exclude={"cuts"})
-        publish(paths, SUMMARY_NAME, told, directory, reach)
+        publish(files, SUMMARY_NAME, told, directory, reach)
+        if standing is not None and standing.directory == directory:
+            remove_others(standing, files.keys(), reach)
         remove_partial(directory, reach)
     # Written again where files were written again: every writer says the same of the same log.
     store.put(keys.result(run_id, SUMMARY_NAME), summary.model_dump_json().encode())
@@ -143,20 +148,35 @@ def write_run(
     manifest: Manifest,
     shards: Callable[[], Iterable[ShardOutcomes]],
     directory: Path,
-) -> tuple[ResultCounts, list[Path]]:
-    """Write the rows that `shards` gives as the job asks for them. Raises `JobError`."""
+    formats: Collection[str],
+) -> tuple[ResultCounts, dict[str, Path]]:
+    """Write the rows that `shards` gives in these formats; the files are given by the names that
+    they are to have. Raises `JobError`."""
     output = manifest.job.output
     try:
-        return write_results(
+        counts, paths = write_results(
             shards,
             directory,
             run_layout(store, manifest, with_origin=output.origin),
-            formats=output.formats,
+            formats=formats,
             batch=batch_file_of(manifest),
+            dataset=DatasetFolder(partial(_card, manifest), output.max_file_mb * _MB),
         )
+        return counts, {path.relative_to(directory).as_posix(): path for path in paths}
     except OSError as error:
         reason = error.strerror or error
         raise JobError(f"{directory}: results cannot be written: {reason}") from error
+
+
+def _card(manifest: Manifest, counts: ResultCounts) -> str:
+    return dataset_card(
+        manifest.run_id,
+        manifest.job,
+        num_rows=counts.num_rows,
+        num_output_tokens=counts.num_output_tokens,
+        errors=counts.errors,
+        sampling_defaults=manifest.sampling_defaults,
+    )
 
 
 def _is_as_asked(standing: ResultSummary, manifest: Manifest, directory: str, reach: Reach) -> bool:

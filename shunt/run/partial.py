@@ -64,8 +64,10 @@ def collect_partial(
         TemporaryDirectory(prefix="shunt-collect-") as made_in,
         reading_finished(store, manifest, cuts) as outcomes,
     ):
-        counts, written = write_run(store, manifest, outcomes, Path(made_in))
-        paths = [path.rename(path.with_name(partial_name(path.name))) for path in written]
+        # A folder of a dataset is made when all rows are there.
+        formats = [name for name in manifest.job.output.formats if name != "dataset"] or ["parquet"]
+        counts, written = write_run(store, manifest, outcomes, Path(made_in), formats)
+        files = {partial_name(name): path for name, path in written.items()}
         summary = PartialSummary(
             run_id=manifest.run_id,
             collected_at=now,
@@ -77,8 +79,8 @@ def collect_partial(
             num_output_tokens=counts.num_output_tokens,
             unreadable_shards=unreadable,
             directory=directory,
-            files=tuple(result_file(path) for path in paths),
+            files=tuple(result_file(path, name) for name, path in files.items()),
         )
         told = summary.model_dump_json(indent=2)
-        publish(paths, PARTIAL_SUMMARY_NAME, told, directory, reach)
+        publish(files, PARTIAL_SUMMARY_NAME, told, directory, reach)
     return summary

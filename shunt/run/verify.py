@@ -6,7 +6,7 @@
 
 import json
 from collections import Counter
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, cast
@@ -22,8 +22,10 @@ from shunt.results.place import Reach
 from shunt.results.publishing import (
     BATCH_ERRORS_NAME,
     BATCH_OUTPUT_NAME,
+    CARD_NAME,
     JSONL_NAME,
     PARQUET_NAME,
+    PARTS_PREFIX,
     result_copy,
 )
 from shunt.results.summary import ResultFile, ResultSummary, read_summary, result_file
@@ -90,7 +92,13 @@ def _check(
     added = run_layout(
         store, expected.manifest, with_origin=summary.has_origin, version=summary.layout_version
     ).added
+    parts = [file for file in summary.files if file.name.startswith(PARTS_PREFIX)]
+    if parts:
+        rows = _part_rows(report, parts, results or summary.directory, reach, added)
+        _compare(report, PARTS_PREFIX, expected, added, rows)
     for file in summary.files:
+        if file in parts:
+            continue
         with result_copy(results or summary.directory, file.name, reach) as path:
             _check_file(report, file, path)
             if path is None or file.name in DIGEST_ALONE:
@@ -151,7 +159,7 @@ def _check_file(report: VerifyReport, file: ResultFile, path: Path | None) -> No
     report.files.append(file.name)
     if path is None:
         report.problem(f"{file.name}: is missing")
-    elif result_file(path) != file:
+    elif result_file(path, file.name) != file:
         report.problem(f"{file.name}: was changed after it was written")
 
 
@@ -209,10 +217,26 @@ def _parquet_rows(path: Path, added: AddedColumns) -> Iterator[dict[str, Any] | 
         yield from batch.to_pylist()
 
 
+def _part_rows(
+    report: VerifyReport,
+    files: Sequence[ResultFile],
+    directory: str,
+    reach: Reach,
+    added: AddedColumns,
+) -> Iterator[dict[str, Any] | None]:
+    """Of the files of a dataset, one after the other."""
+    for file in files:
+        with result_copy(directory, file.name, reach) as path:
+            _check_file(report, file, path)
+            if path is None:
+                return
+            yield from _parquet_rows(path, added)
+
+
 ROWS_OF: Mapping[str, Callable[[Path, AddedColumns], Iterator[dict[str, Any] | None]]] = {
     JSONL_NAME: _json_rows,
     PARQUET_NAME: _parquet_rows,
 }
 """How the rows of each result file are read back. A format that a job may ask for belongs here."""
-DIGEST_ALONE = (BATCH_OUTPUT_NAME, BATCH_ERRORS_NAME)
+DIGEST_ALONE = (BATCH_OUTPUT_NAME, BATCH_ERRORS_NAME, CARD_NAME)
 """The lines of OpenAI's batch API are held to their digest: the rows are those of the others."""

@@ -41,7 +41,7 @@ def test_overrides_go_over_the_file_as_yaml(tmp_path: Path) -> None:
         (_TEXT + "shard_prompts: 0\n", r"shard_prompts: must be at least 1 .it is 0"),
         (
             _TEXT + "fleet: {kind: ec3}\n",
-            r":4:9: fleet.kind: must be 'local' or 'ec2' .it is 'ec3'",
+            r":4:9: fleet.kind: must be 'local', 'ec2' or 'joined' .it is 'ec3'",
         ),
         (_TEXT + "limits: {deadline: soon}\n", "limits.deadline: must be an instant with its time"),
         (

@@ -120,6 +120,12 @@ def test_who_may_write_and_not_delete_can_publish(tmp_path: Path) -> None:
     store.put("results.partial.jsonl", b"{}")
     (tmp_path / "results.jsonl").write_text("{}")
     for told in ("{}", '{"again": 1}'):
-        publish([tmp_path / "results.jsonl"], SUMMARY_NAME, told, "s3://b/out", lambda _uri: store)
+        publish(
+            {"results.jsonl": tmp_path / "results.jsonl"},
+            SUMMARY_NAME,
+            told,
+            "s3://b/out",
+            lambda _uri: store,
+        )
         remove_partial("s3://b/out", lambda _uri: store)
         assert store.get(SUMMARY_NAME) == told.encode()

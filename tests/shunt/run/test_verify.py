@@ -22,6 +22,7 @@ from shunt.checkpoint.segment import Gain
 from shunt.dataset.rendering import renderer_for
 from shunt.job.job import Job, Output
 from shunt.results.outcome import ShardOutcomes
+from shunt.results.publishing import CARD_NAME, NAME_OF
 from shunt.results.summary import result_file
 from shunt.run.collect import ReadOutcomes, ShardsCorrupt, ShardsOpen, collect, find_cuts, kept_cuts
 from shunt.run.manifest import Manifest
@@ -228,7 +229,9 @@ def test_cuts_stand_before_rows_are_written(
 
 def test_every_format_that_a_job_may_ask_for_is_read_back() -> None:
     (formats,) = get_args(Output.model_fields["formats"].annotation)
-    assert {f"results.{name}" for name in get_args(formats)} == set(shunt.run.verify.ROWS_OF)
+    assert set(get_args(formats)) == NAME_OF.keys()
+    read_back = {*shunt.run.verify.ROWS_OF, CARD_NAME}  # whose parts are read as tables
+    assert set(NAME_OF.values()) == read_back
 
 
 def test_a_file_of_an_unknown_format_is_not_passed_over(
