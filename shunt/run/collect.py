@@ -244,16 +244,23 @@ def replay_all(
 
 
 @contextmanager
-def reading_outcomes(store: Store, manifest: Manifest, cuts: Cuts) -> Generator[ReadOutcomes]:
+def reading_outcomes(
+    store: Store, manifest: Manifest, cuts: Cuts, without: Collection[str] = ()
+) -> Generator[ReadOutcomes]:
     """Gives every shard's outcomes at these cuts, in input order, one shard at a time, as often as
-    it is asked. Raises `RunIncomplete` when a run that rows take answers from is gone."""
+    it is asked. `without`: ids of shards that nobody asks for.
 
-    def read(borrowed: Borrowed) -> Iterator[ShardOutcomes]:
+    Raises `RunIncomplete` when a run that rows take answers from is gone.
+    """
+
+    def give(borrowed: Borrowed) -> Iterator[ShardOutcomes]:
         for entry in manifest.shards:
-            yield _shard_outcomes(*_read_shard(store, manifest, entry, cuts, borrowed), manifest)
+            if entry.shard_id not in without:
+                read = _read_shard(store, manifest, entry, cuts, borrowed)
+                yield _shard_outcomes(*read, manifest)
 
     with TemporaryDirectory(prefix="shunt-borrowed-") as directory:
-        yield partial(read, borrow(store, manifest, cuts, Path(directory)))
+        yield partial(give, borrow(store, manifest, cuts, Path(directory)))
 
 
 @contextmanager
