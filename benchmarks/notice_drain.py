@@ -145,6 +145,7 @@ def _prepared(folder: Path, store_config: StoreConfig, store: Store) -> Manifest
     prompts.write_text("".join(json.dumps(line) + "\n" for line in lines))
     job = Job(
         name="notice",
+        reuse=False,
         model=Model(
             path=str(MODEL),
             dtype="bfloat16",

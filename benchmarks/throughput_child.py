@@ -74,6 +74,7 @@ def _job(directory: Path, workload: Workload, store: StoreConfig) -> Job:
     extra = {} if workload.kv_blocks is None else {"num_gpu_blocks_override": workload.kv_blocks}
     return Job(
         name="throughput",
+        reuse=False,
         model=Model(
             path=os.environ["SHUNT_BENCHMARK_MODEL"],
             dtype="bfloat16",

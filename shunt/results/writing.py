@@ -78,8 +78,9 @@ class ResultCounts:
         generations = outcome.generations
         self.num_prompt_tokens += generations[0].num_prompt_tokens if generations else 0
         self.num_output_tokens += sum(len(g.token_ids) for g in generations)
-        self.num_resumed_rows += any(g.num_resumes for g in generations)
-        self.num_restarted_rows += weakest_resumption(generations) is Resumption.RESTARTED
+        if outcome.reused_from is None:  # of others, it was another run's trouble
+            self.num_resumed_rows += any(g.num_resumes for g in generations)
+            self.num_restarted_rows += weakest_resumption(generations) is Resumption.RESTARTED
         self.num_cut_rows += outcome.is_cut
         self.num_cut_structured_rows += outcome.is_cut and outcome.structured
         if outcome.error is not None:
