@@ -24,6 +24,8 @@ class Ending:
     """The exit code of the process."""
 
     code: WorkerExit = WorkerExit.BUG
+    failure: str = ""
+    """Why it could not do its work."""
 
 
 @contextmanager
@@ -40,12 +42,12 @@ def ending_told(store: Store, run_id: str, node_id: str) -> Generator[Ending]:
         _tell(store, run_id, node_id, ending.code, "")
     except ShuntError as error:
         log.error("%s: %s", type(error).__name__, error)
-        ending.code = _code_of(error)
-        _tell(store, run_id, node_id, ending.code, str(error))
+        ending.code, ending.failure = _code_of(error), str(error)
+        _tell(store, run_id, node_id, ending.code, ending.failure)
     except Exception as error:  # the process edge: whatever it is, it is told
         log.exception("the worker failed")
-        ending.code = WorkerExit.BUG
-        _tell(store, run_id, node_id, ending.code, f"{type(error).__name__}: {error}")
+        ending.code, ending.failure = WorkerExit.BUG, f"{type(error).__name__}: {error}"
+        _tell(store, run_id, node_id, ending.code, ending.failure)
 
 
 def _code_of(error: ShuntError) -> WorkerExit:

@@ -150,7 +150,7 @@ def engine_config(job: Job) -> EngineConfig:
 
 
 def _engines_a_device(job: Job) -> int:
-    """Local workers share the machine; those of a node of EC2 have GPUs of their own."""
+    """Local workers share the machine; others have GPUs of their own."""
     return job.fleet.workers if job.fleet.kind == "local" else 1
 
 

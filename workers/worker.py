@@ -11,7 +11,7 @@ from shunt.checkpoint.request import Request
 from shunt.dataset.row_error import RowError, RowErrorCode
 from shunt.errors import ShuntError
 from shunt.fleet.worker_exit import WorkerExit
-from shunt.run.cancellation import is_cancelled
+from shunt.run.cancellation import RUN_CANCELLED, is_cancelled
 from shunt.run.driver import DRIVER_SILENT_S, DriverWatch
 from shunt.run.event import Event, EventKind, record
 from shunt.run.node_course import CourseKeeper, NodeState, Sample
@@ -58,7 +58,8 @@ class Worker:
     driver: DriverWatch | None = None
     """Of a node that costs money, in a run with a limit to what it may cost."""
     leave: asyncio.Event = field(default_factory=asyncio.Event)
-    """Set by `told_to_leave`: a signal, a notice, a cancelled run."""
+    """Set by `told_to_leave`: a signal, a notice, a cancelled run, as `leave_reason` says."""
+    leave_reason: str = ""
     started_at: datetime = field(init=False)
     course: CourseKeeper = field(default_factory=CourseKeeper)
     _taking: "asyncio.Task[bool] | None" = None
@@ -332,20 +333,19 @@ class Worker:
         await self._tell(busy if self.room.serving else NodeState.STARTING)
         with suppress(*AWAY):  # a store that is not to be reached has not said so
             if await asyncio.to_thread(is_cancelled, self.store, self.settings.run_id):
-                self.told_to_leave("the run was cancelled")
-        if self.driver is not None and await self._driver_is_silent(self.driver):
+                self.told_to_leave(RUN_CANCELLED)
+        watch = self.driver
+        if watch is not None and await asyncio.to_thread(watch.silent_s) >= DRIVER_SILENT_S:
             self.told_to_leave(
                 "the run's driver, who keeps its cost limit, has not been heard of for "
                 f"{DRIVER_SILENT_S / 60:.0f} minutes"
             )
 
-    async def _driver_is_silent(self, driver: DriverWatch) -> bool:
-        return await asyncio.to_thread(driver.silent_s) >= DRIVER_SILENT_S
-
     def told_to_leave(self, reason: str) -> None:
         """Drain from now on. May be called more than once, from the event loop's thread."""
         if not self.leave.is_set():
             log.info("leaving reason=%s", reason)
+            self.leave_reason = reason
         self.leave.set()
         self.desk.supply.stopped = True
         self.room.changed.set()

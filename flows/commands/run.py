@@ -19,14 +19,16 @@ from flows.drive.drive import (
     check_job,
     drive,
     go_on_command,
+    join_command,
     partial_command,
     prepare_run,
     resume,
+    run_command,
 )
 from flows.drive.known_model import known_model
 from flows.exit_code import ExitCode
 from flows.screen.run_view import show_runs, show_status
-from flows.screen.view import LiveView, PlainView, show_ending, show_preflight
+from flows.screen.view import LiveView, PlainView, nobody_line, show_ending, show_preflight
 from flows.screen.words import console as console_of
 from flows.surroundings import surroundings
 from shunt.dataset.preflight import PreflightReport
@@ -41,7 +43,7 @@ from shunt.run.listing import RunLine, read_lines
 from shunt.run.manifest import Manifest
 from shunt.run.prepare import preflight as preflight_job
 from shunt.run.showing import read_showings
-from shunt.run.status import StatusReader, status_tree
+from shunt.run.status import RunState, StatusReader, status_tree
 
 JobPath = Annotated[Path, typer.Argument(metavar="JOB", help="Job file (YAML).")]
 RunId = Annotated[
@@ -65,6 +67,7 @@ Plainly = Annotated[
 
 _errors = console_of(stderr=True)
 RUN_STOPS = "stopping: workers save what they have and leave"
+_DRIVE_STOPS = "stopping: workers that joined go on; `shunt cancel` ends them"
 
 
 def run(
@@ -98,12 +101,14 @@ def run(
         return
     check_job(loaded)
     store = reached(loaded.store)
-    with stop_on_signals(RUN_STOPS) as stop, view_of(as_json=as_json) as watcher:
+    with stop_on_signals(_stops(loaded)) as stop, view_of(as_json=as_json) as watcher:
         around = surroundings(loaded, stop)
         if prepare_only:
             manifest = prepare_run(loaded, store, around, watcher, sample=sample, checked=True)
             if as_json:
                 print_json({"run_id": manifest.run_id, "num_rows": manifest.num_rows})
+            else:
+                print_lines([f"join it with: {run_command('worker', manifest)}"])
             return
         if no_prefect:
             ending = drive(loaded, store, around, watcher, sample=sample, checked=True)
@@ -125,7 +130,7 @@ def resume_command(
     """Go on with a run, from its store alone."""
     opened, manifest = find_run(run_id, store, endpoint_url)
     manifest = overridden(manifest, store, endpoint_url, overrides)
-    with stop_on_signals(RUN_STOPS) as stop, view_of(as_json=as_json) as watcher:
+    with stop_on_signals(_stops(manifest.job)) as stop, view_of(as_json=as_json) as watcher:
         watcher.prepared(manifest)
         ending = resume(manifest, opened, surroundings(manifest.job, stop), watcher)
     end(ending, as_json=as_json)
@@ -155,10 +160,13 @@ def status(
         from flows.prefect.session import settle_if_reachable
 
         settle_if_reachable(opened, manifest.run_id, now=now)
+    join = join_command(manifest) if seen.state is RunState.OPEN else ""
     if as_json:
-        print_json(status_tree(seen))
+        print_json({**status_tree(seen), **({"join": join} if join else {})})
     else:
         show_status(console_of(), seen)
+        if join and not seen.living:
+            print_lines([nobody_line(join)])
 
 
 def cancel(
@@ -213,6 +221,10 @@ COMMANDS: dict[str, Callable[..., None]] = {
     "preflight": preflight,
     "schema": schema,
 }
+
+
+def _stops(job: Job) -> str:
+    return _DRIVE_STOPS if job.fleet.kind == "joined" else RUN_STOPS
 
 
 def _tell(text: str) -> None:

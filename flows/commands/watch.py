@@ -15,7 +15,7 @@ from flows.commands.run import (
     stop_on_signals,
     view_of,
 )
-from flows.drive.drive import go_on_command
+from flows.drive.drive import go_on_command, join_command
 from flows.screen.metrics_text import write_metrics
 from flows.screen.picture import Look
 from flows.screen.view import PlainView
@@ -105,7 +105,7 @@ def _write_metrics(look: Look, path: Path) -> None:
 def _show(view: PlainView, look: Look, manifest: Manifest) -> None:
     view.pools = look.pools
     view.seen(look.status, look.outlook)
-    if _is_alone(look.status):
+    if _is_alone(look.status) and not join_command(manifest):
         view.say(f"nobody works on this run now. Go on with: {go_on_command(manifest)}")
 
 

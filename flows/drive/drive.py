@@ -356,6 +356,11 @@ def partial_command(manifest: Manifest) -> str:
     return run_command("collect", manifest, "--partial")
 
 
+def join_command(manifest: Manifest) -> str:
+    """What a person types on a machine that is to join; empty where the run starts its own."""
+    return run_command("worker", manifest) if manifest.job.fleet.kind == "joined" else ""
+
+
 def run_command(name: str, manifest: Manifest, *options: str) -> str:
     """A command about this run, as a person types it anywhere."""
     store = manifest.job.store

@@ -11,22 +11,36 @@ from datetime import datetime
 
 from flows.surroundings import Surroundings
 from shunt.errors import RunError
+from shunt.fleet.worker_exit import DRAIN_LIMIT_S, WorkerExit
+from shunt.run.cancellation import cancel, is_cancelled
 from shunt.run.kept_job import changed_keys, current_job, keep_job
 from shunt.run.manifest import Manifest, read_manifest
-from shunt.run.status import RunStatus
+from shunt.run.status import RunState, RunStatus, StatusReader
 from shunt.store.protocol import Store
 
 _POLL_S = 2.0
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(slots=True)
 class _Nobodys:
-    """The course of nodes that are not ours: the run's own state says when it is done."""
+    """The course of nodes that are not ours: the run's own state says when it is done, and nobody
+    is given up, as another may join."""
 
     done: bool = False
     failed: bool = False
     fault: str = ""
-    num_lost: int = 0
+    _came: set[str] = field(default_factory=set[str])
+    _lost: set[str] = field(default_factory=set[str])
+
+    @property
+    def num_lost(self) -> int:
+        return len(self._lost)
+
+    def saw(self, status: RunStatus) -> None:
+        living = {node.node_id for node in status.living}
+        done = {node.node_id for node in status.nodes if node.exit_code == WorkerExit.DONE}
+        self._came |= living
+        self._lost = self._came - living - done
 
 
 @dataclass(slots=True)
@@ -50,14 +64,18 @@ class JoinedNodes:
     def step(self, status: RunStatus, left_s: float | None) -> None:
         del left_s  # they cost us nothing
         self._num_living = len(status.living)
+        self.reconciler.saw(status)
 
 
 @contextmanager
 def hold_joined(
     manifest: Manifest, store: Store, around: Surroundings, *, recheck: bool
 ) -> Generator[JoinedNodes]:
-    """Watch whoever joins. Raises `RunError` where a marker of a shard promised too much: workers
-    trust markers, unless they are told not to."""
+    """Watch whoever joins. At the deadline, or where the run is cancelled, they are asked to leave
+    and waited for; a drive that merely stops leaves them at work.
+
+    Raises `RunError` where a marker of a shard promised too much: workers trust markers, unless
+    they are told not to."""
     if recheck:
         raise RunError(
             manifest.run_id,
@@ -67,7 +85,19 @@ def hold_joined(
     known = current_job(store, read_manifest(store, manifest.run_id))
     if changed_keys(known, manifest.job):
         keep_job(store, manifest, manifest.job)
-    yield JoinedNodes(manifest.job.limits.deadline, around.now)
+    nodes = JoinedNodes(manifest.job.limits.deadline, around.now)
+    yield nodes
+    reader = StatusReader(store, manifest.run_id)
+    if nodes.limit and reader.read().state is RunState.OPEN:
+        cancel(store, manifest.run_id)
+    if is_cancelled(store, manifest.run_id):
+        _wait_until_left(reader, around)
+
+
+def _wait_until_left(reader: StatusReader, around: Surroundings) -> None:
+    end_s = around.monotonic() + DRAIN_LIMIT_S
+    while reader.read().living and around.monotonic() < end_s and not around.stop.is_set():
+        around.stop.wait(_POLL_S)
 
 
 def deadline_passed(deadline: datetime | None, now: datetime) -> str:

@@ -72,8 +72,9 @@ class Places(_Group):
 class Machines(_Group):
     """Who does the work. Regions, subnets and types of EC2 nodes are of the job file."""
 
-    fleet: Literal["as the job file says", "local", "ec2"] = _AS_FILE
-    """local: processes of the machine that runs this flow; ec2: nodes that cost money."""
+    fleet: Literal["as the job file says", "local", "ec2", "joined"] = _AS_FILE
+    """local: processes of the machine that runs this flow; ec2: nodes that cost money; joined:
+    machines that join by `shunt worker`."""
     workers: Annotated[int, Field(ge=0, le=256)] = 0
     """Each has an engine of its own, and on EC2 a node. 0: the job file's, or one."""
 

@@ -7,7 +7,7 @@ from rich.live import Live
 from rich.markup import escape
 from rich.text import Text
 
-from flows.drive.drive import Ending, run_command
+from flows.drive.drive import Ending, join_command
 from flows.screen.picture import Look, eta_line, picture
 from flows.screen.words import counted, size
 from shunt.dataset.preflight import PreflightReport
@@ -19,7 +19,7 @@ from shunt.run.node_status import NodeState
 from shunt.run.outlook import Outlook
 from shunt.run.partial import PartialSummary
 from shunt.run.spend import Spend
-from shunt.run.status import RunStatus
+from shunt.run.status import RunState, RunStatus
 
 LINE_INTERVAL_S = 5.0
 LONGEST_INTERVAL_S = 60.0
@@ -42,6 +42,7 @@ class PlainView:
         self._last_s: float | None = None
         self._last_line = ""
         self._said = ""
+        self._join = ""
         self._shown: set[str] = set()
         self.pools: Mapping[str, str] = {}
         """Where nodes were bought, for who knows: shown beside them."""
@@ -56,9 +57,7 @@ class PlainView:
 
     def prepared(self, manifest: Manifest) -> None:
         self._console.print(opening_line(manifest), highlight=False)
-        if manifest.job.fleet.kind == "joined":
-            command = run_command("worker", manifest)
-            self._console.print(f"join it with: {command}", highlight=False, soft_wrap=True)
+        self._join = join_command(manifest)
 
     def happened(self, event: Event) -> None: ...
 
@@ -75,6 +74,16 @@ class PlainView:
                 self._interval_s = min(1.1 * self._interval_s, LONGEST_INTERVAL_S)
             self._last_s, self._last_line = now_s, line
             self._console.print(line, highlight=False)
+        self._ask_to_join(status)
+
+    def _ask_to_join(self, status: RunStatus) -> None:
+        """Of a run that others join: whenever nobody does."""
+        if not self._join or status.state is not RunState.OPEN:
+            return
+        if status.living:
+            self._said = ""
+        else:
+            self.say(nobody_line(self._join))
 
     def collected(self, summary: ResultSummary) -> None: ...
 
@@ -114,9 +123,13 @@ def opening_line(manifest: Manifest) -> str:
     )
 
 
+def nobody_line(join: str) -> str:
+    return f"nobody works on this run now; join it with: {join}"
+
+
 def _workers_of(fleet: Fleet) -> str:
     if fleet.kind == "joined":
-        return "whoever joins"
+        return "for whoever joins"
     if fleet.kind == "local" or fleet.ec2 is None:
         return counted(fleet.workers, "worker")
     nodes = counted(fleet.workers, "node") if fleet.ec2.instance_types else "nodes by plan"

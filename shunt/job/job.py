@@ -255,7 +255,8 @@ class Fleet(_Section):
     """`local`: processes of this machine; `ec2`: nodes that cost money, described by `ec2`;
     `joined`: workers that others start, by `shunt worker RUN`, and that come and go."""
     workers: Annotated[int, Field(ge=1, le=256)] = 1
-    """Workers with an engine each; on EC2 nodes, which have a worker for each GPU that it needs."""
+    """Workers with an engine each; on EC2 nodes, which have a worker for each GPU that it needs.
+    Has no effect for `kind: joined`."""
     max_crashes: Annotated[int, Field(ge=0)] = 3
     """Failures of a worker in a row, without progress of the run, before its place is given up."""
     worker_python: str | None = None
@@ -349,4 +350,13 @@ class Job(_Section):
         ec2 = self.fleet.ec2 if self.fleet.kind == "ec2" else None
         if ec2 is not None and not ec2.instance_types and self.plan is None:
             raise ValueError("fleet.ec2.instance_types is empty: name types, or add a plan section")
+        return self
+
+    @model_validator(mode="after")
+    def _nobody_pays_for_who_joins(self) -> Self:
+        if self.fleet.kind == "joined" and self.limits.max_cost_usd is not None:
+            raise ValueError(
+                "limits.max_cost_usd: what machines that join cost is not known; set "
+                "limits.deadline, or remove it"
+            )
         return self

@@ -8,6 +8,9 @@ from shunt import keys
 from shunt.store.numbered import newest_number
 from shunt.store.protocol import Store
 
+RUN_CANCELLED = "the run was cancelled"
+"""Why a worker leaves that finds such an order."""
+
 
 class Order(BaseModel):
     """What the user last asked of the run."""
