@@ -75,7 +75,7 @@ def worker_of(
         except AWAY as error:
             log.warning("event not stored: %s", error)
 
-    quick = with_retry(store, _renewal_retry(settings.renew_interval_s))
+    quick = with_retry(store, renewal_retry(settings.renew_interval_s))
     observer = LeaseObserver(store, manifest.run_id, job.lease_term_s, monotonic, quick)
     shard_ids = [shard.shard_id for shard in manifest.shards]
     worker = assemble(
@@ -102,7 +102,7 @@ def _num_workers(job: Job, replicas: int) -> int | None:
     return job.fleet.workers * replicas
 
 
-def _renewal_retry(interval_s: float) -> RetryPolicy:
+def renewal_retry(interval_s: float) -> RetryPolicy:
     """A renewal that fails is tried again at the next tick, so it need not outlive this one.
     Retries that pile up while a store throttles would make leases of living owners lapse."""
     return RetryPolicy(

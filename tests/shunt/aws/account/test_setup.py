@@ -20,6 +20,7 @@ from shunt.aws.account.setup import (
     perform,
     setup_steps,
     teardown_steps,
+    template_data,
 )
 from shunt.aws.api import AwsApi, client_of
 from shunt.aws.errors import PermissionRefused
@@ -86,6 +87,20 @@ def test_the_worker_reaches_its_prefix_and_the_template_names_what_was_made(
     assert data["ImageId"] == "ami-1"
     group = services.ec2.call("describe_security_groups", {"GroupIds": data["SecurityGroupIds"]})
     assert group["SecurityGroups"][0]["IpPermissions"] == []
+
+
+def test_the_paid_volume_is_the_images_own_root(services: Services) -> None:
+    """Under another name it would stand empty beside a small root: images differ in it."""
+    images = services.ec2.call("describe_images", {"Owners": ["amazon"]})["Images"]
+    named = {image["RootDeviceName"]: image["ImageId"] for image in images}
+    assert len(named) > 1
+    for root, image in named.items():
+        settings = replace(SETTINGS, image=image)
+        (mapping,) = template_data(services, settings, "sg-1")["BlockDeviceMappings"]
+        assert (mapping["DeviceName"], mapping["Ebs"]["VolumeSize"]) == (root, settings.volume_gb)
+    told = replace(SETTINGS, image=image, root_device="/dev/own")
+    (mapping,) = template_data(services, told, "sg-1")["BlockDeviceMappings"]
+    assert mapping["DeviceName"] == "/dev/own"
 
 
 def test_what_differs_is_changed(services: Services) -> None:

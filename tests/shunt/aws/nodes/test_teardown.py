@@ -193,13 +193,14 @@ def test_refusals_ask_the_planner_now_and_then_only(account: Account) -> None:
 
 
 def test_a_planner_that_thinks_holds_up_no_look(account: Account) -> None:
-    thinks = threading.Event()
+    thinks, gave_up = threading.Event(), threading.Event()
 
     class Thinker(SlowPlanner):
         def replanned(
             self, remaining: Remaining, *, closed: Blocklist, holding: object
         ) -> Found | None:
-            thinks.wait(30.0)
+            if not thinks.wait(30.0):
+                gave_up.set()  # so whoever asked waited for the answer
             return super().replanned(remaining, closed=closed, holding=holding)
 
     for zone in ZONES:
@@ -211,6 +212,7 @@ def test_a_planner_that_thinks_holds_up_no_look(account: Account) -> None:
     for _ in range(60):
         stand.look()
     assert len(stand.living()) == 2, "while the planner still thinks"
+    assert not gave_up.is_set()
     thinks.set()
     stand.held.__exit__(None, None, None)
 
