@@ -10,7 +10,7 @@ import pytest
 from shunt.checkpoint.generation import Resumption
 from shunt.checkpoint.request import Request
 from shunt.dataset.row_error import RowErrorCode
-from shunt.errors import RequestRefused
+from shunt.errors import RequestAborted, RequestRefused
 from shunt.job.sampling import StructuredOutput
 from shunt.run.audit import compare
 from workers.engine.rerun import rerun
@@ -211,3 +211,23 @@ async def test_audit_reruns_a_resumed_row(engine: Any, new_request: Callable[...
     flipped = replace(resumed, token_ids=(*resumed.token_ids[:11], 999, *resumed.token_ids[12:]))
     comparison = await rerun(engine, request, flipped)
     assert comparison.first_difference == 11
+
+
+async def test_a_request_that_the_engine_drops_is_no_death_of_the_engine(
+    engine: Any, new_request: Callable[..., Request]
+) -> None:
+    """It would cost every row that runs: the engine would be ended and started again."""
+    other = asyncio.create_task(engine.generate(new_request(STORY, max_tokens=40, ignore_eos=True)))
+    dropped = replace(new_request(STORY, max_tokens=400, ignore_eos=True), request_id="dropped")
+    task = asyncio.create_task(engine.generate(dropped))
+    while not engine.progress().get("dropped"):
+        await asyncio.sleep(0.01)
+    await engine._llm.abort("dropped")
+    with pytest.raises(RequestAborted, match="the engine aborted request dropped"):
+        await task
+    assert len((await other).token_ids) == 40
+    saved = engine.progress().get("dropped")
+    assert saved is not None
+    assert saved.token_ids
+    again = await engine.generate(replace(dropped, request_id="again", saved=saved))
+    assert again.token_ids[: len(saved.token_ids)] == saved.token_ids
