@@ -7,7 +7,7 @@ from typing import Any
 
 import pytest
 
-from shunt.checkpoint.generation import Resumption
+from shunt.checkpoint.generation import Generation, Resumption
 from shunt.checkpoint.request import Request
 from shunt.dataset.row_error import RowErrorCode
 from shunt.errors import RequestAborted, RequestRefused
@@ -220,7 +220,7 @@ async def test_a_request_that_the_engine_drops_is_no_death_of_the_engine(
     other = asyncio.create_task(engine.generate(new_request(STORY, max_tokens=40, ignore_eos=True)))
     dropped = replace(new_request(STORY, max_tokens=400, ignore_eos=True), request_id="dropped")
     task = asyncio.create_task(engine.generate(dropped))
-    while not engine.progress().get("dropped"):
+    while not engine.progress().get("dropped", Generation()).token_ids:
         await asyncio.sleep(0.01)
     await engine._llm.abort("dropped")
     with pytest.raises(RequestAborted, match="the engine aborted request dropped"):

@@ -98,7 +98,7 @@ def test_the_paid_volume_is_the_images_own_root(services: Services) -> None:
         settings = replace(SETTINGS, image=image)
         (mapping,) = template_data(services, settings, "sg-1")["BlockDeviceMappings"]
         assert (mapping["DeviceName"], mapping["Ebs"]["VolumeSize"]) == (root, settings.volume_gb)
-    told = replace(SETTINGS, image=image, root_device="/dev/own")
+    told = replace(SETTINGS, image="ami-1", root_device="/dev/own")
     (mapping,) = template_data(services, told, "sg-1")["BlockDeviceMappings"]
     assert mapping["DeviceName"] == "/dev/own"
 
