@@ -31,6 +31,10 @@ STORE_POLL_S = 2.0
 _BLIND_S = 30.0
 _AGAIN = (WorkerExit.DRAINED,)
 _BEATING = (NodeState.RUNNING, NodeState.IDLE)
+_BEFORE_BEATING = (None, NodeState.STARTING, NodeState.ENDED)
+"""What is read of a worker whose engine is not up yet: nothing, its own word, or the last one of
+the process before it."""
+_LONGEST_PAUSE_S = 60.0
 
 log = logging.getLogger(__name__)
 
@@ -77,12 +81,16 @@ class NodeSetting:
     monotonic: Callable[[], float]
     silent_s: float = 180.0
     """A worker that has an engine and is not heard of for so long hangs, and is ended."""
+    silent_start_s: float = 1800.0
+    """The same while its engine starts: a large model takes minutes in which nobody says a word."""
 
 
 @dataclass(slots=True)
 class HeadProcess:
     """A worker that heads a pipeline, or is a replica. Started again where it drained without being
-    told by us: a partner was lost, and it waits for another."""
+    told by us: a partner was lost, and it waits for another. A replica that crashes is started
+    again, too, while the others of its node work on: as often in a row as the job's `max_crashes`,
+    and counted anew once it has saved something."""
 
     part: Part | Replica
     setting: NodeSetting
@@ -93,10 +101,13 @@ class HeadProcess:
     _name: str = ""
     _heard: tuple[datetime | None, float] = (None, 0.0)
     _looked_s: float = 0.0
+    _crashes: int = 0
+    """In a row."""
+    _starts_at_s: float = 0.0
 
     @property
     def lives(self) -> bool:
-        return self._process is not None
+        return self._process is not None or self._crashes > 0
 
     def step(self) -> None:
         if self._process is not None:
@@ -106,40 +117,61 @@ class HeadProcess:
                     log.error("worker %s is not heard of any more: killed", self._name)
                     self._process.kill()
                 return
+            saved = self._has_saved()
             _close(self._process)
             self._process = None
             log.info("worker of part %d ended with %d", self.part.number, code)
             self.done = code == WorkerExit.DONE
             cut_short = self._leaving and code == -signal.SIGTERM  # told as it was about to end
             if not (self.done or cut_short or code in _AGAIN):
-                self.crash = code if code > 0 else WorkerExit.BUG
-        if not (self.done or self.crash or self._leaving):
+                self._crashed(code if code > 0 else WorkerExit.BUG, saved=saved)
+        if self.done or self.crash or self._leaving:
+            self._crashes = 0
+        elif self.setting.monotonic() >= self._starts_at_s:
             self._start()
 
     def leave(self) -> None:
         if not self._leaving and self._process is not None:
             self._process.terminate()
         self._leaving = True
+        self._crashes = 0
+
+    def _has_saved(self) -> bool:
+        status = read_status(self.setting.store, self.setting.run_id, self._name)
+        return status is not None and status.segments > 0
+
+    def _crashed(self, code: int, *, saved: bool) -> None:
+        self._crashes = 1 if saved else self._crashes + 1
+        may_try = isinstance(self.part, Replica) and code != WorkerExit.UNFIT
+        if not may_try or self._crashes > self.setting.job.fleet.max_crashes:
+            self.crash, self._crashes = code, 0
+            return
+        pause_s = min(_LONGEST_PAUSE_S, 2.0**self._crashes)
+        self._starts_at_s = self.setting.monotonic() + pause_s
+        log.error("replica %s crashed %d times in a row: again", self._name, self._crashes)
 
     def kill(self) -> None:
         _kill(self._process)
 
     def _hangs(self) -> bool:
-        """Whether its heartbeat stands still; while its engine starts, it may."""
+        """Whether its heartbeat stands still, for longer while its engine starts."""
         now_s, looked_s = self.setting.monotonic(), self._looked_s
         if now_s - looked_s < STORE_POLL_S:
             return False
         status = read_status(self.setting.store, self.setting.run_id, self._name)
-        if status is None:
-            return False
+        said_at, state = (None, None) if status is None else (status.updated_at, status.state)
         self._looked_s = now_s
         blind = now_s - looked_s > _BLIND_S  # the store was out of reach, for the worker as well
-        if status.updated_at != self._heard[0] or status.state not in _BEATING or blind:
-            self._heard = (status.updated_at, now_s)
-        return now_s - self._heard[1] > self.setting.silent_s
+        if said_at != self._heard[0] or blind:
+            self._heard = (said_at, now_s)
+        silent_s = now_s - self._heard[1]
+        if state in _BEFORE_BEATING:
+            return silent_s > self.setting.silent_start_s
+        return state in _BEATING and silent_s > self.setting.silent_s
 
     def _start(self) -> None:
         setting = self.setting
+        self._heard = (None, setting.monotonic())
         self._name = name = worker_id(setting.own.node_id, self.part.number)
         self._process = _spawn(
             [
