@@ -100,6 +100,7 @@ def _join(options: argparse.Namespace) -> int:
         *("--job", job.model_dump_json(by_alias=True, exclude_unset=True)),
         *("--drain-limit-s", str(options.drain_limit_s)),
         *(["--recheck"] if options.recheck else []),
+        *(["--watch-parent"] if options.watch_parent else []),
     ]
     ending = work(options_of(words), begins=stay.works)
     signal.signal(signal.SIGTERM, signal.SIG_IGN)  # it is leaving
@@ -266,6 +267,9 @@ def _options(argv: Sequence[str]) -> argparse.Namespace:
     )
     parser.add_argument(
         "--recheck", action="store_true", help="look into shards that are marked done, too"
+    )
+    parser.add_argument(
+        "--watch-parent", action="store_true", help="leave when stdin closes, as at SIGTERM"
     )
     parser.add_argument("--log-level", default="info")
     return parser.parse_args(argv)
