@@ -11,7 +11,7 @@ from dataclasses import dataclass, replace
 from placement.catalogue.hardware import Catalogue, InstanceType
 from placement.catalogue.offering import Market, Offering, make_offering
 from placement.question.interruption import DEFAULT_SPOT_RATE
-from shunt.plan.offering_sheet import OfferingSheet
+from shunt.plan.offering_sheet import OfferingSheet, SpotPrice
 from shunt.plan.plan import NodeSlot
 
 DEFAULT_MAX_NODES = 8
@@ -53,7 +53,6 @@ def offerings_of(
     offerings: list[Offering] = []
     for want in wanted:
         instance = catalogue.instance(want.instance_type)
-        cap = _cap(sheet, instance, want, notes)
         pools = _pools(sheet, instance, want)
         if not pools:
             notes.append(f"left out: {want.instance_type} {want.market} {want.zone}: no price")
@@ -62,14 +61,16 @@ def offerings_of(
                 catalogue,
                 instance_type=want.instance_type,
                 market=want.market,
-                zone=zone,
-                usd_per_hour=usd,
+                zone=pool.zone,
+                usd_per_hour=pool.usd_per_hour,
                 max_nodes=cap,
-                interruptions_per_hour=want.interruptions_per_hour,
+                interruptions_per_hour=_first(
+                    want.interruptions_per_hour, pool.interruptions_per_hour
+                ),
                 default_spot_rate=DEFAULT_SPOT_RATE,
             )
-            for zone, usd in pools
-            if cap > 0
+            for pool in pools
+            if (cap := _cap(sheet, instance, want, pool.count, notes)) > 0
         ]
     return SheetOfferings(tuple(offerings), tuple(notes))
 
@@ -84,7 +85,7 @@ def within_quotas(
     vcpus = {o.instance.name: o.instance.vcpus for o in offerings}
     used: dict[str, dict[tuple[str, str, str], int]] = {}
     for node in nodes:
-        name = sheet.quota_name(node.instance_type, node.market)
+        name = _quota_of(sheet, node.instance_type, node.zone, node.market)
         if name is not None:
             pool = (node.instance_type, node.zone, node.market)
             of_quota = used.setdefault(name, {})
@@ -125,7 +126,18 @@ def _recapped(offering: Offering, shares: dict[tuple[str, str, str], int]) -> Of
 
 
 def _under(sheet: OfferingSheet, offering: Offering, quota: str) -> bool:
-    return sheet.quota_name(offering.instance.name, offering.market) == quota
+    return _quota_of(sheet, offering.instance.name, offering.zone, offering.market) == quota
+
+
+def _quota_of(sheet: OfferingSheet, instance_type: str, zone: str, market: str) -> str | None:
+    """None for nodes that are there: whoever has them needs no leave to buy them."""
+    there = any(
+        price.count is not None and (price.instance_type, price.zone) == (instance_type, zone)
+        for price in sheet.prices
+    )
+    if there and market == Market.SPOT:
+        return None
+    return sheet.quota_name(instance_type, market)
 
 
 def _everything(sheet: OfferingSheet, catalogue: Catalogue, notes: list[str]) -> list[Wanted]:
@@ -142,27 +154,45 @@ def _everything(sheet: OfferingSheet, catalogue: Catalogue, notes: list[str]) ->
     ]
 
 
-def _cap(sheet: OfferingSheet, instance: InstanceType, want: Wanted, notes: list[str]) -> int:
+def _first(*rates: float | None) -> float | None:
+    return next((rate for rate in rates if rate is not None), None)
+
+
+def _cap(
+    sheet: OfferingSheet,
+    instance: InstanceType,
+    want: Wanted,
+    count: int | None,
+    notes: list[str],
+) -> int:
+    """Nodes of one pool at most. `count`: that are there, where the sheet says it; nodes that are
+    there fall under no quota."""
+    if count is not None:
+        return count if want.max_nodes is None else min(count, want.max_nodes)
     quota = sheet.quota_vcpus(instance.name, want.market)
     wanted = DEFAULT_MAX_NODES if want.max_nodes is None else want.max_nodes
     if quota is None or not instance.vcpus:
         return wanted
     allowed = int(quota // instance.vcpus)
     if allowed == 0:
-        notes.append(
+        told = (
             f"left out: {instance.name} {want.market}: needs {instance.vcpus} vCPU, the quota "
             f"{sheet.quota_name(instance.name, want.market)!r} is {quota:g}"
         )
+        if told not in notes:
+            notes.append(told)
     return allowed if want.max_nodes is None else min(allowed, wanted)
 
 
-def _pools(sheet: OfferingSheet, instance: InstanceType, want: Wanted) -> list[tuple[str, float]]:
-    """Zone and price. On demand has one price in the whole region: the catalogue's, if need be."""
+def _pools(sheet: OfferingSheet, instance: InstanceType, want: Wanted) -> list[SpotPrice]:
+    """On demand has one price in the whole region: the catalogue's, if need be."""
     if want.market == Market.SPOT:
         return [
-            (price.zone, price.usd_per_hour)
+            price
             for price in sheet.prices
             if price.instance_type == instance.name and want.zone in ("", price.zone)
         ]
     usd = sheet.on_demand.get(instance.name, instance.ondemand_usd_per_hour)
-    return [] if usd is None else [(want.zone, usd)]
+    if usd is None:
+        return []
+    return [SpotPrice(instance_type=instance.name, zone=want.zone, usd_per_hour=usd)]

@@ -6,9 +6,9 @@ shipped; the planner takes either. Plain data, so that planning needs no AWS cli
 
 from datetime import datetime
 from pathlib import Path
-from typing import Literal
+from typing import Annotated, Literal
 
-from pydantic import AwareDatetime, BaseModel, ConfigDict, ValidationError
+from pydantic import AwareDatetime, BaseModel, ConfigDict, Field, ValidationError
 
 from shunt.errors import InputError
 
@@ -32,8 +32,13 @@ class SpotPrice(_Record):
     zone: str
     """Empty: somewhere in the region."""
     usd_per_hour: float
+    """0: nodes that are there and cost nothing more."""
     since: AwareDatetime | None = None
     """When the price came into force, where that is known."""
+    count: Annotated[int, Field(ge=0)] | None = None
+    """Nodes that are there; None: nobody knows how many can be bought."""
+    interruptions_per_hour: Annotated[float, Field(ge=0)] | None = None
+    """Of a node; None: as for any spot node."""
 
 
 class OfferingSheet(_Record):

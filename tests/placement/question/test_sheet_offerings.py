@@ -1,6 +1,7 @@
 """From a sheet of the market to offerings, within quotas that hold for families together."""
 
 from collections.abc import Callable
+from dataclasses import replace
 from datetime import UTC, datetime
 
 import pytest
@@ -9,6 +10,8 @@ from placement.answer.sheet_answer import sheet_answer
 from placement.catalogue.hardware import Catalogue
 from placement.catalogue.snapshot import shipped_sheet
 from placement.errors import BadInput
+from placement.question.interruption import DEFAULT_SPOT_RATE
+from placement.question.objective import Kind, Objective
 from placement.question.question import Question
 from placement.question.sheet_offerings import (
     DEFAULT_MAX_NODES,
@@ -120,3 +123,50 @@ def test_the_shipped_sheet_says_how_old_it_is_and_what_it_lacks(catalogue: Catal
     assert len(offerings_of(oregon, catalogue).offerings) == len(prices)
     nowhere = shipped_sheet("mars-1")
     assert (nowhere.prices, nowhere.on_demand) == ((), {})
+
+
+def rack(quotas: dict[str, float]) -> OfferingSheet:
+    """Eleven nodes that are there, and one type that could be bought beside them."""
+    there = SpotPrice(
+        instance_type="g5.xlarge",
+        zone="rack",
+        usd_per_hour=0.0,
+        count=11,
+        interruptions_per_hour=0.0,
+    )
+    return SHEET.model_copy(
+        update={"prices": (there, SHEET.prices[0]), "on_demand": {}, "quotas": quotas}
+    )
+
+
+def test_nodes_that_are_there_are_counted_and_fall_under_no_quota(catalogue: Catalogue) -> None:
+    found = offerings_of(rack({SPOT_QUOTA: 8}), catalogue)
+    assert [(o.name, o.max_nodes, o.interruptions_per_hour) for o in found.offerings] == [
+        ("g5.xlarge/rack/spot", 11, 0.0),
+        ("g6.xlarge/us-east-1a/spot", 2, DEFAULT_SPOT_RATE),
+    ]
+    few = offerings_of(rack({}), catalogue, [Wanted("g5.xlarge", max_nodes=3)])
+    assert [o.max_nodes for o in few.offerings] == [3]
+
+
+def test_a_plan_takes_all_nodes_that_are_there(
+    catalogue: Catalogue, ask: Callable[..., Question]
+) -> None:
+    sheet = rack({SPOT_QUOTA: 8})
+    plan = sheet_answer(ask(offerings_of(sheet, catalogue).offerings), sheet).plan
+    nodes = [node.instance_type for node in plan.nodes]
+    assert (nodes.count("g5.xlarge"), nodes.count("g6.xlarge")) == (11, 2)
+    assert not [note for note in plan.notes if "quota" in note]
+
+
+@pytest.mark.parametrize(
+    "objective", [Objective(Kind.BUDGET, usd_per_hour=0.1), Objective(Kind.COST, deadline_s=1e6)]
+)
+def test_nodes_that_are_there_cost_nothing_whatever_is_wanted(
+    catalogue: Catalogue, ask: Callable[..., Question], objective: Objective
+) -> None:
+    """The node that could be bought is not: it costs more than nothing."""
+    sheet = rack({})
+    asked = replace(ask(offerings_of(sheet, catalogue).offerings), objective=objective)
+    plan = sheet_answer(asked, sheet).plan
+    assert {node.instance_type for node in plan.nodes} == {"g5.xlarge"}
