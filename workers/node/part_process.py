@@ -8,14 +8,14 @@ import subprocess
 import sys
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
-from datetime import datetime
+from datetime import UTC, datetime
 from typing import Protocol
 
 from shunt.fleet.worker_exit import WorkerExit
 from shunt.job.job import Job
 from shunt.plan.launch import PipelineLaunch, newest_launch
 from shunt.plan.seat import Seat, read_seats
-from shunt.run.node_status import NodeState, read_status, worker_id
+from shunt.run.node_status import NodeState, read_status, worker_id, write_failure
 from shunt.store.protocol import Store
 from workers.engine.config import engine_environment
 from workers.node.parts import Part
@@ -83,6 +83,7 @@ class NodeSetting:
     """A worker that has an engine and is not heard of for so long hangs, and is ended."""
     silent_start_s: float = 1800.0
     """The same while its engine starts: a large model takes minutes in which nobody says a word."""
+    now: Callable[[], datetime] = lambda: datetime.now(UTC)
 
 
 @dataclass(slots=True)
@@ -114,8 +115,7 @@ class HeadProcess:
             code = self._process.poll()
             if code is None:
                 if self._hangs():
-                    log.error("worker %s is not heard of any more: killed", self._name)
-                    self._process.kill()
+                    self._end_hanging(self._process)
                 return
             saved = self._has_saved()
             _close(self._process)
@@ -168,6 +168,22 @@ class HeadProcess:
         if state in _BEFORE_BEATING:
             return silent_s > self.setting.silent_start_s
         return state in _BEATING and silent_s > self.setting.silent_s
+
+    def _end_hanging(self, process: Process) -> None:
+        """Kill it, and say in the store why it ended: it cannot any more."""
+        log.error("worker %s is not heard of any more: killed", self._name)
+        process.kill()
+        silent_s = self.setting.monotonic() - self._heard[1]
+        write_failure(
+            self.setting.store,
+            self.setting.run_id,
+            self._name,
+            pid=process.pid,
+            at=self.setting.now(),
+            exit_code=WorkerExit.BUG,
+            failure=f"its process was not heard of for {silent_s:.0f} s, and its node killed it: "
+            "its log says what it did last",
+        )
 
     def _start(self) -> None:
         setting = self.setting

@@ -1,16 +1,19 @@
 """What a node thinks of its worker, in virtual time."""
 
 import io
+import subprocess
+import sys
 from collections.abc import Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from datetime import UTC, datetime, timedelta
 from itertools import pairwise
 
 import pytest
 
+from shunt.fleet.worker_exit import WorkerExit
 from shunt.job.job import Input, Job, Model
 from shunt.plan.seat import Seat
-from shunt.run.node_status import NodeState, NodeStatus, write_status
+from shunt.run.node_status import NodeState, NodeStatus, read_status, write_status
 from shunt.store.errors import StoreUnavailable
 from shunt.testing.faulty_store import Call, Fault, FaultyStore, When
 from shunt.testing.memory_store import MemoryStore
@@ -186,3 +189,32 @@ def test_what_another_start_cannot_mend_is_given_up_at_once(
     crashing = Crashing(part, [code] * 3)
     assert crashing.ends(monkeypatch) == code
     assert len(crashing.started_at_s) == 1
+
+
+def test_a_worker_that_is_ended_for_its_silence_is_told_of(
+    watched: Watched, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """It cannot say so itself, and its log is on a machine that may be gone."""
+
+    def spawn(arguments: list[str], environment: object) -> "subprocess.Popen[bytes]":
+        del environment
+        names.append(arguments[arguments.index("--node") + 1])
+        waits = [sys.executable, "-c", "import sys; sys.stdin.read()"]
+        return subprocess.Popen(waits, stdin=subprocess.PIPE)
+
+    names: list[str] = []
+    monkeypatch.setattr(part_process, "_spawn", spawn)
+    head = HeadProcess(watched.head.part, replace(watched.head.setting, silent_start_s=30.0))
+    try:
+        for _ in range(60):
+            watched.now_s += 1.0
+            head.step()
+            if head._process is not None and watched.now_s > 1040.0:
+                head._process.wait(30)
+        assert head.crash == WorkerExit.BUG
+    finally:
+        head.kill()
+    told = read_status(watched.memory, "run", names[0])
+    assert told is not None
+    assert told.state is NodeState.ENDED
+    assert "not heard of for" in told.failure
