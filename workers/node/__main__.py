@@ -30,7 +30,7 @@ from shunt.store.protocol import Store
 from workers.ending import ending_told
 from workers.interruption import leave_at_the_latest, watch_notices, watch_pipe
 from workers.model_fetch import ModelFetch, bring_watched
-from workers.node.fitness import Needed, needed_of_plan, num_gpus_here, require_fit, this_machine
+from workers.node.fitness import Needed, gpus_here, needed_of_plan, require_fit, this_machine
 from workers.node.instance import InstanceUnknown, read_instance
 from workers.node.node import Node
 from workers.node.part_process import NodeSetting, process_of
@@ -116,7 +116,7 @@ def _require_fit(store: Store, options: argparse.Namespace, job: Job, plan_versi
         plan = once_reached(lambda: read_plan(store, options.run, plan_version))
         needed = needed_of_plan(plan, options.slot)
     else:
-        needed = Needed(job.model.engine.num_gpus)
+        needed = Needed(job.model.engine.num_gpus, whole_node=True)
     require_fit(machine, needed)
 
 
@@ -149,7 +149,7 @@ def _become_worker(worker: list[str], options: argparse.Namespace) -> None:
 
 def _replicas(job: Job, options: argparse.Namespace) -> list[Replica]:
     """Of a node that has GPUs for several workers; otherwise none."""
-    num_gpus = num_gpus_here() if options.gpus is None else options.gpus
+    num_gpus = len(gpus_here() or ()) if options.gpus is None else options.gpus
     return replicas_of(num_gpus, job.model.engine.num_gpus, os.environ)
 
 

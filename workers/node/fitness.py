@@ -13,6 +13,7 @@ import subprocess
 import sysconfig
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
+from functools import cache
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 
@@ -45,6 +46,12 @@ MAX_CLOCK_OFFSET_S = 300.0
 """AWS refuses a request that was signed by a clock 15 minutes off (5 for S3's presigned ones)."""
 
 
+PCI_DEVICES = Path("/sys/bus/pci/devices")
+_NVIDIA = "0x10de"
+_DISPLAYS = ("0x0300", "0x0302")
+"""PCI classes of GPUs (pci.ids: VGA and 3D controllers); NVSwitches are bridges, 0x0680."""
+
+
 class NodeUnfit(ShuntError):
     """The machine cannot do the work; another start on it would end the same way."""
 
@@ -74,6 +81,8 @@ class Machine:
     """By which this clock is ahead of the provider's; None: unknown."""
     instance_type: str
     has_compiler: bool
+    num_on_bus: int = 0
+    """NVIDIA's GPUs on the PCI bus: one that has failed stays there when its driver drops it."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -86,6 +95,8 @@ class Needed:
     instance_type: str = ""
     """By the plan; empty: any."""
     weight_bytes_per_gpu: int = 0
+    whole_node: bool = False
+    """Every GPU of the node is to work, `num_gpus` for each worker: there is no plan."""
 
 
 def needed_of_plan(plan: Plan, slot: str) -> Needed:
@@ -107,13 +118,14 @@ def this_machine(
     shm = os.statvfs("/dev/shm")
     return Machine(
         environment=environment,
-        gpus=_gpus(),
+        gpus=gpus_here(),
         cuda=cuda_of_lock(),
         shm_bytes=shm.f_blocks * shm.f_frsize,
         num_files=hard,
         clock_offset_s=clock_offset_s,
         instance_type=instance_type,
         has_compiler=any(shutil.which(name) for name in ("gcc", "clang", "cc")) and _has_headers(),
+        num_on_bus=num_on_bus(PCI_DEVICES),
     )
 
 
@@ -207,6 +219,8 @@ def _devices(machine: Machine, needed: Needed) -> Iterator[str]:
             f"{len(machine.gpus)} GPUs are here, the slot needs {needed.num_gpus}: lower "
             "tensor_parallel_size, or name a larger type"
         )
+    elif needed.whole_node:
+        yield from _idle(len(machine.gpus), machine.num_on_bus, needed.num_gpus)
     for gpu in machine.gpus[:1]:
         if needed.gpu and not _is_a(gpu.name, needed.gpu):
             yield f"the GPU is a {gpu.name}, and the slot is planned for {needed.gpu}"
@@ -216,6 +230,20 @@ def _devices(machine: Machine, needed: Needed) -> Iterator[str]:
                 f"weights is {needed.weight_bytes_per_gpu / 2**30:.1f} GiB: use more GPUs "
                 "(tensor_parallel_size) or a larger card"
             )
+
+
+def _idle(num_gpus: int, num_on_bus: int, per_worker: int) -> Iterator[str]:
+    """GPUs that are paid and would not work. The catalogue knows most types, not all."""
+    if num_gpus < num_on_bus:
+        yield (
+            f"{num_on_bus} GPUs are in the machine, and its driver shows {num_gpus}: one has "
+            "failed, let the provider replace the machine"
+        )
+    elif left := num_gpus % per_worker if per_worker else 0:
+        yield (
+            f"{num_gpus} GPUs are here, and a worker uses {per_worker}, which leaves {left} idle: "
+            f"set tensor_parallel_size to a divisor of {num_gpus}, or name other types"
+        )
 
 
 def _driver(machine: Machine) -> Iterator[str]:
@@ -255,12 +283,25 @@ def _words(name: str) -> list[str]:
     return re.findall(r"[a-z0-9]+", name.lower())
 
 
-def num_gpus_here() -> int:
-    """As the driver says."""
-    return len(_gpus() or ())
+def num_on_bus(devices: Path) -> int:
+    """Display and 3D controllers of NVIDIA below `devices`, a folder as `PCI_DEVICES`."""
+
+    def told(device: Path, name: str) -> str:
+        try:
+            return (device / name).read_text().strip()
+        except OSError:
+            return ""
+
+    found = devices.glob("*") if devices.is_dir() else ()
+    return sum(
+        told(device, "vendor") == _NVIDIA and told(device, "class").startswith(_DISPLAYS)
+        for device in found
+    )
 
 
-def _gpus() -> tuple[Gpu, ...] | None:
+@cache
+def gpus_here() -> tuple[Gpu, ...] | None:
+    """As the driver says, asked once: it takes seconds on a machine with many. None: no driver."""
     asked = [
         "nvidia-smi",
         "--query-gpu=name,memory.total,driver_version",

@@ -10,6 +10,8 @@ from workers.node.fitness import (
     NodeUnfit,
     cuda_of_lock,
     faults,
+    gpus_here,
+    num_on_bus,
     require_fit,
     this_machine,
 )
@@ -113,3 +115,53 @@ def test_a_card_of_another_name_is_another_card(told: str, planned: str) -> None
     card = replace(L4, name=told, memory_bytes=200 << 30)
     (fault,) = faults(replace(FIT, gpus=(card,)), replace(NEEDED, gpu=planned))
     assert f"the GPU is a {told}, and the slot is planned for {planned}" in fault
+
+
+@pytest.mark.parametrize(
+    ("seen", "on_bus", "per_worker", "told"),
+    [
+        (8, 8, 1, ""),
+        (8, 8, 4, ""),
+        (8, 0, 4, ""),  # a bus that tells nothing
+        (7, 8, 1, "8 GPUs are in the machine, and its driver shows 7"),
+        (6, 6, 4, "6 GPUs are here, and a worker uses 4, which leaves 2 idle"),
+        (2, 2, 4, "2 GPUs are here, the slot needs 4"),
+    ],
+)
+def test_all_gpus_of_a_node_without_a_plan_are_to_work(
+    seen: int, on_bus: int, per_worker: int, told: str
+) -> None:
+    machine = replace(FIT, gpus=(L4,) * seen, num_on_bus=on_bus)
+    found = faults(machine, Needed(per_worker, whole_node=True))
+    assert [told in fault for fault in found] == ([True] if told else [])
+
+
+def test_a_plan_may_use_a_part_of_the_node() -> None:
+    assert not faults(replace(FIT, gpus=(L4,) * 3, num_on_bus=4), replace(NEEDED, num_gpus=2))
+
+
+def test_gpus_are_counted_on_the_bus(tmp_path: Path) -> None:
+    kinds = {"0x10de 0x030200": 3, "0x10de 0x030000": 1, "0x10de 0x068000": 6, "0x1d0f 0x030000": 1}
+    for kind, count in kinds.items():
+        vendor, class_ = kind.split()
+        for number in range(count):
+            device = tmp_path / f"{vendor}-{class_}-{number}"
+            device.mkdir()
+            (device / "vendor").write_text(f"{vendor}\n")
+            (device / "class").write_text(f"{class_}\n")
+    (tmp_path / "empty").mkdir()
+    assert num_on_bus(tmp_path) == 4
+    assert num_on_bus(tmp_path / "none") == 0
+
+
+def test_the_driver_is_asked_once(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    told = tmp_path / "nvidia-smi"
+    told.write_text(f"#!/bin/sh\necho x >> {tmp_path}/asked\necho 'NVIDIA L4, 23034, 580.95.05'\n")
+    told.chmod(0o755)
+    monkeypatch.setenv("PATH", f"{tmp_path}:/usr/bin:/bin")
+    gpus_here.cache_clear()
+    try:
+        assert this_machine({}, "g6.xlarge", None).gpus == gpus_here() == (L4,)
+    finally:
+        gpus_here.cache_clear()
+    assert (tmp_path / "asked").read_text() == "x\n"
