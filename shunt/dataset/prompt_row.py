@@ -5,7 +5,7 @@
 # pyright: reportUnknownArgumentType=false, reportUnknownLambdaType=false
 
 import json
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
 from dataclasses import dataclass, replace
 from typing import Any, NoReturn, cast
 
@@ -62,7 +62,10 @@ class PromptReader:
         *,
         openai_batch: bool,
         grammars: Grammars | None = None,
+        overruled: Collection[str] = (),
     ) -> None:
+        """`overruled`: sampling parameters of which the job's own value counts, whatever a row
+        says."""
         self._columns: Columns = job.input.columns
         self._as_chat = job.input.as_chat
         self._system = job.input.system
@@ -72,6 +75,7 @@ class PromptReader:
         self._openai_batch = openai_batch
         self._reads_calls = job.model.tool_call_parser is not None
         self._grammars = grammars or Grammars()
+        self._overruled = overruled
         template = job.input.template
         self._template = None if template is None else RowTemplate(template)
         self._id_columns = _id_columns(job.input.columns, openai_batch)
@@ -140,6 +144,7 @@ class PromptReader:
         self, row: InputRow, index: int, prompt_id: str
     ) -> tuple[Prompt, Mapping[str, Any]]:
         columns, own = self._columns_and_sampling(row)
+        own = {name: value for name, value in own.items() if name not in self._overruled}
         sampling = self._sampling(own)
         if sampling.structured_outputs is not None:
             try:

@@ -1,6 +1,6 @@
 """One pass over the input: what is wrong with it, and its shards on this machine's disk."""
 
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Collection, Iterable, Iterator, Mapping
 from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass, field
 from itertools import count
@@ -45,6 +45,8 @@ class InputPass:
     """Takes the keys of the rows, where answers may be reused."""
     only: npt.NDArray[Any] | None = None
     """Of each row of the input, whether it is read; the others do not count. None: all are."""
+    overruled: Collection[str] = ()
+    """Sampling parameters that count as the job has them, whatever a row says."""
     entries: list[ShardEntry] = field(default_factory=list[ShardEntry])
     refused: set[int] = field(default_factory=set[int])
     """Rows that were refused after they were cut, by index."""
@@ -59,7 +61,13 @@ class InputPass:
         batch = dataset.input_format == "openai-batch"
         grammars = Grammars(self.compiler or NoCompiler(), candidates_of(job))
         settled = with_model_defaults(job, taken_defaults(job, self.card))
-        reader = PromptReader(settled, self.renderer, openai_batch=batch, grammars=grammars)
+        reader = PromptReader(
+            settled,
+            self.renderer,
+            openai_batch=batch,
+            grammars=grammars,
+            overruled=self.overruled,
+        )
         cutter = ShardCutter(reader, job.shard_prompts, report, self._register)
         with _Spool(self.spool) as spool:
             for chunk in self._chunks(sample):

@@ -102,7 +102,7 @@ def prepare_retry(
             retry.directory.mkdir()
         retry.part(store)
         read = work.input_pass(Path(made_in))
-        read.only = retry.chosen
+        read.only, read.overruled = retry.chosen, retry.overruled(job)
         report = work.read(read, None, saw)
         report.structured |= origin.structured
         shards = upload_shards(store, run_id, retry.merge(read), retry.directory, None)

@@ -110,6 +110,12 @@ class Retry:
         """As the shards number them."""
         return (self.origin.run_id, *self.origin.reused_runs)
 
+    def overruled(self, job: Job) -> set[str]:
+        """Sampling parameters that this job has otherwise than the run: whoever retries rows with
+        them means these rows, also those that said something themselves."""
+        ours, theirs = (j.sampling.model_dump(by_alias=True) for j in (job, self.origin.job))
+        return {name for name, value in ours.items() if value != theirs[name]}
+
     def require_same_rows(self, job: Job, dataset: Dataset) -> None:
         """Raises `JobError` where the job asks for other rows, `InputError` where the files hold
         others."""

@@ -7,7 +7,9 @@ from typing import Any
 
 import pytest
 
+from shunt import keys
 from shunt.checkpoint.done import ShardDone, mark_done, read_done
+from shunt.dataset.shard import read_shard
 from shunt.errors import InputError, JobError, RunIncomplete
 from shunt.report.bad_rows import bad_rows
 from shunt.run.manifest import Manifest
@@ -77,6 +79,20 @@ def test_other_settings_are_for_the_chosen_rows_alone(tmp_path: Path) -> None:
     found = nights.collected(manifest)
     assert texts(found) == ["0:0", "0:1", None, "1:3"]
     assert codes(found) == [None, None, "context_length", None]
+
+
+def test_what_is_set_counts_for_rows_that_said_something_else(tmp_path: Path) -> None:
+    nights = Nights(tmp_path)
+    own = {"max_tokens": 20, "temperature": 9}
+    origin = nights.prepare([{"prompt": "a", "sampling": own}, {"prompt": "b"}])
+    nights.generate(origin)
+    assert codes(nights.collected(origin)) == ["invalid_parameter", None]
+    manifest = nights.retry(origin, sampling={"temperature": 0.5})
+    data = nights.store.get(keys.shard_prompts(manifest.run_id, "000000"))
+    again, _ = read_shard(data, defaults=manifest.settled_job.sampling)
+    assert (again.sampling.max_tokens, again.sampling.temperature) == (20, 0.5)
+    nights.generate(manifest)
+    assert texts(nights.collected(manifest)) == ["1:0", "0:1"]
 
 
 def test_a_retry_of_a_retry_names_who_generated_each_row(tmp_path: Path) -> None:
