@@ -11,7 +11,7 @@ from pydantic import JsonValue
 from shunt.dataset.answer_key import AnswerKeys
 from shunt.dataset.preflight import PreflightReport
 from shunt.dataset.rendering import Renderer
-from shunt.errors import RunMissing
+from shunt.errors import InputError, RunMissing
 from shunt.job.job import Job
 from shunt.job.model_defaults import with_model_defaults
 from shunt.model.listing import ModelListing
@@ -20,7 +20,7 @@ from shunt.run.known_answers import upload_known
 from shunt.run.manifest import Follows, Manifest, ShardEntry, read_manifest, write_manifest
 from shunt.run.model_identity import model_files
 from shunt.run.retry import Retry, Where
-from shunt.run.reuse import KeySpool, find_reuse, settled_runs
+from shunt.run.reuse import KeySpool, find_reuse, read_reuse, settle_reuse
 from shunt.run.run_id import Dataset, answers_basis, find_dataset, run_id_of, taken_defaults
 from shunt.run.uploading import upload_shards
 from shunt.store.protocol import Store
@@ -56,14 +56,19 @@ def prepare(
     with TemporaryDirectory(prefix="shunt-prepare-") as made_in:
         spool = Path(made_in)
         read = work.input_pass(spool)
+        standing = read_reuse(store, run_id) if job.reuse else None
+        day = renderer.tokenizer.day if standing is None else standing.day
         if job.reuse:
-            read.key_spool = KeySpool(work.answer_keys(), spool / "keys")
+            read.key_spool = KeySpool(work.answer_keys(day), spool / "keys")
         report = work.read(read, sample, saw)
         reuse = None
         if read.key_spool is not None:
             row_keys = read.key_spool.mapped(read.refused)
-            run_ids = settled_runs(store, job.name, run_id)
-            reuse = find_reuse(row_keys, report.grammar_backend, store, job.name, run_ids, spool)
+            settled = settle_reuse(store, job.name, run_id, day)
+            if settled.day != day:  # somebody prepared it beside us, on the other side of midnight
+                raise InputError(f"{run_id}: is being prepared by somebody else; start again")
+            backend, run_ids = report.grammar_backend, settled.run_ids
+            reuse = find_reuse(row_keys, backend, store, job.name, run_ids, spool)
         mark = None if reuse is None or not reuse.num_rows else reuse.mark
         shards = upload_shards(store, run_id, read.entries, spool, mark)
         if reuse is None:
@@ -136,10 +141,10 @@ class _Work:
     def input_pass(self, spool: Path) -> InputPass:
         return InputPass(self.job, self.dataset, self.renderer, spool, self.compiler, self.card)
 
-    def answer_keys(self) -> AnswerKeys:
+    def answer_keys(self, day: str) -> AnswerKeys:
         defaults = with_model_defaults(self.job, taken_defaults(self.job, self.card)).sampling
         basis = answers_basis(self.job, self.model)
-        return AnswerKeys(basis, defaults, self.renderer.tokenizer.day)
+        return AnswerKeys(basis, defaults, day)
 
     def read(
         self, read: InputPass, sample: int | None, saw: Callable[[PreflightReport], None]

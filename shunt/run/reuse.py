@@ -46,24 +46,36 @@ _KEPT_BITS = np.uint64(16)
 
 
 class ReuseRecord(BaseModel):
-    """The finished runs that a run looks into: those that were there when it was first prepared."""
+    """What decides which rows are reused, as it was when the run was first prepared: two that
+    prepare one run, at once or one after a crash of the other, have to find the same."""
 
     model_config = ConfigDict(extra="forbid", frozen=True)
 
     format_version: Literal[1] = 1
     run_ids: tuple[str, ...]
+    """The finished runs that are looked into."""
+    day: str = ""
+    """What the chat template was told of the time; empty where it does not ask."""
 
 
-def settled_runs(store: Store, name: str, run_id: str) -> tuple[str, ...]:
-    """The runs to look into, the same for everybody who prepares this run. Raises `StoreError`."""
-    key = keys.reuse(run_id)
+def read_reuse(store: Store, run_id: str) -> ReuseRecord | None:
+    """What was settled; None where nothing is yet. Raises `StoreError`."""
     try:
-        return ReuseRecord.model_validate_json(store.get(key)).run_ids
+        return ReuseRecord.model_validate_json(store.get(keys.reuse(run_id)))
     except ObjectMissing:
-        ours = ReuseRecord(run_ids=tuple(finished_runs(store, name)))
-    if store.put_if_absent(key, ours.model_dump_json().encode()):
-        return ours.run_ids
-    return ReuseRecord.model_validate_json(store.get(key)).run_ids
+        return None
+
+
+def settle_reuse(store: Store, name: str, run_id: str, day: str) -> ReuseRecord:
+    """The record that stands, ours if there was none. Raises `StoreError`."""
+    standing = read_reuse(store, run_id)
+    if standing is None:
+        ours = ReuseRecord(run_ids=tuple(finished_runs(store, name)), day=day)
+        if store.put_if_absent(keys.reuse(run_id), ours.model_dump_json().encode()):
+            return ours
+        standing = read_reuse(store, run_id)
+        assert standing is not None  # objects of a run are never deleted
+    return standing
 
 
 class KeySpool:

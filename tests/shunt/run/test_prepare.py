@@ -90,9 +90,10 @@ def test_a_crash_at_any_store_call_is_repaired_by_another_prepare(
     manifest = prepare(job, undisturbed, RENDERER, now=NOW)
     assert len(manifest.shards) == 4
     num_calls = undisturbed.num_calls
-    # Is there a manifest; what is reused (is it settled, which runs are there, settle it); four
-    # shards, three of them of rows like the first and so done; keys; the manifest.
-    assert num_calls == 1 + 3 + 4 + 3 + 1 + 1
+    # Is there a manifest; what is reused (is it settled, before the pass and after it, which runs
+    # are there, settle it); four shards, three of them of rows like the first and so done; keys;
+    # the manifest.
+    assert num_calls == 1 + 4 + 4 + 3 + 1 + 1
     for number in range(num_calls):
         store = MemoryStore()
         try:

@@ -1,5 +1,6 @@
 """Rows that take the answers of other rows: of earlier runs, of equals in their own dataset."""
 
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -13,15 +14,18 @@ import shunt.run.reuse
 from shunt import keys
 from shunt.checkpoint.done import done_shards
 from shunt.dataset.answer_key import ROW_KEY, KeyKind
+from shunt.dataset.rendering import ByteTokenizer
 from shunt.errors import RunIncomplete
 from shunt.run.collect import collect
 from shunt.run.known_answers import mark_answered, upload_known
+from shunt.run.manifest import Manifest
 from shunt.run.partial import collect_partial
+from shunt.run.prepare import prepare
 from shunt.run.reuse import Reuse, find_reuse
 from shunt.run.status import StatusReader
 from shunt.store.protocol import Store
 from shunt.testing.memory_store import MemoryStore
-from tests.shunt.run.nights import NOW, Nights, codes, rows, texts
+from tests.shunt.run.nights import NOW, RENDERER, Nights, codes, rows, texts
 
 
 def test_a_dataset_that_grows_for_seven_nights_generates_what_is_new(tmp_path: Path) -> None:
@@ -228,3 +232,35 @@ def test_shards_say_whose_answers_their_rows_take() -> None:
     assert marked.column("from_run").to_pylist() == [2, 0]
     assert marked.column("from_index").to_pylist() == [7, 1]
     assert reuse.mark(table.slice(0, 1), 0).column_names == ["index"]
+
+
+def test_a_run_that_is_prepared_again_the_next_day_finds_the_same(tmp_path: Path) -> None:
+    """Shards that an interrupted preparation left stand, with whose answers their rows take."""
+    nights = Nights(tmp_path)
+    chats = [{"messages": [{"role": "user", "content": name}]} for name in "ab"]
+
+    def on(day: str) -> Manifest:
+        told = ToldTheDay(day)
+        renderer = replace(RENDERER, tokenizer=told)
+        return prepare(nights.job(), nights.store, renderer, now=NOW)
+
+    nights.prepare(chats)
+    first = on("2026-01-01")  # makes the run of `nights.prepare`: same id, same everything
+    nights.generate(first)
+    nights.collected(first)
+    nights.prepare([*chats, {"prompt": "new"}], shard_prompts=3)  # writes the input alone
+    manifests = [on("2026-01-02")]
+    nights.store.delete(keys.manifest(manifests[0].run_id))
+    manifests.append(on("2026-01-03"))
+    assert manifests[0] == manifests[1]
+
+
+@dataclass
+class ToldTheDay(ByteTokenizer):
+    """Of a model whose chat template asks for the date."""
+
+    told: str
+
+    @property
+    def day(self) -> str:
+        return self.told
