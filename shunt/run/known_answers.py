@@ -21,6 +21,8 @@ import numpy as np
 import numpy.typing as npt
 
 from shunt import keys
+from shunt.results.summary import SUMMARY_NAME
+from shunt.store.errors import ObjectMissing
 from shunt.store.protocol import Store
 
 KNOWN_KEY = np.dtype([("high", "<u8"), ("low", "<u8"), ("index", "<i8")])
@@ -64,11 +66,25 @@ class KnownRun:
 
 
 def finished_runs(store: Store, name: str) -> list[str]:
-    """Ids of the runs of this name whose answers are there, sorted."""
+    """Ids of the runs of this name whose answers are there, sorted. What a person removed of old
+    runs is not looked for."""
     prefix = keys.known_prefix(name)
     ends = "/" + keys.unanswered(name, "").rsplit("/", 1)[-1]
-    found = (key.removeprefix(prefix) for key in store.list(prefix))
-    return sorted(key.removesuffix(ends) for key in found if key.endswith(ends))
+    names = (key.removeprefix(prefix) for key in store.list(prefix))
+    found = sorted(name.removesuffix(ends) for name in names if name.endswith(ends))
+
+    def stands(run_id: str) -> bool:
+        try:
+            return bool(store.size_bytes(keys.result(run_id, SUMMARY_NAME)))
+        except ObjectMissing:
+            return False
+
+    with ThreadPoolExecutor(_FETCH_THREADS) as pool:
+        return [
+            run_id
+            for run_id, is_there in zip(found, pool.map(stands, found), strict=True)
+            if is_there
+        ]
 
 
 def fetch_known(store: Store, name: str, run_ids: Sequence[str], directory: Path) -> list[KnownRun]:

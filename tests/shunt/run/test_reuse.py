@@ -164,6 +164,15 @@ def test_a_run_that_others_take_from_and_that_is_gone_is_named(tmp_path: Path) -
         collect(nights.store, manifest, now=NOW)
 
 
+def test_a_run_that_was_removed_before_is_not_looked_into(tmp_path: Path) -> None:
+    nights = Nights(tmp_path)
+    nights.night(rows("a", "b"))
+    for key in nights.store.list("runs/"):
+        if not key.startswith("runs/known/"):
+            nights.store.delete(key)
+    assert texts(nights.night(rows("b", "c"))) == ["1:0", "1:1"]
+
+
 @given(
     earlier=st.lists(st.lists(st.integers(0, 12), max_size=20), max_size=3),
     wanted=st.lists(st.tuples(st.integers(0, 12), st.booleans()), min_size=1, max_size=30),
