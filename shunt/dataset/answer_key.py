@@ -13,16 +13,19 @@ from typing import Any, NamedTuple
 import numpy as np
 import numpy.typing as npt
 import pyarrow as pa
+import xxhash
 
 from shunt.dataset.prompt_id import made_id
 from shunt.dataset.shard import merged, sampling_of_row
 from shunt.job.sampling import Sampling
 
 ROW_KEY = np.dtype([("high", "<u8"), ("low", "<u8"), ("kind", "u1")])
-"""128 bits of BLAKE2b and a `KeyKind`."""
-_DIGEST_BYTES = 16
+"""128 bits of XXH3, which holds against chance and not against prompts that were made to collide,
+and a `KeyKind`. Rows of other sampling or of another model are hashed with another seed, of 64 bits
+of BLAKE2b."""
+_digest = xxhash.xxh3_128_digest
 _TEXT = b"text"
-_NO_DIGEST = bytes(_DIGEST_BYTES)
+_NO_DIGEST = bytes(16)
 _MAX_RECIPES = 10_000
 """Of own sampling parameters that are kept: rows of still others cost a little more."""
 
@@ -49,18 +52,25 @@ _KIND_OF = {
 class _Recipe(NamedTuple):
     """How the rows of one kind of sampling are hashed."""
 
-    started: "hashlib.blake2b"
-    """Has taken what such rows share."""
+    basis: bytes
+    """All that such rows share."""
     draws: bool
     """With a seed that nobody named."""
     structured: bool
+    seeds: dict[bytes, int]
+    """Of rows without anything of their own in it."""
 
-    def begun(self, what: bytes, draws_for: bytes = b"") -> "hashlib.blake2b":
-        """Takes the content last. Lengths stand before the parts, so that no two rows are spelt
+    def seed(self, what: bytes, draws_for: bytes = b"") -> int:
+        """For the hash of a row's content. Lengths stand before the parts, so that no two are spelt
         alike."""
-        hasher = self.started.copy()
-        hasher.update(b"%d %s %d %s" % (len(what), what, len(draws_for), draws_for))
-        return hasher
+        if not draws_for and (known := self.seeds.get(what)) is not None:
+            return known
+        parts = (self.basis, what, draws_for)
+        framed = b"".join(len(part).to_bytes(8, "little") + part for part in parts)
+        seed = int.from_bytes(hashlib.blake2b(framed, digest_size=8).digest(), "little")
+        if not draws_for:
+            self.seeds[what] = seed
+        return seed
 
 
 @dataclass(slots=True)
@@ -94,13 +104,8 @@ class AnswerKeys:
         recipe = self._recipe(None)
         if recipe.draws or any(table.column(n).null_count < table.num_rows for n in others):
             return None
-        begun = recipe.begun(_TEXT)
-        digests: list[bytes] = []
-        for text in table.column("text").cast(pa.binary()).to_pylist():
-            hasher = begun.copy()
-            hasher.update(text or b"")
-            digests.append(hasher.digest())
-        return digests, _KIND_OF[recipe.structured]
+        seed, texts = recipe.seed(_TEXT), table.column("text").cast(pa.binary()).to_pylist()
+        return [_digest(text or b"", seed) for text in texts], _KIND_OF[recipe.structured]
 
     def _of_any_rows(self, table: pa.Table) -> tuple[list[bytes], Any]:
         names = ("prompt_id", "text", "messages", "token_ids", "sampling", "error_code")
@@ -123,14 +128,12 @@ class AnswerKeys:
                 draws_for = prompt_id.encode()
             kinds[row] = kind
             if text is not None:
-                hasher, content = recipe.begun(_TEXT, draws_for), text.encode()
+                what, content = _TEXT, text.encode()
             elif messages is not None:
-                hasher, content = recipe.begun(chat, draws_for), messages.encode()
+                what, content = chat, messages.encode()
             else:
-                content = array("i", token_ids or ()).tobytes()
-                hasher = recipe.begun(b"token ids", draws_for)
-            hasher.update(content)
-            digests.append(hasher.digest())
+                what, content = b"token ids", array("i", token_ids or ()).tobytes()
+            digests.append(_digest(content, recipe.seed(what, draws_for)))
         return digests, kinds
 
     def _recipe(self, own: str | None) -> _Recipe:
@@ -146,7 +149,6 @@ def _recipe_of(basis: bytes, sampling: Sampling) -> _Recipe:
     named = sampling.seed is not None and sampling.seed != -1
     draws = sampling.temperature > 0 and not named
     decides = sampling.seed if sampling.temperature > 0 and named else None
-    text = sampling.model_copy(update={"seed": decides}).model_dump_json(by_alias=True).encode()
-    started = hashlib.blake2b(digest_size=_DIGEST_BYTES)
-    started.update(b"%d %d " % (len(basis), len(text)) + basis + text)
-    return _Recipe(started, draws, sampling.structured_outputs is not None)
+    text = sampling.model_copy(update={"seed": decides}).model_dump_json(by_alias=True)
+    shared = basis + text.encode()  # the basis is a digest: always as long
+    return _Recipe(shared, draws, sampling.structured_outputs is not None, {})

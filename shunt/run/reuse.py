@@ -34,7 +34,7 @@ from shunt.run.known_answers import (
 from shunt.store.errors import ObjectMissing
 from shunt.store.protocol import Store
 
-PART_ROWS = 1 << 20
+PART_ROWS = 1 << 18
 """About so many rows are looked up at once, and stand in one part of a run's keys."""
 REFERENCE = np.dtype([("run", "<i4"), ("index", "<i8")])
 """Whose answer a row takes: run -1 nobody's, 0 of this run, k of the k-th run that is reused."""
